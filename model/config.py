@@ -1,7 +1,7 @@
 """Settings of the model and of Future-Seed: frozen values, free of torch.
 
-The shapes of a model (`ModelConfig`), the request for a new one (`ModelInit`) and the mechanism's
-settings (`FutureSeed`, `Schedule`). How they act is in `model.rwkv7` and `model.future_seed`.
+The shapes of a model (`ModelConfig`) and the mechanism's settings (`FutureSeed`, `Schedule`). How
+they act is in `model.rwkv7` and `model.future_seed`.
 """
 
 import math
@@ -34,6 +34,9 @@ class ModelConfig:
     """Rank of v1·v2; 0 stands for the reference formula."""
     gate_rank: int = 0
     """Rank of g1·g2; 0 stands for the reference formula."""
+
+    # Read by pydantic where a spec is checked; nothing here imports it.
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
         for name in ("num_layers", "width", "vocab_size", "head_size"):
@@ -114,7 +117,6 @@ class FutureSeed:
     seed_scale: float = 1.0
     """Plain multiplier of the gate."""
 
-    # Read by pydantic where a spec is checked; nothing here imports it.
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
