@@ -1,0 +1,166 @@
+"""hotpot: HotpotQA in the distractor setting: ten paragraphs, two of them needed, a short answer.
+
+The question stands after the context (question_last, where a left-to-right model reads the context
+without knowing what for) or before it (question_first, the control). Both orders of a row hold the
+very same context: what does not fit is chosen once, counted from the end that is far from the
+question where it stands last. First go whole paragraphs without supporting facts, then tokens of
+what remains; question and answer are never touched. Pieces are tokenised one by one, so that a
+paragraph's tokens do not depend on its neighbours.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Literal
+
+from tasks.example import EXACT_MATCH, NLL, TOKEN_ACCURACY, Example, Tokenizer
+from tasks.sources import Files, Row, Source
+from tasks.task import Builder, Dropped, Task, TaskSettings, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class HotpotSettings(TaskSettings):
+    """Settings of hotpot."""
+
+    order: Literal["question_last", "question_first"] = "question_last"
+    """Where the question stands; question_first is the control."""
+    max_prompt_tokens: int = 2048
+    """Longer prompts lose context: distractors first, then tokens."""
+    min_prompt_tokens: int = 0
+    """Rows whose untrimmed prompt is shorter are left out."""
+    max_answer_tokens: int = 24
+    """Rows whose answer is longer are left out."""
+    hub: str = "hotpotqa/hotpot_qa"
+    """Data set on the Hugging Face hub."""
+    hub_config: str = "distractor"
+    """Configuration of the data set on the hub."""
+    hub_revision: str = ""
+    """Commit of the data set on the hub; empty for its newest."""
+    files: Files | None = None
+    """Local JSONL files to read instead of the hub."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """The data's column for one of question, answer, context, supporting_facts, where it differs."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        orders = Hotpot.orders
+        require(self.order in orders, f"order is one of {', '.join(orders)}", repr(self.order))
+        require(self.max_answer_tokens >= 1, "max_answer_tokens >= 1", self.max_answer_tokens)
+        require(self.max_prompt_tokens >= 1, "max_prompt_tokens >= 1", self.max_prompt_tokens)
+        require(self.min_prompt_tokens >= 0, "min_prompt_tokens >= 0", self.min_prompt_tokens)
+        unknown = sorted(set(self.columns) - set(_FIELDS))
+        require(not unknown, f"columns names fields among {', '.join(_FIELDS)}", unknown)
+
+
+_FIELDS = {
+    "question": "text",
+    "answer": "text",
+    "context": {"title": ["text"], "sentences": [["text"]]},
+    "supporting_facts": {"title": ["text"]},
+}
+
+
+class Hotpot(Task[HotpotSettings]):
+    """Answers a question from two of ten paragraphs."""
+
+    name = "hotpot"
+    version = 1
+    summary = "answer a question whose evidence lies in two of ten paragraphs"
+    licence = "CC BY-SA 4.0"
+    origin = "HotpotQA, distractor setting: hub hotpotqa/hotpot_qa, or local JSONL by `files`"
+    orders = ("question_last", "question_first")
+    needs_future = False
+    metrics = (TOKEN_ACCURACY, NLL, EXACT_MATCH)
+    primary_metric = "token_accuracy"
+    Settings = HotpotSettings
+
+    def source(self, settings: HotpotSettings) -> Source:
+        return Source(
+            fields=_FIELDS,
+            group_fields=("question",),
+            hub=settings.hub,
+            config=settings.hub_config,
+            revision=settings.hub_revision,
+            # The hub's test rows have no answers.
+            hub_splits={"train": "train", "validation": "validation"},
+            files=settings.files,
+            columns=settings.columns,
+        )
+
+    def builder(self, settings: HotpotSettings, tokenizer: Tokenizer) -> Builder:
+        header = tokenizer.encode("Context:\n")
+        closing = tokenizer.encode("Answer:")
+
+        def build(row: Row) -> Example | Dropped:
+            answer = tokenizer.encode(f" {_one_line(row['answer'])}")
+            question = tokenizer.encode(f"Question: {_one_line(row['question'])}\n\n")
+            fixed = len(header) + len(question) + len(closing)
+            reason = _unfit(row, len(answer), fixed, settings)
+            if reason:
+                return Dropped(reason)
+            paragraphs = [
+                Paragraph(tokenizer.encode(text), supports) for text, supports in _paragraphs(row)
+            ]
+            if not any(paragraph.supports for paragraph in paragraphs):
+                return Dropped("contexts without a supporting paragraph")
+            untrimmed = fixed + sum(len(paragraph.tokens) for paragraph in paragraphs)
+            if untrimmed < settings.min_prompt_tokens:
+                return Dropped(f"prompts under {settings.min_prompt_tokens} tokens")
+            context = header + trimmed(paragraphs, settings.max_prompt_tokens - fixed)
+            question_last = settings.order == "question_last"
+            parts = (context, question) if question_last else (question, context)
+            return Example(prompt=tuple(chain(*parts, closing)), answer=tuple(answer))
+
+        return build
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A tokenised paragraph of the context."""
+
+    tokens: list[int]
+    supports: bool
+    """Whether it holds a supporting fact."""
+
+
+def trimmed(paragraphs: list[Paragraph], budget: int) -> list[int]:
+    """The context's tokens, at most `budget` of them.
+
+    Drops paragraphs without supporting facts from the front, whole, for as long as it is too long;
+    then cuts tokens off the front.
+    """
+    length = sum(len(paragraph.tokens) for paragraph in paragraphs)
+    kept: list[int] = []
+    for paragraph in paragraphs:
+        if length > budget and not paragraph.supports:
+            length -= len(paragraph.tokens)
+        else:
+            kept += paragraph.tokens
+    return kept[max(0, len(kept) - budget) :]
+
+
+def _unfit(row: Row, answer_length: int, fixed_length: int, settings: HotpotSettings) -> str:
+    """Why a row gives no example, as far as its question, answer and form tell; empty if it does."""
+    if not row["answer"].strip():
+        return "empty answers"
+    if answer_length > settings.max_answer_tokens:
+        return f"answers over {settings.max_answer_tokens} tokens"
+    if fixed_length > settings.max_prompt_tokens:
+        return f"questions that alone need over {settings.max_prompt_tokens} tokens"
+    if len(row["context"]["title"]) != len(row["context"]["sentences"]):
+        return "contexts whose titles and paragraphs differ in number"
+    return ""
+
+
+def _paragraphs(row: Row) -> Iterator[tuple[str, bool]]:
+    """Each paragraph's text, and whether it holds a supporting fact."""
+    supporting = set(row["supporting_facts"]["title"])
+    context = row["context"]
+    for title, sentences in zip(context["title"], context["sentences"], strict=True):
+        text = _one_line(" ".join(sentences))
+        yield f"{_one_line(title)}: {text}\n\n", title in supporting
+
+
+def _one_line(text: str) -> str:
+    """The text with every run of white space as one space: blank lines separate paragraphs only."""
+    return " ".join(text.split())

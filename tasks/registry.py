@@ -1,0 +1,39 @@
+"""Which tasks there are. Names only: a task's module is imported when it is asked for.
+
+A new task is one file and one line here.
+"""
+
+import difflib
+import importlib
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from tasks.task import Task
+
+    # Which settings a task has is known only once its name is.
+    AnyTask: TypeAlias = Task[Any]
+
+_TASKS = {
+    "hotpot": "tasks.hotpot:Hotpot",
+    "rightcopy": "tasks.rightcopy:RightCopy",
+}
+
+
+def names() -> tuple[str, ...]:
+    """All tasks, in alphabetical order."""
+    return tuple(sorted(_TASKS))
+
+
+def get(name: str) -> "AnyTask":
+    """The task of that name.
+
+    Raises:
+        ValueError: there is none; names the nearest and all that there are.
+    """
+    if name not in _TASKS:
+        near = difflib.get_close_matches(name, _TASKS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"no task is called {name!r}; {hint}known: {', '.join(names())}")
+    module, _, attribute = _TASKS[name].partition(":")
+    task: AnyTask = getattr(importlib.import_module(module), attribute)()
+    return task

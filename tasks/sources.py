@@ -1,0 +1,299 @@
+"""Where a task's rows come from: the Hugging Face hub, local JSONL files, or a seeded stream.
+
+Hub and files read alike: one row is a mapping from the task's own field names. Rows lie in Arrow
+files under the cache folder and are read by index, so that memory does not grow with the data.
+What cannot be had is refused with one line that says what to do; nothing half-read stays behind.
+"""
+
+import hashlib
+import json
+import random
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, TypeAlias
+
+from tasks.example import TaskError
+
+Row: TypeAlias = Mapping[str, Any]
+
+# A field's shape in plain words: "text", "integer", [shape] for a list, {name: shape} for a record.
+Shape: TypeAlias = "str | list[Shape] | dict[str, Shape]"
+
+_ARROW_TYPES = {"text": "string", "integer": "int64"}
+_PYTHON_TYPES: dict[str, type] = {"text": str, "integer": int}
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+# Raised with every change of how a line becomes a row.
+_READER = 1
+
+
+@dataclass(frozen=True)
+class Files:
+    """Local JSONL files that stand in for the hub: one row a line, its field names."""
+
+    train: str
+    validation: str
+    test: str = ""
+    """Without it, test rows are those of `validation` that the validation split does not use."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Rows drawn without end from a seeded stream."""
+
+    draw: Callable[[random.Random], Row]
+    group_fields: tuple[str, ...]
+    """Rows that agree in these are the same example."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows that somebody collected."""
+
+    fields: Mapping[str, Shape]
+    """The fields that the task reads; others are ignored."""
+    group_fields: tuple[str, ...]
+    """Text fields; rows that agree in these never fall into two splits."""
+    hub: str
+    """Id of the data set on the hub."""
+    config: str
+    revision: str = ""
+    """Commit or tag of the data set; empty for its newest."""
+    hub_splits: Mapping[str, str] = field(default_factory=dict)
+    """Which of the hub's splits feeds train, validation and, where it has answers, test."""
+    files: Files | None = None
+    """Read instead of the hub."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """The data's column for a field, where the two are called differently."""
+
+    @property
+    def pools(self) -> Mapping[str, str]:
+        """File, or split of the hub, that feeds each split; test only where it has its own."""
+        if self.files is None:
+            return self.hub_splits
+        pools = {"train": self.files.train, "validation": self.files.validation}
+        return pools | ({"test": self.files.test} if self.files.test else {})
+
+
+def find_file(path: str, data_dirs: Sequence[Path]) -> Path:
+    """The file at `path`: as it is where absolute, else in the first of `data_dirs` that has it.
+
+    Raises:
+        TaskError: there is none; lists where it was looked for.
+    """
+    looked = [Path(path)] if Path(path).is_absolute() else [base / path for base in data_dirs]
+    for candidate in looked:
+        if candidate.is_file():
+            return candidate.resolve()
+    places = ", ".join(map(str, looked)) or "no folder: give one with --data"
+    raise TaskError(f"data file {path} not found; looked for {places}")
+
+
+def fingerprint(source: Source, cache_dir: Path, data_dirs: Sequence[Path]) -> str:
+    """Hash of what the rows are: file contents, or the hub's commit."""
+    if source.files is not None:
+        parts = [
+            f"{pool} {_content_hash(find_file(path, data_dirs))}"
+            for pool, path in source.pools.items()
+        ]
+    elif _COMMIT.fullmatch(source.revision):
+        parts = [source.hub, source.config, source.revision]
+    else:
+        parts = [open_rows(source, pool, cache_dir, data_dirs).fingerprint for pool in source.pools]
+    parts.append(f"reader {_READER}")
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+class Rows:
+    """Rows of one pool, by index, under the task's field names."""
+
+    def __init__(self, dataset: Any, fields: Sequence[str]) -> None:
+        self._dataset = dataset
+        self._fields = tuple(fields)
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> Row:
+        row: Row = self._dataset[index]
+        return row
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the rows."""
+        return str(self._dataset._fingerprint)
+
+    def groups(self, group_fields: Sequence[str]) -> list[str]:
+        """The group of every row, in row order."""
+        columns = self._dataset.select_columns(list(group_fields))[:]
+        return [
+            group_of(dict(zip(group_fields, values, strict=True)), group_fields)
+            for values in zip(*(columns[name] for name in group_fields), strict=True)
+        ]
+
+
+def group_of(row: Row, group_fields: Sequence[str]) -> str:
+    """What identifies a row's group: its fields without case and spacing."""
+    return "\0".join(" ".join(row[name].casefold().split()) for name in group_fields)
+
+
+def open_rows(source: Source, pool: str, cache_dir: Path, data_dirs: Sequence[Path]) -> Rows:
+    """The rows of a pool of `source.pools`, from Arrow files under `cache_dir`.
+
+    Raises:
+        TaskError: the hub or a file cannot be read, or a field is missing or of another shape.
+    """
+    name = source.pools[pool]
+    columns = {field: source.columns.get(field, field) for field in source.fields}
+    if source.files is not None:
+        dataset = _read_file(find_file(name, data_dirs), source.fields, columns, cache_dir)
+    else:
+        dataset = _read_hub(source, name, columns, cache_dir)
+    return Rows(dataset, list(source.fields))
+
+
+def _datasets() -> Any:
+    # Imported on use: half a second, and most calls find their split in the cache.
+    import datasets
+
+    datasets.disable_progress_bars()
+    return datasets
+
+
+def _read_file(
+    path: Path, fields: Mapping[str, Shape], columns: Mapping[str, str], cache_dir: Path
+) -> Any:
+    datasets = _datasets()
+    wanted = json.dumps([_content_hash(path), dict(fields), dict(columns), _READER], sort_keys=True)
+    try:
+        return datasets.Dataset.from_generator(
+            _lines,
+            features=datasets.Features({name: _feature(fields[name]) for name in fields}),
+            cache_dir=str(cache_dir / "rows"),
+            gen_kwargs={"path": path, "fields": fields, "columns": columns},
+            fingerprint=hashlib.sha256(wanted.encode()).hexdigest()[:32],
+        )
+    except datasets.exceptions.DatasetGenerationError as error:
+        if isinstance(error.__cause__, TaskError):
+            raise error.__cause__ from None
+        raise
+
+
+def _lines(path: Path, fields: Mapping[str, Shape], columns: Mapping[str, str]) -> Iterator[Row]:
+    """Rows of a JSONL file under the task's field names; blank lines are skipped."""
+    empty = True
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            where = f"{path}:{number}"
+            try:
+                values = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise TaskError(f"{where}: not a line of JSON: {error}") from error
+            if not isinstance(values, dict):
+                raise TaskError(f"{where}: a row is an object, got {type(values).__name__}")
+            _check_columns(columns, list(values), where)
+            row = {name: values[column] for name, column in columns.items()}
+            for name, value in row.items():
+                _check_shape(value, fields[name], f"{where}: {columns[name]}")
+            empty = False
+            yield row
+    if empty:
+        raise TaskError(f"{path}: no rows")
+
+
+def _read_hub(source: Source, split: str, columns: Mapping[str, str], cache_dir: Path) -> Any:
+    where = f"{source.hub}{'/' + source.config if source.config else ''} split {split}"
+    dataset = _load_hub(source.hub, source.config, source.revision, split, cache_dir)
+    _check_columns(columns, dataset.column_names, where)
+    dataset = dataset.select_columns(list(columns.values()))
+    renamed = {column: name for name, column in columns.items() if column != name}
+    if renamed:
+        dataset = dataset.rename_columns(renamed)
+    if len(dataset) == 0:
+        raise TaskError(f"{where}: no rows")
+    first = dataset[0]
+    for name, shape in source.fields.items():
+        _check_shape(first[name], shape, f"{where}: {columns[name]}")
+    return dataset
+
+
+@lru_cache(maxsize=16)
+def _load_hub(hub: str, config: str, revision: str, split: str, cache_dir: Path) -> Any:
+    datasets = _datasets()
+    try:
+        return datasets.load_dataset(
+            hub,
+            config or None,
+            split=split,
+            revision=revision or None,
+            cache_dir=str(cache_dir / "rows"),
+        )
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        advice = "give local JSONL with `files:`"
+        if "gated" in str(error) or "private" in str(error):
+            advice = f"accept its terms and log in with `hf auth login`, or {advice}"
+        raise TaskError(
+            f"data set {hub} cannot be read from the hub ({first_line}): {advice}"
+        ) from error
+
+
+def _check_columns(columns: Mapping[str, str], present: Sequence[str], where: str) -> None:
+    missing = [column for column in columns.values() if column not in present]
+    if missing:
+        raise TaskError(
+            f"{where}: no column {', '.join(missing)}; there are {', '.join(present)}: "
+            "name the right ones with `columns:`"
+        )
+
+
+def _check_shape(value: object, shape: Shape, where: str) -> None:
+    if isinstance(shape, str):
+        wanted = _PYTHON_TYPES[shape]
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise TaskError(f"{where}: {shape} is wanted, got {_short(value)}")
+    elif isinstance(shape, list):
+        if not isinstance(value, list):
+            raise TaskError(f"{where}: a list is wanted, got {_short(value)}")
+        for item in value:
+            _check_shape(item, shape[0], where)
+    else:
+        if not isinstance(value, dict):
+            raise TaskError(f"{where}: an object is wanted, got {_short(value)}")
+        for name, inner in shape.items():
+            if name not in value:
+                raise TaskError(f"{where}: no field {name}; there are {', '.join(value)}")
+            _check_shape(value[name], inner, f"{where}.{name}")
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _feature(shape: Shape) -> Any:
+    datasets = _datasets()
+    if isinstance(shape, str):
+        return datasets.Value(_ARROW_TYPES[shape])
+    if isinstance(shape, list):
+        return datasets.List(_feature(shape[0]))
+    return {name: _feature(inner) for name, inner in shape.items()}
+
+
+def _content_hash(path: Path) -> str:
+    status = path.stat()
+    return _hash_file(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _hash_file(path: Path, size: int, changed_ns: int) -> str:
+    """SHA-256 of a file; size and time of change are there to notice that it became another."""
+    del size, changed_ns
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,274 @@
+"""A task's train, validation and test examples: drawn, kept apart, built once and cached.
+
+Kept apart: a group of rows (a question, a document) feeds one split only. Generated rows belong to
+the split that the hash of their group names. Collected rows are read in the order of a hash of
+data seed and group, so that neither another size nor another row moves the ones before; train
+drops every group that the other pools hold; where test has no rows of its own, validation reads
+its pool from the front and test from the back. No split depends on the size of train.
+"""
+
+import hashlib
+import json
+import random
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from tasks.example import Example, Split, TaskError, Tokenizer
+from tasks.sources import Generated, Row, Source, fingerprint, open_rows
+from tasks.task import SPLIT_NAMES, Builder, Dropped, SplitName, TaskSettings
+
+if TYPE_CHECKING:
+    from tasks.registry import AnyTask
+
+# Raised with every change of how rows are ordered, kept apart or stored.
+_VERSION = 1
+
+# Shares of generated rows, in sixteenths; the hash of a group says whose it is.
+_OWNERS: tuple[SplitName, ...] = ("validation",) * 2 + ("test",) * 2 + ("train",) * 12
+
+# Draws before a generator is said to have no more; validation, with 2 shares of 16, needs 8 an
+# example where nothing repeats.
+_DRAWS_PER_EXAMPLE = 64
+_MIN_DRAWS = 10_000
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is asked for, and where to look."""
+
+    task: "AnyTask"
+    settings: TaskSettings
+    split: SplitName
+    tokenizer: Tokenizer
+    cache_dir: Path
+    data_dirs: tuple[Path, ...]
+
+    @property
+    def size(self) -> int:
+        return self.settings.size(self.split)
+
+    @property
+    def asked(self) -> str:
+        return f"{self.task.name} {self.split}: {self.size} examples asked"
+
+
+def load_split(
+    task: "AnyTask",
+    settings: TaskSettings,
+    split: SplitName,
+    tokenizer: Tokenizer,
+    cache_dir: Path,
+    data_dirs: Sequence[Path],
+) -> Split:
+    """A split, mapped from the cache, or built and cached.
+
+    Args:
+        task: from `tasks.registry.get`.
+        settings: of the task's own `Settings`.
+        split: train, validation or test.
+        tokenizer: its name and vocabulary size are part of the cache's key.
+        cache_dir: one folder per split, and `rows`; several processes may use it at once.
+        data_dirs: where relative paths of `files` are looked for, in this order.
+
+    Raises:
+        TaskError: rows that cannot be had, or too few of them; says which and why.
+    """
+    if split not in SPLIT_NAMES:
+        raise ValueError(f"split is one of {', '.join(SPLIT_NAMES)}, got {split!r}")
+    request = _Request(task, settings, split, tokenizer, cache_dir, tuple(data_dirs))
+    if request.size == 0:
+        raise TaskError(f"{request.asked}: set {split}_size")
+    folder = cache_dir / f"{task.name}-{split}-{_key(request)}"
+    found = _load(folder)
+    if found is not None:
+        return found
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        found = _load(folder)
+        if found is not None:
+            return found
+        partial = folder.with_name(f"{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        _build(request).save(partial)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.replace(folder)
+    return Split.load(folder)
+
+
+def _load(folder: Path) -> Split | None:
+    """The split in `folder`; None where it is absent or damaged and must be built."""
+    try:
+        return Split.load(folder)
+    except (FileNotFoundError, NotADirectoryError, TaskError):
+        return None
+
+
+def _key(request: _Request) -> str:
+    """Hash of all that a split depends on; sizes of other splits and paths of files are not."""
+    settings = asdict(request.settings)
+    needed = {f"{request.split}_size"}
+    if request.split == "test":
+        needed.add("validation_size")
+    for name in {"train_size", "validation_size", "test_size"} - needed:
+        del settings[name]
+    settings.pop("files", None)
+    source = request.task.source(request.settings)
+    rows = (
+        fingerprint(source, request.cache_dir, request.data_dirs)
+        if isinstance(source, Source)
+        else "generated"
+    )
+    parts = {
+        "rows": rows,
+        "splits": _VERSION,
+        "task": [request.task.name, request.task.version],
+        "tokenizer": [request.tokenizer.name, request.tokenizer.vocab_size],
+        "settings": settings,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def _build(request: _Request) -> Split:
+    build = request.task.builder(request.settings, request.tokenizer)
+    source = request.task.source(request.settings)
+    selection = _Selection(request.size, build)
+    if isinstance(source, Generated):
+        split = Split.from_examples(selection.examples(_drawn(request, source)))
+        if len(split) < request.size:
+            raise TaskError(
+                f"{request.asked}, {len(split)} different ones found: "
+                "its settings allow too few, ask for less or for longer examples"
+            )
+    else:
+        pool = _pool(request, source)
+        selection.dropped.update(pool.left_out)
+        split = Split.from_examples(selection.examples(pool.rows()))
+        if len(split) < request.size:
+            raise TaskError(
+                f"{request.asked}, {len(split)} of {pool.size} {pool.description} fit"
+                f"{_counted(selection.dropped)}"
+            )
+    _check_tokens(split, request)
+    return replace(split, dropped=dict(selection.dropped), rows_read=selection.rows_read)
+
+
+def _counted(dropped: Counter[str]) -> str:
+    counts = [f"{count} {reason}" for reason, count in dropped.most_common() if count]
+    return f": {', '.join(counts)}" if counts else ""
+
+
+def _check_tokens(split: Split, request: _Request) -> None:
+    size = request.tokenizer.vocab_size
+    for tokens in (split.prompt_tokens, split.answer_tokens, split.target_tokens):
+        if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < size:
+            raise TaskError(
+                f"{request.task.name}: tokens lie in 0..{size - 1} with the tokenizer "
+                f"{request.tokenizer.name}, got {tokens.min()}..{tokens.max()}"
+            )
+
+
+@dataclass
+class _Selection:
+    """The first `size` examples that rows give, and a count of the rows that give none."""
+
+    size: int
+    build: Builder
+    rows_read: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def examples(self, rows: Iterator[Row]) -> Iterator[Example]:
+        found = 0
+        for row in rows:
+            self.rows_read += 1
+            built = self.build(row)
+            if isinstance(built, Dropped):
+                self.dropped[built.reason] += 1
+                continue
+            yield built
+            found += 1
+            if found == self.size:
+                return
+
+
+def _drawn(request: _Request, source: Generated) -> Iterator[Row]:
+    """Generated rows of one split, none twice."""
+    # A string seeds through SHA-512, the same on every machine.
+    stream = random.Random(f"{request.task.name}/{request.split}/{request.settings.data_seed}")
+    seen: set[bytes] = set()
+    for _ in range(_MIN_DRAWS + _DRAWS_PER_EXAMPLE * request.size):
+        row = source.draw(stream)
+        content = json.dumps([row[name] for name in source.group_fields]).encode()
+        group = hashlib.sha256(content).digest()
+        if _OWNERS[group[0] % len(_OWNERS)] == request.split and group not in seen:
+            seen.add(group)
+            yield row
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """Collected rows that one split may use, in the order in which it reads them."""
+
+    stored: Any
+    order: Sequence[int]
+    size: int
+    """Rows before any was left out."""
+    description: str
+    left_out: Counter[str]
+
+    def rows(self) -> Iterator[Row]:
+        return (self.stored[index] for index in self.order)
+
+
+def _pool(request: _Request, source: Source) -> _Pool:
+    pools = source.pools
+    shared = request.split not in pools
+    name = "validation" if shared else request.split
+    stored = open_rows(source, name, request.cache_dir, request.data_dirs)
+    others = {"train": ("validation", "test"), "test": ("validation",), "validation": ()}
+    taken = {
+        group
+        for other in others[name]
+        if other in pools
+        for group in open_rows(source, other, request.cache_dir, request.data_dirs).groups(
+            source.group_fields
+        )
+    }
+    left_out: Counter[str] = Counter()
+    groups = stored.groups(source.group_fields)
+    first_row: dict[str, int] = {}
+    for index, group in enumerate(groups):
+        if group in taken:
+            left_out["rows that another split holds"] += 1
+        elif group in first_row:
+            left_out["repeats of another row"] += 1
+        else:
+            first_row[group] = index
+    seed = request.settings.data_seed
+    ordered = sorted(
+        first_row, key=lambda group: hashlib.sha256(f"{seed}\0{group}".encode()).digest()
+    )
+    order = [first_row[group] for group in ordered]
+    if not shared:
+        return _Pool(stored, order, len(groups), "rows", left_out)
+    used = _rows_of_validation(request)
+    rest = order[used:][::-1]
+    return _Pool(stored, rest, len(rest), "rows that validation does not use", Counter())
+
+
+def _rows_of_validation(request: _Request) -> int:
+    """How many rows from the front of the shared pool the validation split has looked at."""
+    validation = load_split(
+        request.task,
+        request.settings,
+        "validation",
+        request.tokenizer,
+        request.cache_dir,
+        request.data_dirs,
+    )
+    return validation.rows_read

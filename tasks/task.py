@@ -1,0 +1,125 @@
+"""What a task is: where its rows come from, how a row becomes an example, how it is scored.
+
+One task is one file with one subclass of `Task`. Everything that tasks have in common (sizes,
+splits, drops, caching, rendering) is outside it: here, in `tasks.splits` and in `tasks.sources`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Generic, Literal, TypeAlias, TypeVar, get_args
+
+from tasks.example import Example, Metric, Tokenizer
+from tasks.sources import Generated, Row, Source
+
+SplitName: TypeAlias = Literal["train", "validation", "test"]
+SPLIT_NAMES: tuple[SplitName, ...] = get_args(SplitName)
+
+
+def require(holds: bool, rule: str, got: object) -> None:
+    """Refuses a setting.
+
+    Raises:
+        ValueError: the rule and the value, unless the rule holds.
+    """
+    if not holds:
+        raise ValueError(f"{rule} must hold, got {got}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSettings:
+    """Settings that every task has."""
+
+    train_size: int
+    """Examples to train on; a larger number adds examples and changes no earlier one."""
+    validation_size: int
+    """Examples that every evaluation scores; they do not depend on the other sizes."""
+    test_size: int = 0
+    """Examples kept for the confirmation; 0 for none."""
+    data_seed: int = 0
+    """Draws or orders the rows."""
+
+    # Read by pydantic where a spec is checked; nothing here imports it.
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        require(self.train_size >= 1, "train_size >= 1", self.train_size)
+        require(self.validation_size >= 1, "validation_size >= 1", self.validation_size)
+        require(self.test_size >= 0, "test_size >= 0", self.test_size)
+        require(self.data_seed >= 0, "data_seed >= 0", self.data_seed)
+
+    def size(self, split: SplitName) -> int:
+        """Examples asked of a split."""
+        return {
+            "train": self.train_size,
+            "validation": self.validation_size,
+            "test": self.test_size,
+        }[split]
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A row that gives no example."""
+
+    reason: str
+    """Completes a count: "80 …", as in "answers over 24 tokens"."""
+
+
+Builder: TypeAlias = Callable[[Row], Example | Dropped]
+S = TypeVar("S", bound=TaskSettings)
+
+
+class Task(ABC, Generic[S]):
+    """A task's declarations and its two own steps: `source` and `builder`."""
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    """Raised with every change of rows, template or trimming; part of a cached split's key."""
+    summary: ClassVar[str]
+    licence: ClassVar[str]
+    """Of the data."""
+    origin: ClassVar[str]
+    """Where the data come from, for people."""
+    orders: ClassVar[tuple[str, ...]] = ()
+    """Values of the setting `order`, the default first; empty where there is only one."""
+    needs_future: ClassVar[bool]
+    """Whether a target precedes its evidence, so that only a second look can give it."""
+    metrics: ClassVar[tuple[Metric, ...]]
+    primary_metric: ClassVar[str]
+    Settings: type[S]
+
+    @abstractmethod
+    def source(self, settings: S) -> Source | Generated:
+        """Where the rows come from, and what no two splits may share."""
+
+    @abstractmethod
+    def builder(self, settings: S, tokenizer: Tokenizer) -> Builder:
+        """What turns a row into an example; checks the tokenizer once, not row by row."""
+
+    def render(self, example: Example, tokenizer: Tokenizer) -> str:
+        """The example as the model sees it: ⟦seen → wanted⟧ in the prompt, ⟦answer⟧ after it."""
+        pieces: list[str] = []
+        end = 0
+        for first, last in _runs(example.target_positions):
+            wanted = example.target_tokens[
+                example.target_positions.index(first) : example.target_positions.index(last) + 1
+            ]
+            seen = tokenizer.decode(example.prompt[first : last + 1])
+            pieces.append(tokenizer.decode(example.prompt[end:first]))
+            pieces.append(f"⟦{seen} → {tokenizer.decode(wanted)}⟧")
+            end = last + 1
+        pieces.append(tokenizer.decode(example.prompt[end:]))
+        if example.answer:
+            pieces.append(f"⟦{tokenizer.decode(example.answer)}⟧")
+        return "".join(pieces)
+
+
+def _runs(positions: tuple[int, ...]) -> list[tuple[int, int]]:
+    """First and last of each run of neighbouring positions."""
+    runs: list[tuple[int, int]] = []
+    for position in positions:
+        if runs and runs[-1][1] == position - 1:
+            runs[-1] = (runs[-1][0], position)
+        else:
+            runs.append((position, position))
+    return runs
