@@ -14,7 +14,7 @@ from itertools import chain
 from typing import Literal
 
 from tasks.example import EXACT_MATCH, NLL, TOKEN_ACCURACY, Example, Tokenizer
-from tasks.sources import Files, Row, Source
+from tasks.sources import Files, Row, Shape, Source
 from tasks.task import Builder, Dropped, Task, TaskSettings, require
 
 
@@ -39,7 +39,7 @@ class HotpotSettings(TaskSettings):
     files: Files | None = None
     """Local JSONL files to read instead of the hub."""
     columns: dict[str, str] = field(default_factory=dict)
-    """The data's column for one of question, answer, context, supporting_facts, where it differs."""
+    """The data's column for question, answer, context or supporting_facts, where it differs."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,7 +52,7 @@ class HotpotSettings(TaskSettings):
         require(not unknown, f"columns names fields among {', '.join(_FIELDS)}", unknown)
 
 
-_FIELDS = {
+_FIELDS: dict[str, Shape] = {
     "question": "text",
     "answer": "text",
     "context": {"title": ["text"], "sentences": [["text"]]},
@@ -140,7 +140,7 @@ def trimmed(paragraphs: list[Paragraph], budget: int) -> list[int]:
 
 
 def _unfit(row: Row, answer_length: int, fixed_length: int, settings: HotpotSettings) -> str:
-    """Why a row gives no example, as far as its question, answer and form tell; empty if it does."""
+    """Why question, answer or form of a row do not allow an example; empty if they do."""
     if not row["answer"].strip():
         return "empty answers"
     if answer_length > settings.max_answer_tokens:
