@@ -1,0 +1,31 @@
+"""Writes golden_tokens.json: `PYTHONPATH=. python tests/tasks/make_golden.py`.
+
+A task whose tokens change gets a new version first: cached splits are keyed by it.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from task_cases import CASES, SIZES, Bytes, golden_row
+
+from tasks import registry
+
+GOLDEN = Path(__file__).with_name("golden_tokens.json")
+
+
+def golden(name: str) -> dict[str, Any]:
+    """Version and tokens of one fixed row."""
+    task = registry.get(name)
+    build = task.builder(task.Settings(**SIZES, **CASES[name]), Bytes())
+    example = {key: list(value) for key, value in asdict(build(golden_row(name))).items()}
+    return {"version": task.version, **example}
+
+
+if __name__ == "__main__":
+    content = {
+        "command": "PYTHONPATH=. python tests/tasks/make_golden.py",
+        "tasks": {name: golden(name) for name in registry.names()},
+    }
+    GOLDEN.write_text(json.dumps(content) + "\n", encoding="utf-8")

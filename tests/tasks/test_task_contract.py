@@ -1,0 +1,168 @@
+"""What every registered task keeps; a new task is tested by its entry in task_cases.CASES."""
+
+import json
+from collections import Counter
+from dataclasses import MISSING, fields, replace
+
+import numpy as np
+import pytest
+import torch
+from make_golden import GOLDEN, golden
+from task_cases import CASES, SIZES, Bytes
+
+from tasks import registry
+from tasks.batch import collate
+from tasks.example import metric_values
+from tasks.splits import load_split
+from tasks.task import SPLIT_NAMES
+
+TOKENIZER = Bytes()
+
+
+@pytest.fixture(params=registry.names())
+def task(request):
+    return registry.get(request.param)
+
+
+@pytest.fixture
+def settings(task):
+    return task.Settings(**SIZES, **CASES[task.name])
+
+
+@pytest.fixture
+def build(task, case_data, tmp_path):
+    """Loads a split of the task, from a cache of its own for each name of a cache."""
+
+    def load(settings, split, cache="cache"):
+        return load_split(task, settings, split, TOKENIZER, tmp_path / cache, [case_data])
+
+    return load
+
+
+def scores(split, offset):
+    """Metrics' inputs when the model puts 20 nats on token (target + offset)."""
+    batch = collate(split, range(len(split)))
+    nll, correct, total = np.zeros((3, len(split)))
+    for part in filter(None, (batch.prompt, batch.answer)):
+        predicted = (part.target_N + offset) % TOKENIZER.vocab_size
+        logits_NV = 20.0 * torch.nn.functional.one_hot(predicted, TOKENIZER.vocab_size).double()
+        losses = torch.nn.functional.cross_entropy(logits_NV, part.target_N, reduction="none")
+        rows = part.example_N.numpy()
+        np.add.at(nll, rows, losses.numpy())
+        np.add.at(correct, rows, (logits_NV.argmax(-1) == part.target_N).numpy())
+        np.add.at(total, rows, 1)
+    return nll, correct, total
+
+
+def test_every_task_has_a_case_here():
+    assert set(CASES) == set(registry.names())
+
+
+def test_a_task_declares_itself(task, settings):
+    assert registry.get(task.name) is not None
+    assert task.version >= 1
+    assert task.summary
+    assert task.licence
+    assert task.origin
+    assert isinstance(task.needs_future, bool)
+    assert task.primary_metric in [metric.name for metric in task.metrics]
+    defaults = {field.name: field.default for field in fields(task.Settings)}
+    assert defaults["train_size"] is defaults["validation_size"] is MISSING
+    assert (defaults["test_size"], defaults["data_seed"]) == (0, 0)
+    assert task.Settings.__pydantic_config__ == {"extra": "forbid"}
+    assert task.orders[:1] == ((settings.order,) if task.orders else ())
+
+
+def test_gold_answers_score_one_and_wrong_ones_zero(task, settings, build):
+    split = build(settings, "validation")
+    gold, wrong = scores(split, 0), scores(split, 1)
+    assert (gold[2] == split.target_counts).all()
+    for metric in task.metrics:
+        if metric.name == "nll":
+            assert (metric_values("nll", *gold) < 1e-5).all()
+            assert (metric_values("nll", *wrong) > 10).all()
+        else:
+            assert (metric_values(metric.name, *gold) == 1.0).all()
+            assert (metric_values(metric.name, *wrong) == 0.0).all()
+
+
+def test_building_twice_gives_the_same_bytes(settings, build):
+    for split in SPLIT_NAMES:
+        first, second = build(settings, split, "one"), build(settings, split, "two")
+        assert first.digest == second.digest
+        assert len(first) == settings.size(split)
+
+
+def test_another_data_seed_gives_other_examples(settings, build):
+    other = replace(settings, data_seed=1)
+    assert build(settings, "train").digest != build(other, "train").digest
+
+
+def test_a_larger_train_split_begins_with_the_smaller_one(settings, build):
+    small = build(settings, "train")
+    large = build(replace(settings, train_size=settings.train_size + 10), "train")
+    assert [small.example(i) for i in range(len(small))] == [
+        large.example(i) for i in range(len(small))
+    ]
+
+
+def test_validation_and_test_do_not_depend_on_the_size_of_train(settings, build):
+    larger = replace(settings, train_size=settings.train_size + 10)
+    for split in ("validation", "test"):
+        assert build(settings, split).digest == build(larger, split, "other").digest
+
+
+def test_splits_share_no_example(settings, build):
+    seen = []
+    for name in SPLIT_NAMES:
+        split = build(settings, name)
+        seen += [
+            (split.example(i).prompt, split.example(i).target_tokens) for i in range(len(split))
+        ]
+    assert len(set(seen)) == len(seen) == sum(SIZES.values())
+
+
+def test_targets_and_tokens_are_in_range(settings, build):
+    split = build(settings, "train")
+    lengths = np.repeat(split.prompt_lengths, np.diff(split.target_offsets))
+    assert (split.target_positions >= 0).all()
+    assert (split.target_positions < lengths).all()
+    for tokens in (split.prompt_tokens, split.answer_tokens, split.target_tokens):
+        assert ((tokens >= 0) & (tokens < TOKENIZER.vocab_size)).all()
+    assert (split.target_counts >= 1).all()
+
+
+def test_a_task_that_needs_the_future_has_targets_before_the_end_of_the_prompt(
+    task, settings, build
+):
+    example = build(settings, "validation").example(0)
+    before_the_end = [p for p in example.target_positions if p < len(example.prompt) - 1]
+    assert bool(before_the_end) == task.needs_future
+
+
+def test_rendering_marks_the_target(task, settings, build):
+    example = build(settings, "validation").example(0)
+    text = task.render(example, TOKENIZER)
+    wanted = TOKENIZER.decode(example.target_tokens + example.answer)
+    marked = "".join(
+        piece.split("⟧")[0].rpartition(" → ")[2] if example.target_positions else piece[:-1]
+        for piece in text.split("⟦")[1:]
+    )
+    assert marked == wanted
+    assert text.startswith(TOKENIZER.decode(example.prompt[:2]))
+
+
+def test_all_orders_hold_the_same_information(task, settings, build):
+    if not task.orders:
+        pytest.skip(f"{task.name} has one order only")
+    splits = [build(replace(settings, order=order), "train") for order in task.orders]
+    assert len({split.digest for split in splits}) == len(task.orders)
+    for index in range(len(splits[0])):
+        examples = [split.example(index) for split in splits]
+        assert len({example.answer for example in examples}) == 1
+        assert all(Counter(e.prompt) == Counter(examples[0].prompt) for e in examples)
+
+
+def test_tokens_of_a_fixed_row_change_only_with_the_version(task):
+    content = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    assert golden(task.name) == content["tasks"][task.name], content["command"]
