@@ -82,9 +82,7 @@ class Schedule:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
-        _require(
-            0.0 <= self.min <= self.max, "0 <= min <= max", f"min={self.min}, max={self.max}"
-        )
+        _require(0.0 <= self.min <= self.max, "0 <= min <= max", f"min={self.min}, max={self.max}")
 
     def strength(self, position: float) -> float:
         """Multiplier at relative depth `position` in [0, 1]."""
