@@ -18,13 +18,17 @@ from model.config import FutureSeed, ModelConfig
 from tasks.registry import settings_types
 
 if TYPE_CHECKING:
-    from tasks.example import TaskSettings
+    from tasks.task import TaskSettings
 else:
     # The type of a task's settings follows from its `name`, one dataclass per registered task.
     TaskSettings = Annotated[settings_types(), Field(discriminator="name")]
 
 ARM_FORMAT = 1
 """Part of every arm's digest. Raise it with any change that alters what an arm computes."""
+
+
+Scalar = bool | int | float | str
+"""A value that a space may vary."""
 
 
 class Section(BaseModel):

@@ -1,0 +1,93 @@
+"""What an arm stands on: the model's shapes, its tokenizer, the tokenised splits, their digests.
+
+Gathered once per process and context, and shared by all arms of it. Paths are absolute here; a spec
+looks files up when it is resolved.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from fstune.arm import ArmSettings, ArmSpec, Seeds
+from fstune.errors import InputError
+from fstune.store import file_digest
+from model.checkpoint import read_config
+from model.config import ModelConfig
+from model.tokenizer import Tokenizer, for_vocabulary
+from tasks import registry
+from tasks.example import Metric, Split, TaskError
+from tasks.splits import load_split
+
+
+@dataclass(frozen=True, eq=False)
+class Materials:
+    """The content behind the names in an arm's settings."""
+
+    config: ModelConfig
+    tokenizer: Tokenizer
+    checkpoint_digest: str | None
+    train: Split
+    validation: Split
+    metrics: tuple[Metric, ...]
+
+    def arm(self, settings: ArmSettings, seed_index: int) -> ArmSpec:
+        """The arm of these settings and repetition `seed_index`."""
+        return ArmSpec(
+            settings=settings,
+            seeds=Seeds.derive(settings.train.seed, seed_index),
+            checkpoint_digest=self.checkpoint_digest,
+            train_digest=self.train.digest,
+            validation_digest=self.validation.digest,
+        )
+
+
+def model_config(settings: ArmSettings) -> ModelConfig:
+    """Shapes of the model, from `init` or from the checkpoint's tensors.
+
+    Raises:
+        InputError: if the checkpoint cannot be read as an RWKV-7 model.
+    """
+    if settings.model.init is not None:
+        return settings.model.init
+    assert settings.model.checkpoint is not None
+    try:
+        return read_config(Path(settings.model.checkpoint))
+    except (OSError, ValueError) as error:
+        raise InputError(f"model.checkpoint: {error}") from error
+
+
+def gather(settings: ArmSettings, cache: Path) -> Materials:
+    """Materials of an arm; what was gathered in this process is not gathered again.
+
+    Args:
+        settings: the arm's; only `model` and `task` matter.
+        cache: folder of the tokenised splits.
+
+    Raises:
+        InputError: if the checkpoint or the data cannot be used, with what there was.
+    """
+    return _gather(settings.model_copy(update={"future_seed": None}).model_dump_json(), cache)
+
+
+@lru_cache(maxsize=8)
+def _gather(settings_json: str, cache: Path) -> Materials:
+    settings = ArmSettings.model_validate_json(settings_json)
+    config = model_config(settings)
+    task = registry.get(settings.task.name)
+    try:
+        tokenizer = for_vocabulary(config.vocab_size, settings.model.tokenizer)
+        train = load_split(task, settings.task, "train", tokenizer, cache, ())
+        validation = load_split(task, settings.task, "validation", tokenizer, cache, ())
+    except TaskError as error:
+        raise InputError(str(error)) from error
+    except ValueError as error:
+        raise InputError(f"task {task.name} with this model: {error}") from error
+    path = settings.model.checkpoint
+    return Materials(
+        config=config,
+        tokenizer=tokenizer,
+        checkpoint_digest=None if path is None else file_digest(Path(path)),
+        train=train,
+        validation=validation,
+        metrics=task.metrics,
+    )

@@ -1,0 +1,228 @@
+"""A search's own records: the truth from which it is shown, resumed and rebuilt.
+
+    <runs>/searches/<name>/spec.json               the resolved spec
+    <runs>/searches/<name>/spec.yaml               the user's text
+    <runs>/searches/<name>/environment.json        versions, device, commit
+    <runs>/searches/<name>/trials/0003/candidate.json
+    <runs>/searches/<name>/trials/0003/rung-0.json
+    <runs>/searches/<name>/trials/0003/end.json
+    <runs>/searches/<name>/trials/0003/progress.json   where it is right now; not part of the truth
+    <runs>/searches/<name>/tune/                   Ray Tune's own files
+    <runs>/searches/<name>/log.txt                 what Ray, MLflow and Optuna had to say
+
+Every record is written once. Writing it again is allowed if it says the same, which is how a replay
+is held to what happened. No torch, no Ray.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import TypeAdapter
+
+from fstune.arm import Scalar
+from fstune.errors import InputError, StoreError
+from fstune.statistics import Delta, Verdict
+from fstune.store import write_json
+
+State = Literal["completed", "stopped", "diverged", "failed"]
+"""How a trial ended: at the last rung, before it, or not at all well."""
+
+
+@dataclass(frozen=True)
+class ArmPair:
+    """The two arms of one seed."""
+
+    seed: int
+    baseline: str
+    variant: str
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """Deltas at one step on the way to a rung, over the rung's seeds."""
+
+    step: int
+    ended_at: float
+    deltas: dict[str, Delta]
+
+
+@dataclass(frozen=True)
+class RungRecord:
+    """One rung of one trial."""
+
+    rung: int
+    steps: int
+    seeds: int
+    deltas: dict[str, Delta]
+    verdict: Verdict
+    objective: float
+    """The delta as the search sees it: turned so that more is better, mean or lower bound."""
+    arms: list[ArmPair]
+    curve: list[CurvePoint]
+    """Every common evaluation of the rung's arms since the rung before, this one last."""
+    wall_s: float
+    """Seconds that the rung took here; whatever was stored already took none."""
+
+    def facts(self) -> object:
+        """All that a repetition must reproduce exactly; times are not part of it."""
+        facts = asdict(self)
+        facts.pop("wall_s")
+        for point in facts["curve"]:
+            point.pop("ended_at")
+        return facts
+
+
+@dataclass(frozen=True)
+class EndRecord:
+    """Why a trial goes no further."""
+
+    state: State
+    reason: str
+    detail: str = ""
+    """A traceback, if there is one."""
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A candidate as it was suggested."""
+
+    candidate: dict[str, Scalar]
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A candidate and how far it has come."""
+
+    number: int
+    candidate: dict[str, Scalar]
+    rungs: list[RungRecord] = field(default_factory=list)
+    end: EndRecord | None = None
+    progress: dict[str, object] | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        if self.end is not None and self.end.state in ("diverged", "failed"):
+            return self.end.state
+        return self.rungs[-1].verdict if self.rungs else "running"
+
+
+class SearchRecords:
+    """The folder of one search."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.name = root.name
+
+    @classmethod
+    def find(cls, runs: Path, name: str) -> "SearchRecords":
+        """The records of a search that exists.
+
+        Raises:
+            InputError: if there is none of that name; lists those that there are.
+        """
+        records = cls(runs / "searches" / name)
+        if not records.spec.exists():
+            known = ", ".join(search_names(runs)) or "none"
+            raise InputError(f"no search is called {name!r} in {runs}; known: {known}")
+        return records
+
+    @property
+    def spec(self) -> Path:
+        return self.root / "spec.json"
+
+    @property
+    def user_spec(self) -> Path:
+        return self.root / "spec.yaml"
+
+    @property
+    def environment(self) -> Path:
+        return self.root / "environment.json"
+
+    @property
+    def tune(self) -> Path:
+        return self.root / "tune"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "log.txt"
+
+    def trial(self, number: int) -> TrialRecord | None:
+        """The trial, or None if it was never suggested."""
+        folder = self._folder(number)
+        suggestion = _read(folder / "candidate.json", Suggestion)
+        if suggestion is None:
+            return None
+        end = self.end(number)
+        return TrialRecord(
+            number=number,
+            candidate=suggestion.candidate,
+            rungs=list(self._rungs(number)),
+            end=end,
+            progress=None if end else _read(folder / "progress.json", dict[str, object]),
+        )
+
+    def trials(self) -> list[TrialRecord]:
+        """All trials in the order in which they were suggested."""
+        trials: list[TrialRecord] = []
+        while (trial := self.trial(len(trials))) is not None:
+            trials.append(trial)
+        return trials
+
+    def rung(self, number: int, rung: int) -> RungRecord | None:
+        return _read(self._folder(number) / f"rung-{rung}.json", RungRecord)
+
+    def end(self, number: int) -> EndRecord | None:
+        return _read(self._folder(number) / "end.json", EndRecord)
+
+    def write_candidate(self, number: int, candidate: Mapping[str, Scalar]) -> None:
+        path = self._folder(number) / "candidate.json"
+        stored = _read(path, Suggestion)
+        if stored is None:
+            write_json(path, asdict(Suggestion(dict(candidate))))
+        elif stored.candidate != candidate:
+            raise StoreError(
+                f"trial {number} of {self.name} was {stored.candidate}, and is now {dict(candidate)}"
+            )
+
+    def write_rung(self, number: int, record: RungRecord) -> None:
+        stored = self.rung(number, record.rung)
+        if stored is None:
+            write_json(self._folder(number) / f"rung-{record.rung}.json", asdict(record))
+        elif stored.facts() != record.facts():
+            raise StoreError(f"trial {number}, rung {record.rung} came out differently this time")
+
+    def write_end(self, number: int, record: EndRecord) -> None:
+        """Note why the trial goes no further; the first reason stays."""
+        path = self._folder(number) / "end.json"
+        if not path.exists():
+            write_json(path, asdict(record))
+        (self._folder(number) / "progress.json").unlink(missing_ok=True)
+
+    def write_progress(self, number: int, progress: Mapping[str, object]) -> None:
+        write_json(self._folder(number) / "progress.json", dict(progress))
+
+    def _folder(self, number: int) -> Path:
+        return self.root / "trials" / f"{number:04d}"
+
+    def _rungs(self, number: int) -> Iterator[RungRecord]:
+        rung = 0
+        while (record := self.rung(number, rung)) is not None:
+            yield record
+            rung += 1
+
+
+def search_names(runs: Path) -> Sequence[str]:
+    """The searches that a folder of runs holds."""
+    return sorted(path.parent.name for path in runs.glob("searches/*/spec.json"))
+
+
+T = TypeVar("T")
+
+
+def _read(path: Path, kind: type[T]) -> T | None:
+    try:
+        return TypeAdapter(kind).validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None

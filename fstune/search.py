@@ -1,0 +1,248 @@
+"""A search's life: made from a spec, run under Ray Tune, stopped, taken up again, ended.
+
+Taking up: if Tune's own snapshot is whole and agrees with the records, Tune restores it, trials and
+all; otherwise the search is replayed from the records, in which trained arms cost nothing. Both end
+in the same table.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import ray
+import torch
+from filelock import FileLock, Timeout
+from ray import tune
+
+from fstune.arm import Scalar
+from fstune.environment import WORKER_VARIABLES, cores, describe
+from fstune.errors import InputError, SearchFailedError
+from fstune.materials import gather, model_config
+from fstune.records import SearchRecords
+from fstune.report import write_report
+from fstune.space import Space
+from fstune.spec import SearchSpec, load, read_resolved, resolve_files, write_resolved
+from fstune.store import ArmStore, write_atomic, write_json
+from fstune.tracking import Tracker, local_uri
+from fstune.trainable import PairedTrial
+from fstune.tuning import Bookkeeper, Suggester, scheduler, snapshot_fault
+
+MAX_WORKER_LOSSES = 3
+"""How often a trial may lose its worker (a kill, the machine's memory) before it is given up."""
+
+TUNE_SETTINGS = {
+    # A snapshot after every event, not every 10 s or more: a resumed search then repeats little.
+    "TUNE_GLOBAL_CHECKPOINT_S": "0.5",
+    # The records and MLflow hold what Tune's CSV, JSON and TensorBoard loggers would write again.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+}
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search that exists on disk."""
+
+    spec: SearchSpec
+    records: SearchRecords
+    runs: Path
+    tracking_uri: str
+
+    @classmethod
+    def create(
+        cls,
+        spec_path: Path,
+        runs: Path,
+        data_dirs: Sequence[Path],
+        overrides: Sequence[str] = (),
+        tracking_uri: str | None = None,
+    ) -> "Search":
+        """Check a spec with everything it needs, and make its folder.
+
+        Raises:
+            InputError: if the spec, its files, its data or the machine do not allow the search, or
+                if there is one of that name.
+        """
+        spec = load(spec_path, overrides)
+        records = SearchRecords(runs.resolve() / "searches" / spec.name)
+        if records.spec.exists():
+            raise InputError(
+                f"a search called {spec.name!r} exists in {runs}; go on with it by "
+                f"`fstune resume {spec.name}`, or give this one another name"
+            )
+        spec = _resolve(spec, [*data_dirs, spec_path.resolve().parent])
+        _require_gpus(spec)
+        cache = runs.resolve() / "cache"
+        for settings in spec.settings(_any_candidate(spec)):
+            gather(settings, cache)
+        write_json(records.environment, describe())
+        write_atomic(records.user_spec, spec_path.read_bytes())
+        write_resolved(spec, records.spec)
+        return cls(spec, records, runs.resolve(), tracking_uri or local_uri(runs))
+
+    @classmethod
+    def open(cls, name: str, runs: Path, tracking_uri: str | None = None) -> "Search":
+        """A search that was made before.
+
+        Raises:
+            InputError: if there is none of that name.
+        """
+        records = SearchRecords.find(runs.resolve(), name)
+        spec = read_resolved(records.spec)
+        return cls(spec, records, runs.resolve(), tracking_uri or local_uri(runs))
+
+    def run(self) -> None:
+        """Run to the end, from wherever it is.
+
+        Raises:
+            KeyboardInterrupt: if it was stopped by SIGINT or SIGTERM; `run` again goes on.
+            SearchFailedError: if it could not end as it should.
+        """
+        with self._lock(), _sigterm_as_sigint():
+            _require_gpus(self.spec)
+            os.environ.update(TUNE_SETTINGS)
+            optuna.logging.set_verbosity(optuna.logging.WARNING)
+            store = ArmStore(self.runs / "arms")
+            tracker = Tracker(self.records, self.spec, self.runs, self.tracking_uri)
+            tracker.open(describe(), self._datasets())
+            status = "KILLED"
+            try:
+                _start_ray(self.spec)
+                self._tuner(Bookkeeper(self.records, store, tracker)).fit()
+                status = self._status()
+            finally:
+                ray.shutdown()
+                table = write_report(self.records, self.spec)
+                tracker.close(status, table)
+        if status == "KILLED":
+            raise KeyboardInterrupt
+        for trial in self.records.trials():
+            for pair in (pair for rung in trial.rungs for pair in rung.arms):
+                store.drop_checkpoints(pair.baseline)
+        if status == "FAILED":
+            raise SearchFailedError(f"no trial of {self.spec.name} reached a rung; see {self.records.log}")
+
+    def _status(self) -> str:
+        trials = self.records.trials()
+        if len(trials) < self.spec.search.trials or any(trial.end is None for trial in trials):
+            return "KILLED"
+        return "FINISHED" if any(trial.rungs for trial in trials) else "FAILED"
+
+    def _tuner(self, bookkeeper: Bookkeeper) -> tune.Tuner:
+        resources = {"cpu": 1, "gpu": _gpus_per_trial(self.spec)}
+        trainable = tune.with_resources(PairedTrial, resources)
+        folder = self.records.tune
+        if folder.exists():
+            fault = snapshot_fault(folder, self.records)
+            if fault is None:
+                print(f"fstune: restoring Tune's snapshot in {folder}")  # noqa: T201  # to the log
+                return tune.Tuner.restore(str(folder), trainable, resume_unfinished=True)
+            print(f"fstune: replaying from the records, since {fault}")  # noqa: T201  # to the log
+            shutil.rmtree(folder)
+        return tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=Suggester(self.spec, self.records),
+                scheduler=scheduler(self.spec, self.records),
+                num_samples=self.spec.search.trials,
+                max_concurrent_trials=self.spec.resources.concurrent_trials,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name=folder.name,
+                storage_path=str(folder.parent),
+                callbacks=[bookkeeper],
+                failure_config=tune.FailureConfig(max_failures=MAX_WORKER_LOSSES),
+                # Rung checkpoints are a few bytes: keeping all spares restored trials one that is gone.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
+                verbose=0,
+            ),
+        )
+
+    def _datasets(self) -> Mapping[str, str]:
+        """Digests of the splits of each context's tasks: of the arms that any candidate starts from."""
+        baseline, _ = self.spec.settings(_any_candidate(self.spec))
+        materials = gather(baseline, self.runs / "cache")
+        name = self.spec.task.name
+        return {
+            f"{name}-train": materials.train.digest,
+            f"{name}-validation": materials.validation.digest,
+        }
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        lock = FileLock(self.records.root / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(
+                f"{self.spec.name} is running in another process; see `fstune status {self.spec.name}`"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def _resolve(spec: SearchSpec, data_dirs: Sequence[Path]) -> SearchSpec:
+    """Files made absolute, and the rules checked that need the checkpoint's depth."""
+    return resolve_files(spec, data_dirs, lambda found: model_config(found).num_layers)
+
+
+def _any_candidate(spec: SearchSpec) -> dict[str, Scalar]:
+    """Some candidate: the first point, completed by the middle of nowhere in particular."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    if spec.points:
+        study.enqueue_trial(dict(spec.points[0]))
+    return Space(spec.space).suggest(study.ask())
+
+
+def _require_gpus(spec: SearchSpec) -> None:
+    wanted = spec.resources.gpus or 0
+    if os.environ.get("RAY_ADDRESS") or wanted <= torch.cuda.device_count():
+        return
+    raise InputError(
+        f"resources.gpus: {wanted} asked, {torch.cuda.device_count()} here; "
+        "leave the line out to use what there is"
+    )
+
+
+def _gpus_per_trial(spec: SearchSpec) -> float:
+    gpus = spec.resources.gpus
+    if gpus is None:
+        gpus = min(1, torch.cuda.device_count())
+    return gpus / spec.resources.concurrent_trials
+
+
+def _start_ray(spec: SearchSpec) -> None:
+    """Join the cluster that RAY_ADDRESS names, or start Ray here and for this search alone."""
+    settings: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": "WARNING",
+        "runtime_env": {"env_vars": WORKER_VARIABLES},
+    }
+    if not os.environ.get("RAY_ADDRESS"):
+        settings |= {
+            "address": "local",
+            "include_dashboard": False,
+            "num_cpus": max(cores(), spec.resources.concurrent_trials),
+            # Trials hand over paths and numbers, never data.
+            "object_store_memory": 128 * 2**20,
+        }
+    ray.init(**settings)
+
+
+@contextlib.contextmanager
+def _sigterm_as_sigint() -> Iterator[None]:
+    """Tune saves its state on SIGINT and loses it on SIGTERM; a terminated search ends as by Ctrl-C."""
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,232 @@
+"""The sections of a spec, and `SearchSpec`, which holds them all.
+
+What a section refuses by itself is here; what several of them say together is in `spec_rules`, and
+how a file becomes a spec in `spec`.
+"""
+
+import copy
+import json
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import AfterValidator, Field, JsonValue, TypeAdapter
+
+from fstune.arm import (
+    ArmSettings,
+    ModelSettings,
+    Section,
+    TaskSettings,
+    TrainSettings,
+    digest_of,
+)
+from fstune.space import Domain, Point, Scalar, ScalarField
+from model.config import FutureSeed
+from tasks import registry
+
+if TYPE_CHECKING:
+    from tasks.example import Metric
+
+MECHANISM = "future_seed"
+"""The section of an arm's settings that a baseline lacks."""
+
+
+def _plain_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise ValueError(f"must be letters, digits, _ and - only, got {name!r}")
+    return name
+
+
+class Rung(Section):
+    """A point of comparison."""
+
+    steps: int = Field(ge=1)
+    """Optimiser steps from the start of training."""
+    seeds: int = Field(1, ge=1)
+    """Pairs of arms that are compared here, each pair with its own seed."""
+
+
+class EvaluationSettings(Section):
+    """Evaluations beside those at the rungs."""
+
+    every: int = Field(0, ge=0)
+    """Steps between them; 0 for none."""
+
+
+class Fixed(Section):
+    """What every candidate has in common beyond the context."""
+
+    future_seed: dict[str, ScalarField | dict[str, ScalarField]] | None = None
+    """The mechanism's settings that the space does not vary; given as `{}`, its defaults."""
+
+
+class Objective(Section):
+    """What makes a candidate good."""
+
+    metric: str | None = None
+    """One of the task's metrics; its primary one if absent."""
+    bound: Literal["lower", "mean"] = "lower"
+    """Candidates are ranked by the delta's lower bound, or by its mean."""
+    margin: float = Field(0.01, ge=0, allow_inf_nan=False)
+    """Practical equivalence: a delta that is surely smaller than this, either way, is no effect."""
+
+
+class SearchSettings(Section):
+    """How the space is searched."""
+
+    trials: int = Field(ge=1)
+    """Candidates to try, `points` included."""
+    sampler: Literal["tpe", "random"] = "tpe"
+    """How candidates are drawn once `points` are used up."""
+    scheduler: Literal["asha", "none"] = "asha"
+    """asha: only the best candidates climb to the next rung; none: all climb to the last."""
+    reduction_factor: int = Field(3, ge=2)
+    """asha: one in so many climbs."""
+    prune_below: float | None = Field(None, allow_inf_nan=False)
+    """A candidate whose delta at a rung is under this climbs no further; absent for no such rule."""
+    seed: int = Field(0, ge=0)
+    """Of the sampler."""
+
+
+class Resources(Section):
+    """What a search may use; decides how long it takes, never its results."""
+
+    gpus: int | None = Field(None, ge=0)
+    """GPUs to use; absent for one where there is one."""
+    concurrent_trials: int = Field(1, ge=1)
+    """Trials that run at the same time, sharing the GPUs."""
+
+
+class SearchSpec(Section):
+    """A search, as one YAML file says it."""
+
+    name: Annotated[str, AfterValidator(_plain_name)]
+    """Names the search, its folder and its MLflow experiment: letters, digits, _ and -."""
+    model: ModelSettings
+    """The model that both arms start from."""
+    task: TaskSettings
+    """What is learnt; `name` says which settings there are (`fstune tasks`)."""
+    train: TrainSettings = TrainSettings()
+    """How both arms are trained."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """Evaluations beside those at the rungs."""
+    rungs: tuple[Rung, ...] = Field(min_length=1)
+    """Where variant and baseline are compared, ascending."""
+    space: dict[str, Domain] = {}
+    """What candidates vary: paths of settings (`future_seed.alpha`, `train.lr`) and their values."""
+    fixed: Fixed = Fixed()
+    """Base settings of the mechanism."""
+    baseline: dict[str, ScalarField] = {}
+    """Settings by path that the baseline has instead; without any, it has no mechanism. With a path
+    of the mechanism it has one: that of `fixed` with these values."""
+    points: tuple[dict[str, ScalarField], ...] = ()
+    """Candidates that are tried first; what one leaves out is drawn."""
+    objective: Objective = Objective()
+    """What makes a candidate good."""
+    search: SearchSettings
+    """How the space is searched."""
+    resources: Resources = Resources()
+    """What the search may use."""
+
+    def settings(self, candidate: Mapping[str, Scalar]) -> tuple[ArmSettings, ArmSettings]:
+        """The baseline's and the variant's settings for a candidate.
+
+        What the candidate varies outside the mechanism is in both, unless `baseline` says
+        otherwise.
+
+        Raises:
+            pydantic.ValidationError: values that the settings refuse; the rules of a spec see to it
+                that a candidate of its own space has none.
+        """
+        context = {path: value for path, value in candidate.items() if not of_mechanism(path)}
+        baseline_seed: dict[str, JsonValue] | None = None
+        if any(of_mechanism(path) for path in self.baseline):
+            baseline_seed = self.fixed_seed()
+        variant_seed = self.fixed_seed() if self.has_mechanism() else None
+        return (
+            self._arm(baseline_seed, {**context, **self.baseline}),
+            self._arm(variant_seed, candidate),
+        )
+
+    def has_mechanism(self) -> bool:
+        """Whether the variant has the mechanism: `fixed` or the space say something about it."""
+        return self.fixed.future_seed is not None or any(of_mechanism(path) for path in self.space)
+
+    def fixed_seed(self) -> dict[str, JsonValue]:
+        """The mechanism's fixed settings as nested values."""
+        values: dict[str, JsonValue] = copy.deepcopy(dict(self.fixed.future_seed or {}))
+        return values
+
+    def _arm(self, seed: dict[str, JsonValue] | None, values: Point) -> ArmSettings:
+        base = self.model_dump(mode="json", include={"model", "task", "train"})
+        arm = with_values({**base, MECHANISM: seed}, values)
+        return ArmSettings.model_validate_json(json.dumps(arm), strict=True)
+
+    def metric(self) -> "Metric":
+        """The objective's metric."""
+        task = registry.get(self.task.name)
+        wanted = self.objective.metric or task.primary_metric
+        return next(metric for metric in task.metrics if metric.name == wanted)
+
+    @property
+    def digest(self) -> str:
+        """Digest of all that decides results: not the name, not the resources.
+
+        Files count by their own names, not by the folders they were found in; what is in them
+        counts in the digests of the arms.
+        """
+        values = self.model_dump(mode="json", exclude={"name", "resources"})
+        values["model"]["checkpoint"] = _file_name(values["model"]["checkpoint"])
+        files = values["task"].get("files")
+        if files:
+            values["task"]["files"] = {split: _file_name(file) for split, file in files.items()}
+        return digest_of(values)
+
+
+def _file_name(path: str | None) -> str | None:
+    return None if path is None else re.split(r"[/\\]", path)[-1]
+
+
+def of_mechanism(path: str) -> bool:
+    """Whether a path names a setting of the mechanism."""
+    return path.split(".")[0] == MECHANISM
+
+
+def with_values(base: dict[str, JsonValue], values: Point) -> dict[str, JsonValue]:
+    """A copy of nested settings with the values of some paths put in."""
+    result = copy.deepcopy(base)
+    for path, value in values.items():
+        *parents, last = path.split(".")
+        node = result
+        for part in parents:
+            child = node.get(part)
+            if not isinstance(child, dict):
+                child = {}
+                node[part] = child
+            node = child
+        node[last] = value
+    return result
+
+
+def section_types(task: str) -> dict[str, type]:
+    """The type of each section of an arm's settings, for a task."""
+    return {
+        "model": ModelSettings,
+        "task": registry.get(task).Settings,
+        "train": TrainSettings,
+        MECHANISM: FutureSeed,
+    }
+
+
+def schema() -> dict[str, JsonValue]:
+    """JSON schema of a spec, with the docstrings of its settings as descriptions."""
+    result: dict[str, JsonValue] = SearchSpec.model_json_schema()
+    seed = TypeAdapter(FutureSeed).json_schema(ref_template="#/$defs/{model}")
+    definitions = result["$defs"]
+    assert isinstance(definitions, dict)
+    definitions.update(seed.pop("$defs", {}))
+    definitions["FutureSeed"] = seed
+    fixed = definitions["Fixed"]
+    assert isinstance(fixed, dict)
+    fixed["properties"] = {MECHANISM: {"$ref": "#/$defs/FutureSeed"}}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **result}

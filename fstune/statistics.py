@@ -1,0 +1,121 @@
+"""From paired outcomes to deltas, intervals and verdicts. Numpy only.
+
+A delta is the mean over seeds and examples of variant minus baseline, example by example. Its
+interval is a percentile bootstrap over the pairs: with one seed over examples, with several on two
+levels, seeds first and then examples within each drawn seed (Davison & Hinkley, Bootstrap Methods
+and their Application, 1997, §3.8). With one seed it holds for that seed only.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fstune.arm import Outcome, Pair
+from tasks.example import Metric, metric_values
+
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+"""Bootstrap draws: the standard error of a 2.5 % quantile is then about 0.35 % in level."""
+
+BOOTSTRAP_SEED = 20_260_220
+"""Fixed, so that the same outcomes give the same interval, wherever and whenever computed."""
+
+VERDICT_RULES = 1
+"""Version of the rules in `verdict`, kept in every record."""
+
+Verdict = Literal[
+    "unconfirmed gain", "loss", "no effect", "inconclusive", "diverged", "failed", "running"
+]
+
+
+@dataclass(frozen=True)
+class Delta:
+    """Variant minus baseline in one metric, with the bounds of its interval."""
+
+    baseline: float
+    variant: float
+    mean: float
+    low: float
+    high: float
+    higher_is_better: bool
+
+    def gain(self, bound: Literal["lower", "mean"]) -> float:
+        """The delta turned so that more is better: its lower bound or its mean."""
+        if bound == "mean":
+            return self.mean if self.higher_is_better else -self.mean
+        return self.low if self.higher_is_better else -self.high
+
+
+def paired_deltas(pairs: Sequence[Pair], metrics: Sequence[Metric]) -> dict[str, Delta]:
+    """Deltas of one rung in every metric; all metrics share the bootstrap's draws.
+
+    Args:
+        pairs: one per seed, all at one step and over the same number of examples.
+        metrics: what is computed per example.
+
+    Raises:
+        ValueError: if there is no pair, or the pairs are of different steps or splits.
+    """
+    if len({(pair.step, pair.variant.examples) for pair in pairs}) != 1:
+        raise ValueError(f"one step and one split must hold for all pairs, got {len(pairs)} pairs")
+    baseline_MSN = np.stack([_values([pair.baseline for pair in pairs], m) for m in metrics])
+    variant_MSN = np.stack([_values([pair.variant for pair in pairs], m) for m in metrics])
+    difference_MSN = variant_MSN - baseline_MSN
+    means_MB = _bootstrap_means(difference_MSN)
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low_M, high_M = np.percentile(means_MB, [tail, 100 - tail], axis=1)
+    return {
+        metric.name: Delta(
+            baseline=float(baseline_MSN[m].mean()),
+            variant=float(variant_MSN[m].mean()),
+            mean=float(difference_MSN[m].mean()),
+            low=float(low_M[m]),
+            high=float(high_M[m]),
+            higher_is_better=metric.higher_is_better,
+        )
+        for m, metric in enumerate(metrics)
+    }
+
+
+def _values(outcomes: Sequence[Outcome], metric: Metric) -> NDArray[np.float64]:
+    return np.stack([metric_values(metric.name, o.nll_sum, o.correct, o.total) for o in outcomes])
+
+
+def _bootstrap_means(difference_MSN: NDArray[np.float64]) -> NDArray[np.float64]:
+    _, num_seeds, num_examples = difference_MSN.shape
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    means_MB = np.empty((len(difference_MSN), RESAMPLES))
+    # In blocks, so that many seeds and examples do not become one array of their product.
+    block = max(1, 4_000_000 // (num_seeds * num_examples))
+    for start in range(0, RESAMPLES, block):
+        size = min(block, RESAMPLES - start)
+        if num_seeds == 1:
+            seed_BS = np.zeros((size, 1), dtype=np.int64)
+        else:
+            seed_BS = rng.integers(num_seeds, size=(size, num_seeds))
+        example_BSN = rng.integers(num_examples, size=(size, num_seeds, num_examples))
+        flat_BSN = seed_BS[:, :, None] * num_examples + example_BSN
+        for m, difference_SN in enumerate(difference_MSN):
+            means_MB[m, start : start + size] = difference_SN.reshape(-1)[flat_BSN].mean((1, 2))
+    return means_MB
+
+
+def verdict(deltas: Mapping[str, Delta], metric: str, margin: float) -> Verdict:
+    """What one rung allows to say, by rules in this order (version `VERDICT_RULES`).
+
+    1. The interval lies within ± margin: no effect.
+    2. The whole interval is on the better side of zero: unconfirmed gain. It is called a gain only
+       by a confirmation on seeds and examples that the search has not seen.
+    3. The whole interval is on the worse side of zero: loss.
+    4. Otherwise: inconclusive.
+    """
+    delta = deltas[metric]
+    if -margin <= delta.low and delta.high <= margin:
+        return "no effect"
+    if delta.gain("lower") > 0:
+        return "unconfirmed gain"
+    worst_case = delta.high if delta.higher_is_better else -delta.low
+    return "loss" if worst_case < 0 else "inconclusive"

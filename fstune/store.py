@@ -1,0 +1,193 @@
+"""The arms on disk: settings, evaluations and the latest checkpoint, by digest.
+
+    <root>/<digest>/arm.json                   what the digest covers
+    <root>/<digest>/evaluations/<step>.npz     an `Outcome`, every example of the split
+    <root>/<digest>/checkpoints/<step>/        files of the trainer's, and manifest.json with hashes
+    <root>/<digest>/diverged.json              where and how training ended, if it did
+    <root>/<digest>/lock                       held while an arm is trained
+
+Every write is atomic: what is there is whole. What a checkpoint's files hold is the trainer's
+affair; nothing here trains or knows torch.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from fstune.arm import ArmSpec, Outcome
+from fstune.errors import StoreError
+
+MANIFEST = "manifest.json"
+_ARRAYS = ("nll_sum", "correct", "total")
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file so that a reader, or a kill at any moment, sees all of it or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a JSON file atomically, readable by people."""
+    write_atomic(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The end of an arm whose loss was not finite."""
+
+    step: int
+    loss: str
+
+
+class ArmStore:
+    """Arms under one folder; safe for several processes on one file system."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def register(self, arm: ArmSpec) -> str:
+        """Make the arm's folder and return its digest.
+
+        Raises:
+            StoreError: if the folder holds other settings under the same digest.
+        """
+        digest = arm.digest
+        path = self.root / digest / "arm.json"
+        if not path.exists():
+            write_json(path, arm.as_json())
+        elif json.loads(path.read_text()) != json.loads(json.dumps(arm.as_json())):
+            raise StoreError(f"{path} holds other settings than its digest says; move it away")
+        return digest
+
+    @contextmanager
+    def lock(self, digest: str, on_wait: Callable[[], None]) -> Iterator[None]:
+        """Hold the arm, so that no other process trains it; a kill releases it.
+
+        Args:
+            digest: the arm.
+            on_wait: called once if another process holds the arm at this moment.
+        """
+        lock = FileLock(self.root / digest / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            on_wait()
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def outcome(self, digest: str, step: int) -> Outcome | None:
+        """The stored evaluation at `step`, or None."""
+        path = self._evaluation(digest, step)
+        if not path.exists():
+            return None
+        with np.load(path, allow_pickle=False) as data:
+            scalars = json.loads(str(data["scalars"]))
+            return Outcome(arm=digest, **scalars, **{name: data[name] for name in _ARRAYS})
+
+    def evaluated_steps(self, digest: str) -> list[int]:
+        """Steps with a stored evaluation, rising."""
+        folder = self.root / digest / "evaluations"
+        return sorted(int(path.stem) for path in folder.glob("[0-9]*.npz"))
+
+    def save_outcome(self, outcome: Outcome) -> None:
+        """Store an evaluation; one that is already there stays."""
+        path = self._evaluation(outcome.arm, outcome.step)
+        if path.exists():
+            return
+        names = {field.name for field in fields(Outcome)} - {"arm", *_ARRAYS}
+        scalars = json.dumps({name: getattr(outcome, name) for name in sorted(names)})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            draft = Path(folder) / "outcome.npz"
+            arrays = {name: getattr(outcome, name) for name in _ARRAYS}
+            np.savez(draft, scalars=np.array(scalars), **arrays)
+            draft.replace(path)
+
+    def divergence(self, digest: str) -> Divergence | None:
+        """How the arm ended, if its loss was not finite at some step."""
+        path = self.root / digest / "diverged.json"
+        return Divergence(**json.loads(path.read_text())) if path.exists() else None
+
+    def save_divergence(self, digest: str, divergence: Divergence) -> None:
+        write_json(self.root / digest / "diverged.json", divergence.__dict__)
+
+    def latest_checkpoint(self, digest: str) -> tuple[int, Path] | None:
+        """Step and folder of the newest checkpoint whose files match its manifest.
+
+        A damaged one is passed over: the arm is then trained again from what is left.
+        """
+        folder = self.root / digest / "checkpoints"
+        for path in sorted(folder.glob("[0-9]*"), reverse=True):
+            if _is_whole(path):
+                return int(path.name), path
+        return None
+
+    def save_checkpoint(self, digest: str, step: int, write: Callable[[Path], None]) -> None:
+        """Keep a checkpoint; the one before it goes only when this one was read back whole.
+
+        Args:
+            digest: the arm.
+            step: the optimiser step that it holds.
+            write: writes the checkpoint's files into the folder it is given.
+        """
+        folder = self.root / digest / "checkpoints"
+        folder.mkdir(parents=True, exist_ok=True)
+        final = folder / f"{step:09d}"
+        draft = Path(tempfile.mkdtemp(dir=folder, prefix=".draft-"))
+        try:
+            write(draft)
+            hashes = {path.name: file_digest(path) for path in sorted(draft.iterdir())}
+            write_json(draft / MANIFEST, {"step": step, "files": hashes})
+            if final.exists():
+                shutil.rmtree(final)
+            draft.replace(final)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        if not _is_whole(final):
+            raise StoreError(f"{final} cannot be read back as written; is the disk damaged or full?")
+        for path in folder.iterdir():
+            if path.name < final.name:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def drop_checkpoints(self, digest: str) -> None:
+        """Free the space of an arm that will not go on; its evaluations stay."""
+        shutil.rmtree(self.root / digest / "checkpoints", ignore_errors=True)
+
+    def _evaluation(self, digest: str, step: int) -> Path:
+        return self.root / digest / "evaluations" / f"{step:09d}.npz"
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        hashes: dict[str, str] = json.loads((checkpoint / MANIFEST).read_text())["files"]
+        return all(file_digest(checkpoint / name) == digest for name, digest in hashes.items())
+    except (OSError, ValueError, KeyError):
+        return False

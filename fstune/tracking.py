@@ -1,0 +1,188 @@
+"""A search in MLflow: a parent run, a run per trial, baseline and variant side by side.
+
+The only place that imports MLflow. Everything logged comes from the records, so that a search which
+was killed is brought up to date by logging its records again: what is there already is left alone.
+
+    parent run   tags fstune.search, fstune.spec_digest, fstune.commit, package versions; the spec
+    trial run    params: the candidate's settings; tags fstune.trial, fstune.verdict, fstune.state,
+                 fstune.reason, fstune.rungs, fstune.arm.seed<k>.baseline and .variant
+    metrics      baseline/<metric>, variant/<metric>, delta/<metric>, delta/<metric>_low and _high,
+                 all at the same optimiser steps, mean over the seeds of the rung
+"""
+
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import mlflow
+from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunStatus, RunTag
+from mlflow.tracking import MlflowClient
+
+from fstune.arm import Scalar
+from fstune.records import RungRecord, SearchRecords, TrialRecord
+from fstune.spec import SearchSpec
+
+_SEARCH, _TRIAL, _RUNGS = "fstune.search", "fstune.trial", "fstune.rungs"
+_PARENT = "mlflow.parentRunId"
+
+
+def local_uri(runs: Path) -> str:
+    """The SQLite store of a folder of runs; MLflow refuses its file store since 3.17."""
+    return f"sqlite:///{runs.resolve() / 'mlflow.db'}"
+
+
+class Tracker:
+    """The MLflow runs of one search."""
+
+    def __init__(self, records: SearchRecords, spec: SearchSpec, runs: Path, uri: str) -> None:
+        self._records = records
+        self._spec = spec
+        self._runs = runs
+        self._uri = uri
+        self._client_: MlflowClient | None = None
+        self._parent = ""
+        self._trials: dict[int, str] = {}
+        self._rungs: dict[int, int] = {}
+
+    def __getstate__(self) -> dict[str, object]:
+        # Tune pickles its callbacks; a database connection cannot travel, and is made again.
+        return self.__dict__ | {"_client_": None}
+
+    def open(self, environment: Mapping[str, str], datasets: Mapping[str, str]) -> None:
+        """Make the store and the parent run, or find the one that was there before.
+
+        Call it in the driver before any worker starts: two processes that both create the SQLite
+        schema break it.
+
+        Args:
+            environment: versions, device and commit, for tags.
+            datasets: digest of each split, by its name.
+        """
+        client = self._client
+        experiment = client.get_experiment_by_name(self._spec.name)
+        if experiment is None:
+            folder = self._runs.resolve() / "artifacts" / self._spec.name
+            artifacts = folder.as_uri() if self._uri.startswith("sqlite:") else None
+            experiment_id = client.create_experiment(self._spec.name, artifacts)
+        else:
+            experiment_id = experiment.experiment_id
+        self._experiment = experiment_id
+        tags = {_SEARCH: self._spec.name, "fstune.spec_digest": self._spec.digest}
+        parent = self._find(tags)
+        if parent is None:
+            self._parent = client.create_run(
+                experiment_id, tags=tags | dict(environment), run_name=self._spec.name
+            ).info.run_id
+        else:
+            self._parent = parent.info.run_id
+        client.log_inputs(self._parent, [_dataset(*item) for item in datasets.items()])
+        client.update_run(self._parent, RunStatus.to_string(RunStatus.RUNNING))
+        for path in (self._records.spec, self._records.user_spec, self._records.environment):
+            if path.exists():
+                client.log_artifact(self._parent, str(path))
+        self._trials, self._rungs = {}, {}
+        for run in self._children():
+            number = int(run.data.tags[_TRIAL])
+            self._trials[number] = run.info.run_id
+            self._rungs[number] = int(run.data.tags.get(_RUNGS, 0))
+
+    def sync(self, trial: TrialRecord) -> None:
+        """Bring one trial's run up to its record."""
+        run_id = self._run_of(trial)
+        for rung in trial.rungs[self._rungs.get(trial.number, 0) :]:
+            tags = [RunTag(_RUNGS, str(rung.rung + 1))] + [
+                RunTag(f"fstune.arm.seed{pair.seed}.{name}", digest)
+                for pair in rung.arms
+                for name, digest in (("baseline", pair.baseline), ("variant", pair.variant))
+            ]
+            # Timestamps come from the record: should a kill fall between metrics and tags, logging
+            # the same points again leaves one of each.
+            self._client.log_batch(run_id, metrics=_points(rung), tags=tags)
+            self._rungs[trial.number] = rung.rung + 1
+        if trial.end is not None:
+            self._set_tags(
+                run_id,
+                {
+                    "fstune.verdict": trial.verdict,
+                    "fstune.state": trial.end.state,
+                    "fstune.reason": trial.end.reason,
+                },
+            )
+            failed = trial.end.state == "failed"
+            self._client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
+
+    def close(self, status: str, report: Path | None) -> None:
+        """End the parent run, and every run that is still open, as `status` (FINISHED, KILLED …)."""
+        for trial in self._records.trials():
+            self.sync(trial)
+            if trial.end is None:
+                self._client.set_terminated(self._trials[trial.number], status)
+        if report is not None:
+            self._client.log_artifact(self._parent, str(report))
+        self._client.set_terminated(self._parent, status)
+
+    @property
+    def _client(self) -> MlflowClient:
+        if self._client_ is None:
+            logging.getLogger("alembic").setLevel(logging.WARNING)
+            mlflow.set_tracking_uri(self._uri)
+            self._client_ = MlflowClient(self._uri)
+        return self._client_
+
+    def _run_of(self, trial: TrialRecord) -> str:
+        if trial.number not in self._trials:
+            tags = {_PARENT: self._parent, _SEARCH: self._spec.name, _TRIAL: str(trial.number)}
+            run = self._client.create_run(
+                self._experiment, tags=tags, run_name=f"trial {trial.number}"
+            )
+            self._trials[trial.number] = run.info.run_id
+        run_id = self._trials[trial.number]
+        if not self._rungs.get(trial.number):
+            params = [Param(name, str(value)) for name, value in trial.candidate.items()]
+            self._client.log_batch(run_id, params=params)
+        return run_id
+
+    def _find(self, tags: Mapping[str, Scalar]) -> Run | None:
+        text = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+        runs = self._client.search_runs([self._experiment], text, max_results=1)
+        return runs[0] if runs else None
+
+    def _children(self) -> list[Run]:
+        text = f"tags.`{_PARENT}` = '{self._parent}'"
+        runs: list[Run] = []
+        page = None
+        while True:
+            found = self._client.search_runs([self._experiment], text, page_token=page)
+            runs += found
+            page = found.token
+            if not page:
+                return runs
+
+    def _set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        self._client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+
+def _points(rung: RungRecord) -> list[Metric]:
+    points = []
+    for point in rung.curve:
+        at_ms = int(point.ended_at * 1000)
+        for name, delta in point.deltas.items():
+            values = {
+                f"baseline/{name}": delta.baseline,
+                f"variant/{name}": delta.variant,
+                f"delta/{name}": delta.mean,
+                f"delta/{name}_low": delta.low,
+                f"delta/{name}_high": delta.high,
+            }
+            points += [
+                Metric(key, value, at_ms, point.step)
+                for key, value in values.items()
+                if math.isfinite(value)
+            ]
+    return points
+
+
+def _dataset(name: str, digest: str) -> DatasetInput:
+    # MLflow takes digests of at most 36 characters.
+    return DatasetInput(Dataset(name, digest[:36], "fstune", "{}"))

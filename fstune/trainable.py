@@ -1,0 +1,138 @@
+"""The Ray Trainable: one rung of one candidate per `step()`. Thin; everything it does is elsewhere.
+
+Tune's checkpoint of a trial names its rung and arms. The arms' weights are in the arm store, which
+on a cluster lies under the same shared path as Tune's files.
+"""
+
+import json
+import os
+import time
+import traceback
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from fstune.errors import FstuneError
+from fstune.pairing import run_rung
+from fstune.records import EndRecord, RungRecord, SearchRecords
+from fstune.spec import SearchSpec, read_resolved
+from fstune.store import ArmStore
+from fstune.training import DivergedError, Progress, Workbench
+
+OBJECTIVE = "objective"
+"""What Tune and Optuna see of a rung; NaN where there is no delta."""
+
+RUNG_CLOCK = "rung_clock"
+"""Tune's ASHA has its milestones at reduction_factor^k; rung k of the spec reports just that."""
+
+PROGRESS_PERIOD_S = 1.0
+
+
+class PairedTrial(tune.Trainable):
+    """A candidate on its way up the rungs.
+
+    Its configuration has three keys: `number` of the trial, `candidate`, and `search`, the folder of
+    the search's records.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._number: int = config["number"]
+        self._candidate = config["candidate"]
+        self._records = SearchRecords(Path(config["search"]))
+        self._spec = _spec(self._records.spec)
+        self._rung = 0
+        self._told_at = 0.0
+        self._bench = Workbench(
+            store=ArmStore(self._runs / "arms"),
+            device=_device(self._spec),
+            evaluate_every=self._spec.evaluation.every,
+            report=self._report,
+        )
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        rung = self._rung
+        record = self._records.rung(self._number, rung)
+        if record is None and self._records.end(self._number) is None:
+            record = self._run(rung)
+        if record is not None:
+            self._judge(record)
+        self._rung += 1
+        end = self._records.end(self._number)
+        ended_here = record is None or self._records.rung(self._number, rung + 1) is None
+        return {
+            OBJECTIVE: float("nan") if record is None else record.objective,
+            RUNG_CLOCK: self._spec.search.reduction_factor**rung,
+            "rung": rung,
+            "last_rung": rung == len(self._spec.rungs) - 1,
+            "done": end is not None and ended_here,
+        }
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        reached = self._records.rung(self._number, self._rung - 1)
+        arms = [] if reached is None else [asdict(pair) for pair in reached.arms]
+        content = {"rungs_done": self._rung, "arms": arms}
+        (Path(checkpoint_dir) / "rung.json").write_text(json.dumps(content))
+
+    def load_checkpoint(self, checkpoint_dir: str) -> None:
+        content = json.loads((Path(checkpoint_dir) / "rung.json").read_text())
+        self._rung = content["rungs_done"]
+
+    @property
+    def _runs(self) -> Path:
+        return self._records.root.parent.parent
+
+    def _run(self, rung: int) -> RungRecord | None:
+        """The rung's record; None if the trial ended without one, which is then noted."""
+        try:
+            record = run_rung(
+                self._spec, self._candidate, rung, self._runs / "cache", self._bench
+            )
+            self._records.write_rung(self._number, record)
+        except DivergedError as error:
+            self._records.write_end(self._number, EndRecord("diverged", str(error)))
+        except FstuneError as error:
+            self._records.write_end(self._number, EndRecord("failed", str(error)))
+        except Exception as error:  # noqa: BLE001  # one bad trial never ends the search
+            reason = f"{type(error).__name__}: {error}"
+            end = EndRecord("failed", reason, traceback.format_exc())
+            self._records.write_end(self._number, end)
+        else:
+            return record
+        return None
+
+    def _judge(self, record: RungRecord) -> None:
+        """Note the end of a trial that its own numbers bring about; ASHA's is noted by the driver."""
+        threshold = self._spec.search.prune_below
+        delta = record.deltas[self._spec.metric().name].gain("mean")
+        if record.rung == len(self._spec.rungs) - 1:
+            self._records.write_end(self._number, EndRecord("completed", "reached the last rung"))
+        elif threshold is not None and delta < threshold:
+            reason = f"delta {delta:+.4f} is under prune_below {threshold:+g}"
+            self._records.write_end(self._number, EndRecord("stopped", reason))
+
+    def _report(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if progress.doing == "train" and now - self._told_at < PROGRESS_PERIOD_S:
+            return
+        self._told_at = now
+        place = {"rung": self._rung, "pid": os.getpid(), "at": time.time()}
+        self._records.write_progress(self._number, asdict(progress) | place)
+
+
+@lru_cache(maxsize=4)
+def _spec(path: Path) -> SearchSpec:
+    return read_resolved(path)
+
+
+def _device(spec: SearchSpec) -> torch.device:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(max(1, cores // spec.resources.concurrent_trials))
+    return torch.device("cuda" if spec.resources.gpus else "cpu")

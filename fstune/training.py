@@ -1,0 +1,278 @@
+"""One arm's loop: from wherever the store has it to the step that is asked for.
+
+Knows torch, the model, the tasks and the store; no pairs, no Ray, no MLflow. Everything an arm does
+follows from its `ArmSpec`: the batch of a step is a function of the order seed and the step alone,
+so that both arms of a pair see the same ones, and an arm that was stopped goes on as if it had not.
+"""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import get_scheduler
+
+from fstune.arm import ArmSpec, Outcome
+from fstune.errors import FstuneError
+from fstune.evaluation import Subject, TokenScores, evaluate, token_scores
+from fstune.materials import Materials
+from fstune.store import ArmStore, Divergence
+from model.checkpoint import load
+from model.future_seed import Gates
+from model.initial import initialise
+from tasks.batch import collate
+from tasks.example import Split
+
+CHECKPOINT_FILE = "run.pt"
+
+
+class DivergedError(FstuneError):
+    """The loss of an arm was not finite."""
+
+    def __init__(self, arm: str, divergence: Divergence) -> None:
+        self.arm = arm
+        self.divergence = divergence
+        super().__init__(f"arm {arm}: loss {divergence.loss} at step {divergence.step}")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where an arm is."""
+
+    arm: str
+    doing: str
+    """train, evaluate or wait (another process has the arm)."""
+    step: int
+    to_step: int
+    loss: float | None = None
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """Where arms are trained, and who is told."""
+
+    store: ArmStore
+    device: torch.device
+    evaluate_every: int = 0
+    """Steps between evaluations beside those asked for; 0 is none."""
+    report: Callable[[Progress], None] = lambda _: None
+
+
+def advance(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) -> Outcome:
+    """Bring an arm to a step and evaluate it there; what the store holds is not done again.
+
+    Args:
+        arm: what to train.
+        materials: what the arm stands on.
+        to_step: optimiser steps, counted from the arm's beginning.
+        bench: where.
+
+    Returns:
+        The evaluation at `to_step`.
+
+    Raises:
+        DivergedError: if the loss was not finite at or before `to_step`.
+    """
+    store = bench.store
+    digest = store.register(arm)
+    with store.lock(digest, lambda: bench.report(Progress(digest, "wait", 0, to_step))):
+        outcome = store.outcome(digest, to_step)
+        if outcome is not None:
+            return outcome
+        ended = store.divergence(digest)
+        if ended is not None and ended.step <= to_step:
+            raise DivergedError(digest, ended)
+        return _train(arm, materials, to_step, bench)
+
+
+def _train(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) -> Outcome:
+    store, digest = bench.store, arm.digest
+    run = Run(arm, materials, bench.device)
+    checkpoint = store.latest_checkpoint(digest)
+    newest = 0 if checkpoint is None else checkpoint[0]
+    if checkpoint is not None and newest <= to_step:
+        run.restore(checkpoint[1] / CHECKPOINT_FILE)
+    every = bench.evaluate_every or to_step
+    stops = sorted({*range(run.step - run.step % every + every, to_step, every), run.step, to_step})
+    for stop in (stop for stop in stops if stop > 0):
+        while run.step < stop:
+            loss = run.train_step()
+            if not math.isfinite(loss):
+                divergence = Divergence(run.step, str(loss))
+                store.save_divergence(digest, divergence)
+                raise DivergedError(digest, divergence)
+            bench.report(Progress(digest, "train", run.step, to_step, loss))
+        # The checkpoint goes first: after a kill between the two nothing is trained again.
+        if stop > newest:
+            store.save_checkpoint(digest, stop, lambda path: run.save(path / CHECKPOINT_FILE))
+        if store.outcome(digest, stop) is None:
+            bench.report(Progress(digest, "evaluate", stop, to_step))
+            store.save_outcome(run.outcome())
+    outcome = store.outcome(digest, to_step)
+    assert outcome is not None
+    return outcome
+
+
+class Run:
+    """An arm in memory: model, gates, optimisers and its place in the data."""
+
+    def __init__(self, arm: ArmSpec, materials: Materials, device: torch.device) -> None:
+        settings = arm.settings
+        self.arm = arm
+        self.data = materials
+        self.step = 0
+        self.tokens = 0
+        self.train_wall_s = 0.0
+        if settings.model.checkpoint is not None:
+            model = load(settings.model.checkpoint, device=str(device))
+        else:
+            model = initialise(materials.config, arm.seeds.init).to(device)
+        mechanism = settings.future_seed
+        gates = None
+        if mechanism is not None:
+            gates = Gates(materials.config, mechanism).to(device)
+            gates.requires_grad_(mechanism.alpha_lr > 0)
+        self.subject = Subject(model, mechanism, gates, device, settings.model.precision)
+        self._batches = BatchStream(
+            len(materials.train), settings.train.batch_size, arm.seeds.order
+        )
+        train = settings.train
+        self._optimizers = [
+            torch.optim.AdamW(_decay_groups(model, train.weight_decay), train.lr, train.betas, fused=True)
+        ]
+        self._schedule = get_scheduler(
+            "constant_with_warmup" if train.lr_schedule == "constant" else train.lr_schedule,
+            self._optimizers[0],
+            num_warmup_steps=train.lr_warmup_steps,
+            num_training_steps=train.lr_total_steps,
+        )
+        if gates is not None and mechanism is not None and mechanism.alpha_lr > 0:
+            self._optimizers.append(
+                torch.optim.AdamW(
+                    gates.parameters(), mechanism.alpha_lr, train.betas, weight_decay=0.0, fused=True
+                )
+            )
+
+    def train_step(self) -> float:
+        """One optimiser step; returns its loss, and leaves the parameters alone if it is not finite."""
+        started = time.perf_counter()
+        batch = collate(self.data.train, self._batches.indices(self.step)).to(self.subject.device)
+        loss = self._loss(token_scores(self.subject, batch))
+        value = float(loss.detach())
+        self.step += 1
+        if math.isfinite(value):
+            for optimizer in self._optimizers:
+                optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            clip = self.arm.settings.train.grad_clip
+            if clip > 0:
+                torch.nn.utils.clip_grad_norm_(self.subject.model.parameters(), clip)
+            for optimizer in self._optimizers:
+                optimizer.step()
+            self._schedule.step()
+        self.tokens += batch.num_tokens
+        self.train_wall_s += time.perf_counter() - started
+        return value
+
+    def _loss(self, scores: TokenScores) -> torch.Tensor:
+        weight = self.arm.settings.train.first_token_weight
+        if weight == 1.0:
+            return scores.nll_N.mean()
+        weight_N = torch.where(scores.first_N, weight, 1.0)
+        return (scores.nll_N * weight_N).sum() / weight_N.sum()
+
+    def outcome(self) -> Outcome:
+        """Evaluate the arm where it stands."""
+        split = self.data.validation
+        scores = evaluate(self.subject, split)
+        return Outcome(
+            arm=self.arm.digest,
+            seed_index=self.arm.seeds.index,
+            examples=_wanted_digest(split),
+            step=self.step,
+            nll_sum=scores.nll_sum,
+            correct=scores.correct,
+            total=scores.total,
+            train_tokens=self.tokens,
+            train_wall_s=self.train_wall_s,
+            ended_at=time.time(),
+        )
+
+    def save(self, path: Path) -> None:
+        """Write all that training goes on from: weights, gates, optimisers, chance, data cursor."""
+        gates = self.subject.gates
+        torch.save(
+            {
+                "step": self.step,
+                "tokens": self.tokens,
+                "train_wall_s": self.train_wall_s,
+                "model": self.subject.model.state_dict(),
+                "gates": None if gates is None else gates.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+                "schedule": self._schedule.state_dict(),
+                "random": torch.get_rng_state(),
+            },
+            path,
+        )
+
+    def restore(self, path: Path) -> None:
+        """Go on from what `save` wrote."""
+        saved = torch.load(path, map_location=self.subject.device, weights_only=True)
+        self.subject.model.load_state_dict(saved["model"])
+        if self.subject.gates is not None:
+            self.subject.gates.load_state_dict(saved["gates"])
+        for optimizer, state in zip(self._optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        self._schedule.load_state_dict(saved["schedule"])
+        torch.set_rng_state(saved["random"].cpu())
+        self.step, self.tokens = saved["step"], saved["tokens"]
+        self.train_wall_s = saved["train_wall_s"]
+
+
+class BatchStream:
+    """Which examples a step sees: every epoch all of them once, in an order of its own.
+
+    A batch may reach over the end of an epoch. Steps are random access: nothing has to be saved.
+    """
+
+    def __init__(self, num_examples: int, batch_size: int, order_seed: int) -> None:
+        self._num_examples = num_examples
+        self._batch_size = batch_size
+        self._order_seed = order_seed
+        self._epoch: tuple[int, list[int]] = (-1, [])
+
+    def indices(self, step: int) -> list[int]:
+        """Examples of the batch after `step` optimiser steps."""
+        first = step * self._batch_size
+        return [self._example(place) for place in range(first, first + self._batch_size)]
+
+    def _example(self, place: int) -> int:
+        epoch, offset = divmod(place, self._num_examples)
+        if self._epoch[0] != epoch:
+            rng = np.random.default_rng([self._order_seed, epoch])
+            self._epoch = (epoch, rng.permutation(self._num_examples).tolist())
+        return self._epoch[1][offset]
+
+
+def _decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Weight decay on matrices only; r_k is a vector per head that is stored as [H, D]."""
+    matrices, vectors = [], []
+    for name, parameter in model.named_parameters():
+        is_matrix = parameter.ndim == 2 and not name.endswith("r_k")
+        (matrices if is_matrix else vectors).append(parameter)
+    return [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+
+
+def _wanted_digest(split: Split) -> str:
+    """Names the examples by what is wanted of them, which another order of the prompt leaves alone."""
+    digest = hashlib.sha256()
+    for column in (split.answer_tokens, split.answer_offsets, split.target_tokens):
+        digest.update(np.ascontiguousarray(column).data)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,180 @@
+"""What Ray Tune is given: the suggester, the scheduler, the callback; and whether its snapshot holds.
+
+Each is a function of the search's own records, as far as Tune lets it be: trial k is suggested as it
+was recorded, a scheduler's rungs are filled again from the trials' rungs, and a decision that was
+carried out is not taken anew. That makes a restored search and a replayed one the same search.
+"""
+
+import contextlib
+import json
+import math
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+from ray import cloudpickle, tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search.optuna import OptunaSearch
+
+from fstune.arm import Scalar, derive_seed
+from fstune.records import EndRecord, SearchRecords, TrialRecord
+from fstune.space import Space
+from fstune.spec import SearchSpec
+from fstune.store import ArmStore
+from fstune.tracking import Tracker
+from fstune.trainable import OBJECTIVE, RUNG_CLOCK
+
+
+class SpaceFunction:
+    """The space as Optuna's define-by-run function; a class, because Tune pickles it."""
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+
+    def __call__(self, trial: Any) -> None:
+        self._space.suggest(trial)
+
+
+class Suggester(OptunaSearch):
+    """Optuna's sampler behind Tune, with a memory in the records.
+
+    Trial k is what the records say it was; else point k of the spec; else a draw of a sampler that is
+    seeded by the search's seed and k, so that a draw depends on k and the trials told so far, and on
+    nothing that a kill could lose. Trials that stop early are told as pruned at their last rung, and
+    trials without a delta as failed (OptunaSearch says COMPLETE to the first and nothing of the
+    second).
+    """
+
+    def __init__(self, spec: SearchSpec, records: SearchRecords) -> None:
+        super().__init__(SpaceFunction(Space(spec.space)), metric=OBJECTIVE, mode="max")
+        self._spec = spec
+        self._records = records
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        if trial_id in self._ot_trials:
+            return None
+        number = len(self._ot_study.get_trials(deepcopy=False))
+        recorded = self._records.trial(number)
+        if recorded is not None:
+            self._ot_study.enqueue_trial(recorded.candidate)
+        elif number < len(self._spec.points):
+            self._ot_study.enqueue_trial(dict(self._spec.points[number]))
+        self._ot_study.sampler = self._sampler_of(number)
+        candidate: dict[str, Scalar] = super().suggest(trial_id)
+        self._records.write_candidate(number, candidate)
+        return {"number": number, "candidate": candidate, "search": str(self._records.root)}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        if trial_id in self._completed_trials:
+            return
+        trial = self._ot_trials[trial_id]
+        value = (result or {}).get(OBJECTIVE, math.nan)
+        if error or result is None or math.isnan(value):
+            self._ot_study.tell(trial, state=TrialState.FAIL)
+        elif result["last_rung"]:
+            self._ot_study.tell(trial, value)
+        else:
+            trial.report(value, result["training_iteration"])
+            self._ot_study.tell(trial, state=TrialState.PRUNED)
+        self._completed_trials.add(trial_id)
+
+    def _sampler_of(self, number: int) -> optuna.samplers.BaseSampler:
+        seed = derive_seed(self._spec.search.seed, "sampler", number) % 2**32
+        if self._spec.search.sampler == "random":
+            return optuna.samplers.RandomSampler(seed=seed)
+        return optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed)
+
+
+class RungAsha(AsyncHyperBandScheduler):
+    """ASHA whose milestones are the spec's rungs, and which keeps to what was decided before.
+
+    Tune's milestones are grace_period · reduction_factor^k; the time reported for rung k is
+    reduction_factor^k, so that they meet whatever the rungs' steps are. Tune does not save a
+    scheduler's rungs: they are filled again when it adds a restored trial.
+    """
+
+    def __init__(self, spec: SearchSpec, records: SearchRecords) -> None:
+        factor = spec.search.reduction_factor
+        super().__init__(
+            time_attr=RUNG_CLOCK,
+            metric=OBJECTIVE,
+            mode="max",
+            grace_period=1,
+            reduction_factor=factor,
+            max_t=factor ** (len(spec.rungs) - 1) if len(spec.rungs) > 1 else factor,
+        )
+        self._factor = factor
+        self._records = records
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        super().on_trial_add(tune_controller, trial)
+        reached = (trial.last_result or {}).get("rung", -1)
+        for rung in range(reached + 1):
+            record = self._records.rung(trial.config["number"], rung)
+            if record is not None:
+                result = {RUNG_CLOCK: self._factor**rung, OBJECTIVE: record.objective}
+                super().on_trial_result(tune_controller, trial, result)
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        decision: str = super().on_trial_result(tune_controller, trial, result)
+        went_on = self._records.rung(trial.config["number"], result["rung"] + 1) is not None
+        return TrialScheduler.CONTINUE if went_on else decision
+
+
+def scheduler(spec: SearchSpec, records: SearchRecords) -> TrialScheduler:
+    """The scheduler that the spec asks for."""
+    return RungAsha(spec, records) if spec.search.scheduler == "asha" else FIFOScheduler()
+
+
+class Bookkeeper(tune.Callback):
+    """Writes down in the driver what only the driver knows: why a trial stopped, and MLflow."""
+
+    def __init__(self, records: SearchRecords, store: ArmStore, tracker: Tracker) -> None:
+        self._records = records
+        self._store = store
+        self._tracker = tracker
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        self._tracker.sync(self._record(trial))
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        record = self._record(trial)
+        if record.end is None:
+            reached = record.rungs[-1]
+            reason = f"ASHA: {reached.objective:+.4f} at rung {reached.rung} is not in the top share"
+            self._records.write_end(record.number, EndRecord("stopped", reason))
+        self._finish(record.number)
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        detail = ""
+        if trial.error_file:
+            with contextlib.suppress(OSError):
+                detail = Path(trial.error_file).read_text()
+        reason = "the worker was lost too often"
+        self._records.write_end(trial.config["number"], EndRecord("failed", reason, detail))
+        self._finish(trial.config["number"])
+
+    def _finish(self, number: int) -> None:
+        """A trial that goes no further needs no checkpoint of its variants; baselines are shared."""
+        record = self._records.trial(number)
+        assert record is not None
+        for arm in {pair.variant for rung in record.rungs for pair in rung.arms}:
+            self._store.drop_checkpoints(arm)
+        self._tracker.sync(record)
+
+    def _record(self, trial: Trial) -> TrialRecord:
+        record = self._records.trial(trial.config["number"])
+        assert record is not None
+        return record
