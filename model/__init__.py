@@ -1,1 +1,1 @@
-"""RWKV-7 with Future-Seed: the model, its checkpoints and tokenizers. Torch only; knows no search."""
+"""RWKV-7 with Future-Seed: the model, its checkpoints and tokenizers. Knows no search."""

@@ -70,9 +70,10 @@ def default_rank(factor: float, width: int) -> int:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How the seed's strength varies over depth, from `layer_start` (p = 0) to the last layer (p = 1).
+    """How the seed's strength varies over depth.
 
-    linear: min + (max - min)·p; cosine: min + (max - min)·(1 - cos πp)/2; none: 1 at every layer.
+    From p = 0 at `layer_start` to p = 1 at the last layer; linear: min + (max - min)·p;
+    cosine: min + (max - min)·(1 - cos πp)/2; none: 1 at every layer.
     """
 
     kind: Literal["none", "linear", "cosine"] = "none"

@@ -1,6 +1,7 @@
 """Future-Seed: each layer starts the prompt from a gated copy of the layer below's last state.
 
-Letters: B batch, H heads, V value channels (rows), K key channels (columns), C width, G seeded layers.
+Letters: B batch, H heads, V value channels (rows), K key channels (columns), C width, G seeded
+layers.
 
 For layer i >= layer_start, with S_T(i-1) the state of layer i-1 after the whole prompt:
 

@@ -3,8 +3,8 @@
 Letters: B batch, T time, C width, H heads, D channels of a head (D = V = K), p positions with the
 carried one in front (T + 1).
 
-Formulae of RWKV-7 "Goose" (arXiv 2503.14456; BlinkDL/RWKV-LM, RWKV-v7), parameter names of the official
-checkpoints. With x' the input of the previous valid position and x_i = x + (x' - x)·mix_i:
+Formulae of RWKV-7 "Goose" (arXiv 2503.14456; BlinkDL/RWKV-LM, RWKV-v7), parameter names of the
+official checkpoints. With x' the input of the previous valid position and x_i = x + (x' - x)·mix_i:
 
     r, k, v = x_r Wr, x_k Wk, x_v Wv          v += (v_first - v)·σ(v0 + (x_v v1) v2)   above layer 0
     log_decay = -e^(-1/2)·σ(w0 + tanh(x_w w1) w2)
@@ -14,16 +14,17 @@ checkpoints. With x' the input of the previous valid position and x_i = x + (x' 
     time mix = (ln_x(y) + (Σ r·k·r_k per head)·v)·g Wo
     channel mix = relu(x_k Wkey)² Wvalue
 
-Parameters are made as zeros, norms as identity: values come from `model.checkpoint` or `model.initial`,
-and nothing here draws a random number.
+Parameters are made as zeros, norms as identity: values come from `model.checkpoint` or
+`model.initial`, and nothing here draws a random number.
 """
 
+# ruff: noqa: N815 - fields carry shapes in their names, as all tensors do
+
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from model.config import ModelConfig
 from model.wkv import wkv7
@@ -45,7 +46,7 @@ class Linear(nn.Module):
         self.weight = nn.Parameter(torch.zeros(outputs, inputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight)
+        return nn.functional.linear(x, self.weight)
 
 
 class Embedding(nn.Module):
@@ -54,7 +55,7 @@ class Embedding(nn.Module):
         self.weight = nn.Parameter(torch.zeros(vocab_size, width))
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
-        return F.embedding(tokens_BT, self.weight)
+        return nn.functional.embedding(tokens_BT, self.weight)
 
 
 class Norm(nn.Module):
@@ -68,16 +69,18 @@ class Norm(nn.Module):
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         weight, bias = widen(self.weight), widen(self.bias)
-        return F.layer_norm(widen(x_BTC), weight.shape, weight, bias, self.eps).to(x_BTC.dtype)
+        y_BTC = nn.functional.layer_norm(widen(x_BTC), weight.shape, weight, bias, self.eps)
+        return y_BTC.to(x_BTC.dtype)
 
     def per_head(self, x_BTHD: Tensor) -> Tensor:
         """Normalise every head by itself; [B, T, C]."""
-        unit_BTHD = F.layer_norm(widen(x_BTHD), x_BTHD.shape[-1:], eps=self.eps)
+        unit_BTHD = nn.functional.layer_norm(widen(x_BTHD), x_BTHD.shape[-1:], eps=self.eps)
         y_BTC = torch.addcmul(widen(self.bias), unit_BTHD.flatten(2), widen(self.weight))
         return y_BTC.to(x_BTHD.dtype)
 
 
-class Positions(NamedTuple):
+@dataclass(frozen=True)
+class Positions:
     """Where the valid positions of a batch are; indices count the carried input as 0."""
 
     mask_BT: Tensor
@@ -91,7 +94,7 @@ class Positions(NamedTuple):
         length = mask_BT.shape[1]
         index_T = torch.arange(1, length + 1, device=mask_BT.device)
         valid_BT = torch.where(mask_BT, index_T, 0)
-        latest_Bp = F.pad(valid_BT, (1, 0)).cummax(dim=1).values
+        latest_Bp = nn.functional.pad(valid_BT, (1, 0)).cummax(dim=1).values
         return Positions(mask_BT, latest_Bp[:, :-1], latest_Bp[:, -1])
 
 
@@ -109,6 +112,26 @@ def take(x_BpC: Tensor, index_BT: Tensor) -> Tensor:
 
 
 class TimeMix(nn.Module):
+    x_r: Tensor
+    x_w: Tensor
+    x_k: Tensor
+    x_v: Tensor
+    x_a: Tensor
+    x_g: Tensor
+    w0: Tensor
+    w1: Tensor
+    w2: Tensor
+    a0: Tensor
+    a1: Tensor
+    a2: Tensor
+    v0: Tensor
+    v1: Tensor
+    v2: Tensor
+    g1: Tensor
+    g2: Tensor
+    k_k: Tensor
+    k_a: Tensor
+
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         C, H, D = config.width, config.num_heads, config.head_size
@@ -141,7 +164,7 @@ class TimeMix(nn.Module):
         """Mix over time.
 
         Returns:
-            The layer's contribution [B, T, C], the values of layer 0 [B, T, C], the state [B, H, V, K].
+            The layer's contribution [B, T, C], layer 0's values [B, T, C], the state [B, H, V, K].
         """
         delta_BTC = previous_BTC - x_BTC
         mixes = (self.x_r, self.x_w, self.x_k, self.x_v, self.x_a, self.x_g)
@@ -157,17 +180,18 @@ class TimeMix(nn.Module):
             mix_BTC = torch.sigmoid(self.v0 + (x_v @ self.v1) @ self.v2)
             v_BTC = torch.lerp(v_BTC.to(mix_BTC), v_first_BTC.to(mix_BTC), mix_BTC)
 
-        heads = self.r_k.shape
-        kk_BTHD = F.normalize(widen(k_BTC * self.k_k).unflatten(-1, heads), dim=-1, eps=1e-12)
+        by_head = (*x_BTC.shape[:2], *self.r_k.shape)
+        kk_BTHD = widen(k_BTC * self.k_k).view(by_head)
+        kk_BTHD = nn.functional.normalize(kk_BTHD, dim=-1, eps=1e-12)
         k_BTC = k_BTC * (1.0 + (rate_BTC - 1.0) * self.k_a)
-        r_BTHD, k_BTHD, v_BTHD = (x.unflatten(-1, heads) for x in (r_BTC, k_BTC, v_BTC))
+        r_BTHD, k_BTHD, v_BTHD = (x.view(by_head) for x in (r_BTC, k_BTC, v_BTC))
         y_BTHD, sT_BHVK = wkv7(
             r_BTHD,
-            log_decay_BTC.unflatten(-1, heads),
+            log_decay_BTC.view(by_head),
             k_BTHD,
             v_BTHD,
             -kk_BTHD,
-            kk_BTHD * rate_BTC.unflatten(-1, heads),
+            kk_BTHD * rate_BTC.view(by_head),
             s0_BHVK,
             mask_BT,
             backend,

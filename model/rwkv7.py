@@ -1,11 +1,13 @@
-"""RWKV-7 ("x070") with carried state, masks and Future-Seed; parameters named as in official checkpoints.
+"""RWKV-7 ("x070") with carried state, masks and Future-Seed, under the official parameter names.
 
-Letters: B batch, T time, C width, V vocabulary (of logits) or value channels (of a state), L layers,
-H heads, K key channels.
+Letters: B batch, T time, C width, V vocabulary (of logits) or value channels (of a state), K key
+channels, L layers, H heads.
 
 A masked position (mask False) is an identity step: it changes no state and both token shifts look
 through it, wherever it stands. What the model puts out there is finite and means nothing.
 """
+
+# ruff: noqa: N815 - fields carry shapes in their names, as all tensors do
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -73,8 +75,7 @@ class _LayerState(NamedTuple):
 class Block(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        if layer == 0:
-            self.ln0 = Norm(config.width)
+        self.ln0 = Norm(config.width) if layer == 0 else None
         self.ln1 = Norm(config.width)
         self.ln2 = Norm(config.width)
         self.att = TimeMix(config, layer)
@@ -88,8 +89,10 @@ class Block(nn.Module):
         positions: Positions | None,
         backend: str,
     ) -> tuple[Tensor, Tensor, _LayerState]:
-        """Apply time mix and channel mix; gives the stream, layer 0's values and what to carry on."""
+        """Mix over time and channels; gives the stream, layer 0's values and what to carry on."""
         mask_BT = None if positions is None else positions.mask_BT
+        if self.ln0 is not None:
+            x_BTC = self.ln0(x_BTC)
         h_BTC = self.ln1(x_BTC)
         previous_BTC, att_shift_BC = shift(h_BTC, carried.att_shift_BC, positions)
         out_BTC, v_first_BTC, wkv_BHVK = self.att(
@@ -133,8 +136,7 @@ class RWKV7(nn.Module):
             tokens_BT: token ids.
             state: what was read before; None is nothing.
             mask_BT: bool, False where a position is padding; None is all valid.
-            future_seed: settings of Future-Seed for this pass, which must hold the whole prompt; None
-                is off.
+            future_seed: settings of Future-Seed, where this pass is the whole prompt; None is off.
             gates: logits of its gates; None gives them their initial values.
 
         Returns:
@@ -160,7 +162,7 @@ class RWKV7(nn.Module):
         gates: Gates | None = None,
     ) -> tuple[Tensor, State]:
         """Final hidden values [B, T, C], after ln_out; arguments as of `forward`."""
-        batch_size, length = tokens_BT.shape
+        batch_size = tokens_BT.shape[0]
         if state is None:
             weight = self.emb.weight
             state = State.zeros(self.config, batch_size, weight.device, weight.dtype)
@@ -175,7 +177,7 @@ class RWKV7(nn.Module):
             gates = gates if gates is not None else Gates(self.config, future_seed)
             gates.require(self.config, future_seed)
 
-        x_BTC = self.blocks[0].ln0(self.emb(tokens_BT))
+        x_BTC = self.emb(tokens_BT)
         v_first_BTC = None
         carried = list(map(_LayerState, *(part.unbind() for part in vars(state).values())))
         for layer, block in enumerate(self.blocks):
@@ -187,9 +189,8 @@ class RWKV7(nn.Module):
             x_BTC, v_first_BTC, carried[layer] = block(
                 x_BTC, v_first_BTC, carried[layer], positions, self.wkv_backend
             )
-        return self.ln_out(x_BTC), State(
-            *(torch.stack(part) for part in zip(*carried, strict=True))
-        )
+        parts = (torch.stack(part) for part in zip(*carried, strict=True))
+        return self.ln_out(x_BTC), State(*parts)
 
 
 def _last_valid(x_BTC: Tensor, positions: Positions | None) -> Tensor:

@@ -8,14 +8,14 @@ M = 2L, G = N·B·H. Names say what a tensor holds:
     z     [b_t / P_t; k_t / P_t], what writes it                 [M, K]
     u_t   S_{t-1} a_t, so that o = [u; v] are the written values  [M, V]
 
-Within a chunk that starts from S, with A = q zᵀ cut to earlier tokens (rows of r: also the own one):
+Within a chunk that starts from S, with A = q zᵀ cut to earlier tokens (rows of r: and its own):
 
     u = q_a Sᵀ + A_ab u + A_ak v = w Sᵀ + u0,   w = (I - A_ab)⁻¹ q_a,   u0 = (I - A_ab)⁻¹ A_ak v
     y = q_r Sᵀ + [A_rb A_rk] o
     S_end = (S + oᵀ z) · diag(P_end) = S F + E,   F = (I + wᵀ z_b)·diag(P_end)
 
-so that one product per chunk is left in the scan S_{n+1} = S_n F_n + E_n, and the same, transposed, in
-the backward scan. 1 / P is at most e^19.4 for RWKV-7's decay and L = 32: far inside float32.
+so that one product per chunk is left in the scan S_{n+1} = S_n F_n + E_n, and the same, transposed,
+in the backward scan. 1 / P is at most e^19.4 for RWKV-7's decay and L = 32: far inside float32.
 """
 
 from typing import Any
@@ -23,7 +23,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 CHUNK = 32
 """Most tokens of a chunk: the quickest of 16, 32 and 64 on CPU, and exact to 1e-6 in float32."""
@@ -50,14 +49,18 @@ def wkv7_chunked(
     surplus = num_chunks * chunk - length
     if surplus:
         # Zeros are identity steps.
-        operands = [F.pad(x, (0, 0, 0, 0, 0, surplus)) for x in operands]
-    y_BTHV, sT_BHVK = _Chunked.apply(*operands, s0_BHVK, num_chunks)
+        operands = [torch.nn.functional.pad(x, (0, 0, 0, 0, 0, surplus)) for x in operands]
+    y_BTHV: Tensor
+    sT_BHVK: Tensor
+    y_BTHV, sT_BHVK = _Chunked.apply(*operands, s0_BHVK, num_chunks)  # type: ignore[no-untyped-call]
     return (y_BTHV[:, :length] if surplus else y_BTHV), sT_BHVK
 
 
 def _split(x_BTHD: Tensor, num_chunks: int) -> Tensor:
     """View [B, T, H, D] as [N, B, H, L, D]."""
-    return x_BTHD.unflatten(1, (num_chunks, -1)).permute(1, 0, 3, 2, 4)
+    batch, length, heads, channels = x_BTHD.shape
+    x_BNLHD = x_BTHD.reshape(batch, num_chunks, length // num_chunks, heads, channels)
+    return x_BNLHD.permute(1, 0, 3, 2, 4)
 
 
 def _join(x_NBHLD: Tensor) -> Tensor:
@@ -89,7 +92,7 @@ def _decay_products(log_decay_NBHLK: Tensor) -> Tensor:
 
 class _Chunked(torch.autograd.Function):
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0913, PLR0917 - the operator has this many operands
         ctx: Any,
         r_BTHK: Tensor,
         log_decay_BTHK: Tensor,
@@ -158,7 +161,7 @@ def _scan(s0_BHVK: Tensor, F_GKK: Tensor, E_GVK: Tensor, num_chunks: int) -> Ten
     """The states at all chunk borders, [N + 1, B, H, V, K]."""
     S_nBHVK = s0_BHVK.new_empty((num_chunks + 1, *s0_BHVK.shape))
     S_nBHVK[0] = s0_BHVK
-    F_NXKK, E_NXVK = (x.unflatten(0, (num_chunks, -1)) for x in (F_GKK, E_GVK))
+    F_NXKK, E_NXVK = (x.view(num_chunks, -1, *x.shape[1:]) for x in (F_GKK, E_GVK))
     S_nXVK = S_nBHVK.flatten(1, 2)
     for n in range(num_chunks):
         torch.baddbmm(E_NXVK[n], S_nXVK[n], F_NXKK[n], out=S_nXVK[n + 1])
@@ -166,10 +169,10 @@ def _scan(s0_BHVK: Tensor, F_GKK: Tensor, E_GVK: Tensor, num_chunks: int) -> Ten
 
 
 def _scan_back(dsT_BHVK: Tensor, F_GKK: Tensor, D_GVK: Tensor, num_chunks: int) -> Tensor:
-    """The gradients at all chunk borders, [N + 1, B, H, V, K]; D is what y brings to a chunk's start."""
+    """The gradients at all chunk borders, [N + 1, B, H, V, K]; D is y's part at a chunk's start."""
     dS_nBHVK = dsT_BHVK.new_empty((num_chunks + 1, *dsT_BHVK.shape))
     dS_nBHVK[-1] = dsT_BHVK
-    F_NXKK, D_NXVK = (x.unflatten(0, (num_chunks, -1)) for x in (F_GKK, D_GVK))
+    F_NXKK, D_NXVK = (x.view(num_chunks, -1, *x.shape[1:]) for x in (F_GKK, D_GVK))
     dS_nXVK = dS_nBHVK.flatten(1, 2)
     for n in reversed(range(num_chunks)):
         torch.baddbmm(D_NXVK[n], dS_nXVK[n + 1], F_NXKK[n].mT, out=dS_nXVK[n])
@@ -204,12 +207,12 @@ def _backward(ctx: Any, dy_BTHV: Tensor, dsT_BHVK: Tensor) -> tuple[Tensor | Non
     dq_a_GLK, dq_r_GLK = dq_GMK.mul_(torch.cat([P_GlK[:, :-1], P_GlK[:, 1:]], 1)).chunk(2, 1)
     dz_b_GLK, dz_k_GLK = dz_GMK.div_(P_GlK[:, 1:].repeat(1, 2, 1)).chunk(2, 1)
     grads = (dq_r_GLK, dlog_decay_GLK, dz_k_GLK, dv_GLV, dq_a_GLK, dz_b_GLK)
-    joined = (_join(x.unflatten(0, groups)) for x in grads)
+    joined = (_join(x.reshape(*groups, *x.shape[1:])) for x in grads)
     return (*joined, dS_nBHVK[0].clone(), None)
 
 
 def _grad_log_decay(dlog_q_GMK: Tensor, dlog_z_GMK: Tensor, dlog_P_end_GK: Tensor) -> Tensor:
-    """Gradient of log P_t for every token, then summed over the tokens t >= j that contain decay j."""
+    """Gradient of every log P_t, then its sum over the tokens t >= j, whose P_t holds decay j."""
     chunk = dlog_q_GMK.shape[1] // 2
     dlog_P_GLK = dlog_q_GMK[:, chunk:] - dlog_z_GMK[:, :chunk] - dlog_z_GMK[:, chunk:]
     dlog_P_GLK[:, :-1] += dlog_q_GMK[:, 1:chunk]

@@ -21,7 +21,7 @@ BACKENDS: dict[str, Backend] = {"reference": wkv7_reference, "chunked": wkv7_chu
 _SHORT = 4
 
 
-def wkv7(  # noqa: PLR0913 - the operator has this many operands
+def wkv7(  # noqa: PLR0913, PLR0917 - the operator has this many operands
     r: Tensor,
     log_decay: Tensor,
     k: Tensor,

@@ -7,8 +7,8 @@ For every batch row and head, with S a V × K matrix and w_t = exp(log_decay_t):
     S_t = S_{t-1} · diag(w_t) + (S_{t-1} a_t) b_tᵀ + v_t k_tᵀ
     y_t = S_t r_t
 
-(RWKV-7 "Goose", arXiv 2503.14456, section 3; there a = -kk and b = kk · in-context rate.) A step with
-log_decay = 0 and k = v = a = b = 0 leaves S as it is: the identity step.
+(RWKV-7 "Goose", arXiv 2503.14456, section 3; there a = -kk and b = kk · in-context rate.) A step
+with log_decay = 0 and k = v = a = b = 0 leaves S as it is: the identity step.
 """
 
 import torch
