@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from ray import tune
 
+from fstune.environment import cores
 from fstune.errors import FstuneError
 from fstune.pairing import run_rung
 from fstune.records import EndRecord, RungRecord, SearchRecords
@@ -133,6 +134,6 @@ def _spec(path: Path) -> SearchSpec:
 
 
 def _device(spec: SearchSpec) -> torch.device:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(max(1, cores // spec.resources.concurrent_trials))
-    return torch.device("cuda" if spec.resources.gpus else "cpu")
+    torch.set_num_threads(max(1, cores() // spec.resources.concurrent_trials))
+    has_gpu = spec.resources.gpus != 0 and torch.cuda.is_available()
+    return torch.device("cuda" if has_gpu else "cpu")

@@ -22,6 +22,8 @@ from tasks.task import Builder, Dropped, Task, TaskSettings, require
 class HotpotSettings(TaskSettings):
     """Settings of hotpot."""
 
+    name: Literal["hotpot"] = "hotpot"
+    """Which task it is."""
     order: Literal["question_last", "question_first"] = "question_last"
     """Where the question stands; question_first is the control."""
     max_prompt_tokens: int = 2048

@@ -5,7 +5,7 @@ A new task is one file and one line here.
 
 import difflib
 import importlib
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 if TYPE_CHECKING:
     from tasks.task import Task
@@ -37,3 +37,8 @@ def get(name: str) -> "AnyTask":
     module, _, attribute = _TASKS[name].partition(":")
     task: AnyTask = getattr(importlib.import_module(module), attribute)()
     return task
+
+
+def settings_types() -> object:
+    """The union of all tasks' settings, told apart by their field `name`."""
+    return Union[tuple(get(name).Settings for name in names())]  # noqa: UP007  # known at run time

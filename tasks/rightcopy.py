@@ -9,6 +9,7 @@ Future-Seed notes.
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from tasks.example import EXACT_MATCH, NLL, TOKEN_ACCURACY, Example, TaskError, Tokenizer
 from tasks.sources import Generated, Row
@@ -22,6 +23,8 @@ _FRAME = "LMR" + _SEPARATORS
 class RightCopySettings(TaskSettings):
     """Settings of rightcopy."""
 
+    name: Literal["rightcopy"] = "rightcopy"
+    """Which task it is."""
     length: int = 8
     """Symbols of each of the three spans."""
     alphabet: str = "0123456789"

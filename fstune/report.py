@@ -1,0 +1,163 @@
+"""Records to tables and JSON: what a search found, and where it stands. No torch, no Ray.
+
+Trials are ranked by the rung they reached and, within a rung, by the objective there: deltas at
+different rungs are not comparable.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from fstune.arm import Scalar
+from fstune.records import RungRecord, SearchRecords, TrialRecord
+from fstune.spec import SearchSpec
+from fstune.statistics import VERDICT_RULES
+from fstune.store import write_json
+
+_COLOURS = {
+    "unconfirmed gain": "green",
+    "loss": "red",
+    "diverged": "red",
+    "failed": "red",
+    "no effect": "dim",
+}
+
+
+def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Trials from best to worst; those without a rung last."""
+
+    def standing(trial: TrialRecord) -> tuple[int, float]:
+        last = trial.rungs[-1] if trial.rungs else None
+        return (len(trial.rungs), last.objective if last else 0.0)
+
+    return sorted(trials, key=standing, reverse=True)
+
+
+def as_json(records: SearchRecords, spec: SearchSpec) -> dict[str, Any]:
+    """The search as the JSON that `fstune report NAME --format json` prints."""
+    trials = records.trials()
+    best = next((trial for trial in ranked(trials) if trial.rungs), None)
+    return {
+        "search": spec.name,
+        "spec_digest": spec.digest,
+        "objective": spec.metric().name,
+        "verdict_rules": VERDICT_RULES,
+        "trials": [_trial_json(trial) for trial in trials],
+        "best": None if best is None else best.number,
+    }
+
+
+def _trial_json(trial: TrialRecord) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "candidate": trial.candidate,
+        "verdict": trial.verdict,
+        "state": "running" if trial.end is None else trial.end.state,
+        "reason": None if trial.end is None else trial.end.reason,
+        "rungs": [_rung_json(rung) for rung in trial.rungs],
+        "arms": [
+            {"seed": pair.seed, "baseline": pair.baseline, "variant": pair.variant}
+            for pair in (trial.rungs[-1].arms if trial.rungs else [])
+        ],
+    }
+
+
+def _rung_json(rung: RungRecord) -> dict[str, Any]:
+    return {
+        "steps": rung.steps,
+        "seeds": rung.seeds,
+        "verdict": rung.verdict,
+        "baseline": {name: delta.baseline for name, delta in rung.deltas.items()},
+        "variant": {name: delta.variant for name, delta in rung.deltas.items()},
+        "delta": {
+            name: {"mean": delta.mean, "low": delta.low, "high": delta.high}
+            for name, delta in rung.deltas.items()
+        },
+    }
+
+
+def write_report(records: SearchRecords, spec: SearchSpec) -> Path:
+    """Keep the JSON beside the records; returns its path."""
+    path = records.root / "report.json"
+    write_json(path, as_json(records, spec))
+    return path
+
+
+def result_table(records: SearchRecords, spec: SearchSpec, most: int | None = None) -> Table:
+    """The ranked table.
+
+    Args:
+        records: the search's.
+        spec: the search's.
+        most: how many rows at the most; all if None.
+    """
+    trials = ranked(records.trials())
+    metric = spec.metric().name
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("trial", "steps × seeds", "baseline", f"Δ {metric} [95 %]", "verdict"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("setting", overflow="fold")
+    for trial in trials[:most]:
+        table.add_row(*_row(trial, metric))
+    return table
+
+
+def _row(trial: TrialRecord, metric: str) -> list[RenderableType]:
+    verdict = Text(trial.verdict, style=_COLOURS.get(trial.verdict, ""))
+    setting = describe_candidate(trial.candidate)
+    if not trial.rungs:
+        return [str(trial.number), "-", "-", "-", verdict, setting]
+    rung = trial.rungs[-1]
+    delta = rung.deltas[metric]
+    return [
+        str(trial.number),
+        f"{rung.steps} × {rung.seeds}",
+        f"{delta.baseline:.4f}",
+        f"{delta.mean:+.4f} [{delta.low:+.4f}, {delta.high:+.4f}]",
+        verdict,
+        setting,
+    ]
+
+
+def describe_candidate(candidate: Mapping[str, Scalar]) -> str:
+    """A candidate in one line; the mechanism's name goes without saying."""
+    return " ".join(
+        f"{path.removeprefix('future_seed.')}={value:.4g}"
+        if isinstance(value, float)
+        else f"{path.removeprefix('future_seed.')}={value}"
+        for path, value in candidate.items()
+    )
+
+
+def status_view(records: SearchRecords, spec: SearchSpec, most: int | None = None) -> Group:
+    """Where a search stands: a line on what is being done now, and the table so far."""
+    trials = records.trials()
+    ended = [trial for trial in trials if trial.end is not None]
+    lines = [Text.assemble((spec.name, "bold"), f"  {len(ended)} of {spec.search.trials} trials ended")]
+    if ended and len(ended) < spec.search.trials:
+        seconds = sum(rung.wall_s for trial in ended for rung in trial.rungs) / len(ended)
+        left_s = seconds * (spec.search.trials - len(ended))
+        lines[0].append(f", about {left_s:.0f} s left")
+    lines += [_progress_line(trial, spec) for trial in trials if trial.end is None]
+    return Group(*lines, result_table(records, spec, most))
+
+
+def _progress_line(trial: TrialRecord, spec: SearchSpec) -> Text:
+    line = Text(f"trial {trial.number}: ")
+    progress: Any = trial.progress
+    if progress is None:
+        return line.append("waiting for its worker")
+    rung = spec.rungs[progress["rung"]]
+    line.append(
+        f"rung {progress['rung'] + 1} of {len(spec.rungs)} ({rung.steps} steps × {rung.seeds}), "
+        f"{progress['doing']} step {progress['step']} of {progress['to_step']}"
+    )
+    if progress["loss"] is not None:
+        line.append(f", loss {progress['loss']:.3f}")
+    age_s = time.time() - progress["at"]
+    return line.append(f", {age_s:.0f} s ago" if age_s > 5 else "")
