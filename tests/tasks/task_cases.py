@@ -1,4 +1,4 @@
-"""Small settings of every task, rows to build them from, and a byte tokenizer: for the tests here."""
+"""Small settings of every task, rows to build them from, and a byte tokenizer."""
 
 import json
 from collections.abc import Sequence
@@ -7,7 +7,8 @@ from typing import Any
 
 from tasks.sources import Files
 
-WORDS = "amber birch cedar delta ember fjord grove heath inlet jetty knoll larch".split()
+_WORDS = "amber birch cedar delta ember fjord grove heath inlet jetty knoll larch"
+WORDS = _WORDS.split()
 
 
 class Bytes:

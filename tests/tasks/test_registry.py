@@ -1,5 +1,6 @@
 """Names to tasks, without importing what is not asked for."""
 
+import os
 import subprocess
 import sys
 
