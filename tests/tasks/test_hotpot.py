@@ -107,20 +107,14 @@ def test_a_prompt_keeps_its_frame_and_both_orders_the_same_context(number, parag
     context = last_text.removesuffix(f"{question}Answer:")
     assert context.startswith("Context:\n")
     assert first_text == f"{question}{context}Answer:"
-    untrimmed = "".join(paragraph_texts(row))
-    if context != f"Context:\n{untrimmed}":
-        full = len(f"Context:\n{untrimmed}{question}Answer:")
-        assert full > limit
-        if any(
-            text in context
-            for text, support in zip(paragraph_texts(row), supports(row), strict=True)
-            if not support
-        ):
-            assert all(
-                text in context
-                for text, support in zip(paragraph_texts(row), supports(row), strict=True)
-                if support
-            )
+    paragraph_list = list(zip(paragraph_texts(row), supports(row), strict=True))
+    untrimmed = "".join(text for text, _ in paragraph_list)
+    assert (
+        context == f"Context:\n{untrimmed}"
+        or len(f"Context:\n{untrimmed}{question}Answer:") > limit
+    )
+    if any(text in context for text, support in paragraph_list if not support):
+        assert all(text in context for text, support in paragraph_list if support)
 
 
 @pytest.mark.parametrize(

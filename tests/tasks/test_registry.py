@@ -25,7 +25,8 @@ def test_an_unknown_task_is_refused_with_the_nearest_name():
 )
 def test_tasks_import_nothing_heavy(statement, absent):
     code = f"import sys; {statement}; print(sorted(set('{absent}'.split()) & set(sys.modules)))"
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
