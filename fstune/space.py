@@ -8,16 +8,15 @@ file does not matter. Optuna is met only through the `Trial` protocol.
 
 import difflib
 import math
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Annotated, Protocol, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from fstune.arm import Section
+from fstune.arm import Scalar, Section
 
-Scalar = bool | int | float | str
-"""A single value of a setting."""
 Point = Mapping[str, Scalar]
 """Values by path: a candidate, or a part of one."""
 
@@ -29,7 +28,9 @@ def _single(value: object) -> object:
 
 
 def _listed(value: object) -> object:
-    return [value] if isinstance(value, Scalar) else value
+    if isinstance(value, Scalar):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
 
 
 ScalarField = Annotated[Scalar, BeforeValidator(_single, json_schema_input_type=Scalar)]
@@ -50,7 +51,7 @@ def same(left: object, right: object) -> bool:
 class Trial(Protocol):
     """What a draw needs of Optuna's trials."""
 
-    def suggest_categorical(self, name: str, choices: Sequence[Scalar], /) -> Scalar: ...
+    def suggest_categorical(self, name: str, choices: Sequence[Scalar], /) -> Scalar | None: ...
 
     def suggest_float(self, name: str, low: float, high: float, /, *, log: bool) -> float: ...
 
@@ -80,7 +81,10 @@ class Domain(Section):
             raise ValueError(f"exactly one of {', '.join(kinds)} must be given, got {got}")
         if self.when is not None and not self.when:
             raise ValueError("`when` must name a path, got none")
-        for value in (*self.extremes, *(v for values in (self.when or {}).values() for v in values)):
+        for value in (
+            *self.extremes,
+            *(v for values in (self.when or {}).values() for v in values),
+        ):
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"every value must be finite, got {value}")
         if self.choice is not None:
@@ -137,9 +141,11 @@ class Domain(Section):
         return f"must be a number from {low} to {high}"
 
     def draw(self, path: str, trial: Trial) -> Scalar:
-        """This setting's value in a trial."""
+        """Draws the value of the setting at `path`."""
         if self.choice is not None:
-            return trial.suggest_categorical(path, self.choice)
+            value = trial.suggest_categorical(path, self.choice)
+            assert value is not None
+            return value
         if self.int_uniform is not None:
             return trial.suggest_int(path, *self.int_uniform)
         low, high = self.bounds
@@ -195,11 +201,7 @@ def _ordered(domains: Mapping[str, Domain]) -> tuple[tuple[str, ...], tuple[str,
     left = sorted(domains)
     while left:
         ready = next(
-            (
-                path
-                for path in left
-                if not any(other in left for other in domains[path].when or {})
-            ),
+            (path for path in left if not any(other in left for other in domains[path].when or {})),
             None,
         )
         if ready is None:
@@ -259,13 +261,26 @@ class Space:
                     wanted = " or ".join(map(show, admitted))
                     yield path, f"counts only where {other} is {wanted}, got {show(point[other])}"
 
-    def corners(self, paths: Sequence[str]) -> Iterator[dict[str, Scalar]]:
-        """Points of extreme values over `paths` and what their conditions name."""
+    def corners(self, paths: Sequence[str], limit: int) -> Iterator[dict[str, Scalar]]:
+        """Points of extreme values over `paths` and what their conditions name.
+
+        All of them, or `limit` that are drawn where there are more than that.
+        """
         wanted = set(paths)
         for path in reversed(self.paths):
             if path in wanted:
                 wanted.update(self._domains[path].when or {})
-        yield from self._corners([path for path in self.paths if path in wanted], {})
+        order = [path for path in self.paths if path in wanted]
+        if math.prod(len(self._domains[path].extremes) for path in order) <= limit:
+            yield from self._corners(order, {})
+            return
+        stream = random.Random(0)
+        for _ in range(limit):
+            point: dict[str, Scalar] = {}
+            for path in order:
+                if self.admits(path, point):
+                    point[path] = stream.choice(self._domains[path].extremes)
+            yield point
 
     def _corners(self, paths: Sequence[str], point: Point) -> Iterator[dict[str, Scalar]]:
         if not paths:
@@ -291,10 +306,8 @@ class Space:
         domain, total = self._domains[path], 0
         if domain.size == math.inf:
             return limit
-        values: Sequence[Scalar] = domain.choice or range(*domain.int_uniform or (0, 0))
-        if domain.int_uniform is not None:
-            values = range(domain.int_uniform[0], domain.int_uniform[1] + 1)
-        for value in values:
+        low, high = domain.int_uniform or (0, 0)
+        for value in domain.choice or range(low, high + 1):
             total += self._count(rest, {**point, path: value}, limit - total)
             if total >= limit:
                 return limit

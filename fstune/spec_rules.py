@@ -1,42 +1,34 @@
-"""What the sections of a spec must agree on, and which values can have no effect.
+"""What the sections of a spec must agree on.
 
-Rules take a spec of which sections may be broken: those that need a broken one are left out. The
-space is judged by its corners: every combination of choices and bounds that its conditions admit.
+Rules take a spec of which sections may be broken: those that need a broken one are left out. What
+values do to an arm is judged in `spec_effects`.
 """
 
-import json
-import math
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
-from itertools import islice, pairwise
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import JsonValue
 
-from fstune.arm import TrainSettings
-from fstune.space import Point, Scalar, Space, condition_problems, nearest, show
+from fstune.space import Scalar, Space, condition_problems, nearest, show
 from fstune.spec_sections import (
     MECHANISM,
     SearchSettings,
     SearchSpec,
     of_mechanism,
     section_types,
-    with_values,
 )
-from fstune.spec_wording import Problem, explain, setting_paths
+from fstune.spec_wording import Problem, setting_paths
 from fstune.yaml_reader import KeyPath
-from model.config import FutureSeed
 from tasks import registry
 
-_NOT_VARIED = {
+NOT_VARIED = {
     "task.name": "a search has one task",
     "train.seed": "seeds are repetitions, not candidates: give a rung more `seeds`",
     "model.checkpoint": "a search has one checkpoint: write one spec for each",
     "model.init.width": "ranks follow from it: write one spec for each width",
 }
-_MOST_CORNERS = 4096
-"""More of them are not looked at one by one; so many are drawn instead."""
 
 
 @dataclass(frozen=True)
@@ -63,17 +55,19 @@ class Draft:
         return Space(self.spec.space)
 
     @cached_property
-    def settable(self) -> tuple[str, ...]:
-        """Paths of all settings of an arm; of a broken task's, none."""
-        paths: list[str] = []
+    def types(self) -> Mapping[str, type]:
+        """The type of each section of an arm's settings; a broken task's is left out."""
         if "task" in self.broken:
-            task = registry.names()[0]
-            types = {name: kind for name, kind in section_types(task).items() if name != "task"}
-        else:
-            types = section_types(self.spec.task.name)
-        for name, kind in types.items():
-            paths.extend(setting_paths(kind, name))
-        return tuple(paths)
+            types = section_types(registry.names()[0])
+            return {name: kind for name, kind in types.items() if name != "task"}
+        return section_types(self.spec.task.name)
+
+    @cached_property
+    def settable(self) -> tuple[str, ...]:
+        """Paths of all settings of an arm."""
+        return tuple(
+            path for name, kind in self.types.items() for path in setting_paths(kind, name)
+        )
 
     def layers(self) -> int | None:
         """The fewest layers that a candidate's model has, where known."""
@@ -144,16 +138,16 @@ def _paths_are_settings(draft: Draft) -> Iterator[Problem]:
     if "baseline" not in draft.broken:
         named += [("baseline", path) for path in draft.spec.baseline]
     fixed = draft.spec.fixed.future_seed if "fixed" not in draft.broken else None
-    named += [("fixed", path) for path in _fixed_paths(fixed)]
+    named += [("fixed", path) for path, _ in fixed_values(fixed)]
     for section, path in named:
-        at = _at(section, path)
-        if path in _NOT_VARIED:
-            yield Problem(at, f"must stay as it is: {_NOT_VARIED[path]}")
+        at = place_of(section, path)
+        if path in NOT_VARIED:
+            yield Problem(at, f"must stay as it is: {NOT_VARIED[path]}")
         elif path not in draft.settable and not (
             path.startswith("task.") and "task" in draft.broken
         ):
             mend = nearest(path, draft.settable)
-            sections = ", ".join(section_types(registry.names()[0]))
+            sections = ", ".join(draft.types)
             yield Problem(at, f"is no setting{mend or f'; settings are in {sections}'}")
 
 
@@ -163,7 +157,7 @@ def _conditions_hold(draft: Draft) -> Iterator[Problem]:
 
 
 def _nothing_is_set_twice(draft: Draft) -> Iterator[Problem]:
-    for path in _fixed_paths(draft.spec.fixed.future_seed):
+    for path, _ in fixed_values(draft.spec.fixed.future_seed):
         if path in draft.spec.space or path in draft.space_paths:
             yield Problem(("space", path), "must be in `fixed` or in `space`, got both")
 
@@ -213,36 +207,34 @@ def _trials_suffice(draft: Draft) -> Iterator[Problem]:
             )
 
 
-def _at(section: str, path: str) -> KeyPath:
+def place_of(section: str, path: str) -> KeyPath:
     return ("fixed", *path.split(".")) if section == "fixed" else (section, path)
 
 
-def _fixed_paths(seed: Mapping[str, object] | None) -> Iterator[str]:
+def fixed_values(
+    seed: Mapping[str, Scalar | Mapping[str, Scalar]] | None,
+) -> Iterator[tuple[str, Scalar]]:
+    """The mechanism's fixed settings by path."""
     for name, value in (seed or {}).items():
-        if isinstance(value, dict):
-            yield from (f"{MECHANISM}.{name}.{part}" for part in value)
+        if isinstance(value, Mapping):
+            yield from ((f"{MECHANISM}.{name}.{part}", each) for part, each in value.items())
         else:
-            yield f"{MECHANISM}.{name}"
+            yield f"{MECHANISM}.{name}", value
 
 
-@dataclass
-class _Corners:
-    """One section's settings at the corners of the space: what fails, and what comes of it."""
+Rule = Callable[[Draft], Iterator[Problem]]
 
-    built: list[tuple[Point, object]] = field(default_factory=list)
-    failed: list[tuple[Point, Problem]] = field(default_factory=list)
-
-
-@lru_cache
-def _adapter(kind: type) -> TypeAdapter[object]:
-    return TypeAdapter(kind)
-
-
-def _build(kind: type, name: str, base: dict[str, JsonValue], point: Point) -> object:
-    """A section's settings, or the problem that keeps them from being."""
-    own = {path: value for path, value in point.items() if path.startswith(f"{name}.")}
-    values = with_values({name: base}, own)[name]
-    try:
-        return _adapter(kind).validate_json(json.dumps(values), strict=True)
-    except ValidationError as error:
-        return explain(error, (name,), kind, values)[0]
+_RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
+    (("rungs",), _rungs_rise),
+    (("objective", "task"), _metric_is_known),
+    (("evaluation", "rungs"), _evaluations_add),
+    (("search", "rungs"), _search_settings_act),
+    ((), _paths_are_settings),
+    ((), _conditions_hold),
+    (("fixed",), _nothing_is_set_twice),
+    (("space", "fixed", "baseline"), _arms_differ),
+    (("model", "task", "train", "baseline"), _baseline_differs),
+    (("points",), _points_are_candidates),
+    (("search",), _trials_suffice),
+)
+"""Each rule with the sections that it needs whole."""

@@ -112,11 +112,11 @@ class SearchSpec(Section):
     """Evaluations beside those at the rungs."""
     rungs: tuple[Rung, ...] = Field(min_length=1)
     """Where variant and baseline are compared, ascending."""
-    space: dict[str, Domain] = {}
+    space: dict[str, Domain] = Field(default={})
     """What candidates vary: paths of settings (`future_seed.alpha`, `train.lr`) and their values."""
     fixed: Fixed = Fixed()
     """Base settings of the mechanism."""
-    baseline: dict[str, ScalarField] = {}
+    baseline: dict[str, ScalarField] = Field(default={})
     """Settings by path that the baseline has instead; without any, it has no mechanism. With a path
     of the mechanism it has one: that of `fixed` with these values."""
     points: tuple[dict[str, ScalarField], ...] = ()
@@ -154,7 +154,7 @@ class SearchSpec(Section):
 
     def fixed_seed(self) -> dict[str, JsonValue]:
         """The mechanism's fixed settings as nested values."""
-        values: dict[str, JsonValue] = copy.deepcopy(dict(self.fixed.future_seed or {}))
+        values: dict[str, JsonValue] = self.fixed.model_dump(mode="json")[MECHANISM] or {}
         return values
 
     def _arm(self, seed: dict[str, JsonValue] | None, values: Point) -> ArmSettings:

@@ -58,11 +58,12 @@ _WORDS = {
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 
 
-def explain(error: ValidationError, at: KeyPath, annotation: object, value: JsonValue) -> list[Problem]:
+def explain(
+    error: ValidationError, at: KeyPath, annotation: object, value: JsonValue
+) -> list[Problem]:
     """Problems of the part of a spec at `at`, whose type is `annotation`, once each."""
     problems = (
-        _explain(details, at, annotation, value)
-        for details in error.errors(include_url=False)
+        _explain(details, at, annotation, value) for details in error.errors(include_url=False)
     )
     return list(dict.fromkeys(problems))
 

@@ -30,7 +30,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Node | None, index: int) -> Node | None:
         if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.composer.ComposerError(
                 None, None, "aliases are not supported: write the value out", mark
             )
@@ -122,7 +122,9 @@ class Document:
         self.problems.append((f"--set {assignment}", text))
 
 
-def _next_key(node: JsonValue, keys: KeyPath, parts: list[str]) -> tuple[str | int, list[str]] | None:
+def _next_key(
+    node: JsonValue, keys: KeyPath, parts: list[str]
+) -> tuple[str | int, list[str]] | None:
     """The key of `node` that the rest of a dotted path begins with, and what is left of it."""
     if isinstance(node, list):
         fits = parts[0].isdecimal() and int(parts[0]) < len(node)
@@ -161,7 +163,9 @@ def read(path: Path) -> Document:
     except OSError as error:
         raise SpecError([f"{path}: cannot be read: {error.strerror or error}"]) from error
     except UnicodeDecodeError as error:
-        raise SpecError([f"{path}: is not UTF-8 text: {error.reason} at byte {error.start}"]) from error
+        raise SpecError(
+            [f"{path}: is not UTF-8 text: {error.reason} at byte {error.start}"]
+        ) from error
     node = _compose(text, str(path))
     if node is None:
         raise SpecError([f"{path}:1: is empty, a spec has at least `name`, `model` and `task`"])
@@ -172,7 +176,9 @@ def read(path: Path) -> Document:
         raise SpecError([f"{path}: is nested too deeply"]) from error
     if not isinstance(value, dict):
         line = node.start_mark.line + 1
-        raise SpecError([f"{path}:{line}: a spec is `key: value` lines at its top, got {_kind(node)}"])
+        raise SpecError(
+            [f"{path}:{line}: a spec is `key: value` lines at its top, got {_kind(node)}"]
+        )
     document.value = value
     return document
 
@@ -198,7 +204,9 @@ def _compose(text: str, source: str) -> Node | None:
 
 
 def _kind(node: Node) -> str:
-    return {SequenceNode: "a list", MappingNode: "a mapping"}.get(type(node), "a single value")
+    if isinstance(node, SequenceNode):
+        return "a list"
+    return "a mapping" if isinstance(node, MappingNode) else "a single value"
 
 
 class _Reader:

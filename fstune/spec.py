@@ -1,0 +1,230 @@
+"""Specs: from a YAML file to a frozen `SearchSpec`, with every rule checked on the way.
+
+The one way into the service for what a user writes. All problems of a file are told at once, each
+in one line: file and line, path, rule, value. Nothing here knows torch, Ray, MLflow or Optuna.
+"""
+
+import dataclasses
+import difflib
+import importlib.resources
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import JsonValue, TypeAdapter, ValidationError
+
+from fstune import spec_effects, spec_rules, yaml_reader
+from fstune.errors import InputError, SpecError
+from fstune.space import Domain, nearest
+from fstune.spec_rules import Draft
+from fstune.spec_sections import Rung, SearchSpec, schema, section_types
+from fstune.spec_wording import Problem, explain
+from tasks import registry
+
+__all__ = [
+    "Rung",
+    "SearchSpec",
+    "find",
+    "load",
+    "locate",
+    "read_resolved",
+    "resolve_files",
+    "schema",
+    "shipped",
+    "write_resolved",
+]
+
+
+def shipped() -> tuple[str, ...]:
+    """Names of the searches that come with fstune."""
+    folder = importlib.resources.files("search_spaces")
+    files = (Path(entry.name) for entry in folder.iterdir())
+    return tuple(sorted(file.stem for file in files if file.suffix == ".yaml"))
+
+
+def find(spec: str) -> Path:
+    """The file that a command line means: a path, or the name of a shipped search.
+
+    Raises:
+        InputError: it is neither.
+    """
+    path = Path(spec)
+    if path.is_file():
+        return path
+    name = spec.removesuffix(".yaml")
+    if name in shipped():
+        return Path(str(importlib.resources.files("search_spaces").joinpath(f"{name}.yaml")))
+    near = difflib.get_close_matches(path.name.removesuffix(".yaml"), shipped(), n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise InputError(
+        f"{spec}: neither a file nor a shipped search; {hint}shipped are {', '.join(shipped())}"
+    )
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> SearchSpec:
+    """Reads a spec and checks all of its rules; those on files are in `resolve_files`.
+
+    Args:
+        path: the YAML file.
+        overrides: `path=value`, as given to `--set`; each value is YAML.
+
+    Raises:
+        SpecError: every problem of the file and of the overrides.
+    """
+    document = yaml_reader.read(path)
+    for override in overrides:
+        document.override(override)
+    draft, problems = _draft(document.value)
+    problems += spec_rules.problems(draft) + spec_effects.problems(draft)
+    lines = [f"{place}: {text}" for place, text in document.problems]
+    lines += [problem.line(document.place(problem.path)) for problem in problems]
+    if lines:
+        raise SpecError(sorted(dict.fromkeys(lines), key=_line_number))
+    return SearchSpec.model_validate_json(json.dumps(document.value), strict=True)
+
+
+def _line_number(line: str) -> int:
+    number = line.partition(": ")[0].rpartition(":")[2]
+    return int(number) if number.isdecimal() else 0
+
+
+def _draft(values: Mapping[str, JsonValue]) -> tuple[Draft, list[Problem]]:
+    """What is valid of a file's values, and what is wrong with the rest."""
+    fields = SearchSpec.model_fields
+    valid: dict[str, object] = {}
+    problems: list[Problem] = []
+    for name in values:
+        if name not in fields:
+            mend = nearest(name, list(fields)) or f"; known are {', '.join(fields)}"
+            problems.append(Problem((name,), f"is not a known key{mend}"))
+    for name, info in fields.items():
+        if name not in values:
+            if info.is_required():
+                problems.append(Problem((name,), "must be given"))
+            continue
+        shape = _task_type(values[name]) if name == "task" else info.annotation
+        try:
+            valid[name] = _field(name).validate_json(json.dumps(values[name]), strict=True)
+        except ValidationError as error:
+            problems += explain(error, (name,), shape, values[name])
+    broken = {
+        name
+        for name, info in fields.items()
+        if name not in valid and (name in values or info.is_required())
+    }
+    paths: list[str] = []
+    space = values.get("space")
+    if "space" in broken and isinstance(space, dict):
+        valid["space"], paths = _valid_domains(space)
+    spec = SearchSpec.model_construct(**valid)  # type: ignore[arg-type]
+    return Draft(spec, frozenset(broken), tuple(paths)), problems
+
+
+@cache
+def _field(name: str) -> TypeAdapter[object]:
+    """Checks one section by itself."""
+    info = SearchSpec.model_fields[name]
+    adapter: TypeAdapter[object] = TypeAdapter(Annotated[info.annotation, info])
+    return adapter
+
+
+def _task_type(value: JsonValue) -> object:
+    name = value.get("name") if isinstance(value, dict) else None
+    return section_types(name)["task"] if name in registry.names() else None
+
+
+def _valid_domains(space: Mapping[str, JsonValue]) -> tuple[dict[str, Domain], list[str]]:
+    """The domains of a space that are valid, and the paths of those that are not."""
+    domains: dict[str, Domain] = {}
+    broken: list[str] = []
+    for path, value in space.items():
+        try:
+            domains[path] = Domain.model_validate_json(json.dumps(value), strict=True)
+        except ValidationError:
+            broken.append(path)
+    return domains, broken
+
+
+def locate(name: str, data_dirs: Sequence[Path]) -> Path:
+    """The file that a spec names: absolute, or below one of the data folders.
+
+    Raises:
+        InputError: it is nowhere; tells every place that was looked at.
+    """
+    path = Path(name)
+    places = [path] if path.is_absolute() else [folder / path for folder in data_dirs]
+    for place in places:
+        if place.is_file():
+            return place.resolve()
+    looked = ", ".join(str(place.absolute()) for place in places) or "nowhere: no data folder given"
+    raise InputError(f"{name}: there is no such file; looked for it at {looked}")
+
+
+def resolve_files(
+    spec: SearchSpec, data_dirs: Sequence[Path], num_layers: Callable[[Path], int]
+) -> SearchSpec:
+    """The spec with every file's absolute path, and the rules checked that need the checkpoint.
+
+    Args:
+        spec: a loaded spec.
+        data_dirs: where relative names are looked for, in this order.
+        num_layers: reads the number of layers off a checkpoint.
+
+    Raises:
+        InputError: files that are nowhere, one line each.
+        SpecError: values that the checkpoint's number of layers rules out.
+    """
+    missing: list[str] = []
+
+    def find_one(name: str) -> str:
+        try:
+            return str(locate(name, data_dirs))
+        except InputError as error:
+            missing.append(str(error))
+            return name
+
+    model, task = spec.model, spec.task
+    if model.checkpoint is not None:
+        model = model.model_copy(update={"checkpoint": find_one(model.checkpoint)})
+    files = getattr(task, "files", None)
+    if files is not None:
+        found = {split: find_one(file) for split, file in _files(files) if file}
+        task = dataclasses.replace(task, files=dataclasses.replace(files, **found))  # type: ignore[call-arg]
+    if missing:
+        raise InputError("\n".join(missing))
+    if model.checkpoint is not None:
+        draft = Draft(spec, num_layers=num_layers(Path(model.checkpoint)))
+        problems = spec_effects.problems(draft)
+        if problems:
+            raise SpecError([problem.line(spec.name) for problem in problems])
+    return spec.model_copy(update={"model": model, "task": task})
+
+
+def _files(files: object) -> Iterator[tuple[str, str]]:
+    """Split and file name of a task's setting `files`."""
+    assert dataclasses.is_dataclass(files)
+    for item in dataclasses.fields(files):
+        yield item.name, getattr(files, item.name)
+
+
+def write_resolved(spec: SearchSpec, path: Path) -> None:
+    """Stores a spec as JSON, defaults included."""
+    path.write_text(spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def read_resolved(path: Path) -> SearchSpec:
+    """Reads what `write_resolved` stored.
+
+    Raises:
+        SpecError: the file is not readable as a spec.
+    """
+    try:
+        return SearchSpec.model_validate_json(path.read_text(encoding="utf-8"), strict=True)
+    except OSError as error:
+        raise SpecError([f"{path}: cannot be read: {error.strerror or error}"]) from error
+    except ValidationError as error:
+        details = error.errors(include_url=False)[0]
+        where = ".".join(map(str, details["loc"]))
+        raise SpecError([f"{path}: is not a resolved spec: {where}: {details['msg']}"]) from error
