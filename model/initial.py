@@ -1,7 +1,7 @@
 """A model from scratch: the reference initialisation of RWKV-7.
 
-The values are those of BlinkDL/RWKV-LM, RWKV-v7/train_temp, model.py. Letters: C width, D channels of
-a head. Everything random comes from one `torch.Generator`, never from the global stream.
+The values are those of BlinkDL/RWKV-LM, RWKV-v7/train_temp, model.py. Letters: C width, D channels
+of a head. Everything random comes from one `torch.Generator`, never from the global stream.
 """
 
 import math
