@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
@@ -126,7 +126,8 @@ def _draft(values: Mapping[str, JsonValue]) -> tuple[Draft, list[Problem]]:
 def _field(name: str) -> TypeAdapter[object]:
     """Checks one section by itself."""
     info = SearchSpec.model_fields[name]
-    adapter: TypeAdapter[object] = TypeAdapter(Annotated[info.annotation, info])
+    annotation: Any = Annotated[info.annotation, info]
+    adapter: TypeAdapter[object] = TypeAdapter(annotation)
     return adapter
 
 

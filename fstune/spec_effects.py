@@ -7,15 +7,15 @@ but not together are told together.
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import lru_cache
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from fstune.arm import TrainSettings
-from fstune.space import Point, Scalar, same, show
+from fstune.arm import Scalar, TrainSettings
+from fstune.space import Point, same, show
 from fstune.spec_rules import NOT_VARIED, Draft, fixed_values, place_of
-from fstune.spec_sections import MECHANISM, section_types, with_values
+from fstune.spec_sections import MECHANISM, with_values
 from fstune.spec_wording import Problem, explain
 from fstune.yaml_reader import KeyPath
 from model.config import FutureSeed
@@ -125,7 +125,7 @@ class _Values:
         return [{**corner, **self.baseline} for corner in self.corners]
 
     def _cause(self, point: Point) -> Point:
-        """A part of a refused point that is refused too, and no longer when anything is left out."""
+        """A part of a refused point that is refused too, but in none of its own parts."""
         cause = dict(point)
         for path in point:
             fewer = {other: value for other, value in cause.items() if other != path}

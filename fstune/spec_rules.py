@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
-from pydantic import JsonValue
-
-from fstune.space import Scalar, Space, condition_problems, nearest, show
+from fstune.arm import Scalar
+from fstune.space import Space, condition_problems, nearest, show
 from fstune.spec_sections import (
     MECHANISM,
     SearchSettings,
@@ -26,6 +25,7 @@ from tasks import registry
 NOT_VARIED = {
     "task.name": "a search has one task",
     "train.seed": "seeds are repetitions, not candidates: give a rung more `seeds`",
+    "task.data_seed": "seeds are repetitions, not candidates: give a rung more `seeds`",
     "model.checkpoint": "a search has one checkpoint: write one spec for each",
     "model.init.width": "ranks follow from it: write one spec for each width",
 }
@@ -60,7 +60,7 @@ class Draft:
         if "task" in self.broken:
             types = section_types(registry.names()[0])
             return {name: kind for name, kind in types.items() if name != "task"}
-        return section_types(self.spec.task.name)
+        return section_types(self.spec.task_name)
 
     @cached_property
     def settable(self) -> tuple[str, ...]:
@@ -101,7 +101,7 @@ def _rungs_rise(draft: Draft) -> Iterator[Problem]:
 
 def _metric_is_known(draft: Draft) -> Iterator[Problem]:
     metric = draft.spec.objective.metric
-    task = registry.get(draft.spec.task.name)
+    task = registry.get(draft.spec.task_name)
     known = [each.name for each in task.metrics]
     if metric is not None and metric not in known:
         yield Problem(
@@ -176,7 +176,7 @@ def _baseline_differs(draft: Draft) -> Iterator[Problem]:
     spec = draft.spec
     base = spec.model_dump(mode="json", include={"model", "task", "train"})
     for path, value in spec.baseline.items():
-        node: JsonValue = base
+        node: object = base
         for part in path.split("."):
             node = node.get(part) if isinstance(node, dict) else None
         if path not in spec.space and not of_mechanism(path) and node == value:

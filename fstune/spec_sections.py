@@ -15,17 +15,20 @@ from pydantic import AfterValidator, Field, JsonValue, TypeAdapter
 from fstune.arm import (
     ArmSettings,
     ModelSettings,
+    Scalar,
     Section,
-    TaskSettings,
     TrainSettings,
     digest_of,
 )
-from fstune.space import Domain, Point, Scalar, ScalarField
+from fstune.space import Domain, Point, ScalarField
 from model.config import FutureSeed
 from tasks import registry
 
 if TYPE_CHECKING:
     from tasks.example import Metric
+    from tasks.task import TaskSettings
+else:
+    from fstune.arm import TaskSettings
 
 MECHANISM = "future_seed"
 """The section of an arm's settings that a baseline lacks."""
@@ -83,7 +86,7 @@ class SearchSettings(Section):
     reduction_factor: int = Field(3, ge=2)
     """asha: one in so many climbs."""
     prune_below: float | None = Field(None, allow_inf_nan=False)
-    """A candidate whose delta at a rung is under this climbs no further; absent for no such rule."""
+    """A candidate whose delta at a rung is under this climbs no further; absent for no rule."""
     seed: int = Field(0, ge=0)
     """Of the sampler."""
 
@@ -113,12 +116,12 @@ class SearchSpec(Section):
     rungs: tuple[Rung, ...] = Field(min_length=1)
     """Where variant and baseline are compared, ascending."""
     space: dict[str, Domain] = Field(default={})
-    """What candidates vary: paths of settings (`future_seed.alpha`, `train.lr`) and their values."""
+    """What candidates vary: paths of settings, as `future_seed.alpha`, and their values."""
     fixed: Fixed = Fixed()
     """Base settings of the mechanism."""
     baseline: dict[str, ScalarField] = Field(default={})
-    """Settings by path that the baseline has instead; without any, it has no mechanism. With a path
-    of the mechanism it has one: that of `fixed` with these values."""
+    """Settings by path that the baseline has instead. Only with one of the mechanism's has it a
+    mechanism, that of `fixed` with these values."""
     points: tuple[dict[str, ScalarField], ...] = ()
     """Candidates that are tried first; what one leaves out is drawn."""
     objective: Objective = Objective()
@@ -162,9 +165,15 @@ class SearchSpec(Section):
         arm = with_values({**base, MECHANISM: seed}, values)
         return ArmSettings.model_validate_json(json.dumps(arm), strict=True)
 
+    @property
+    def task_name(self) -> str:
+        """The registered name of the task."""
+        name: str = vars(self.task)["name"]  # Each task's settings have it, their base has not.
+        return name
+
     def metric(self) -> "Metric":
         """The objective's metric."""
-        task = registry.get(self.task.name)
+        task = registry.get(self.task_name)
         wanted = self.objective.metric or task.primary_metric
         return next(metric for metric in task.metrics if metric.name == wanted)
 

@@ -100,16 +100,13 @@ def _keys(location: tuple[int | str, ...], value: JsonValue, *, missing: bool) -
     """A location without what is no key of the value: names of union members and the like."""
     keys: list[int | str] = []
     node: object = value
-    for place, part in enumerate(location):
-        last = place == len(location) - 1
-        if isinstance(node, dict) and part in node:
+    for part in location:
+        inside = dict(enumerate(node)) if isinstance(node, list) else node
+        if isinstance(inside, dict) and part in inside:
             keys.append(part)
-            node = node[part]
-        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
-            keys.append(part)
-            node = node[part]
-        elif last and missing:
-            keys.append(part)
+            node = inside[part]
+    if missing:
+        keys.append(location[-1])
     return tuple(keys)
 
 
