@@ -1,5 +1,7 @@
 """Examples, their store and their metrics."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -41,11 +43,12 @@ def test_a_split_gives_back_its_examples():
 
 
 def test_a_saved_split_is_mapped_and_equal(tmp_path):
-    saved = Split.from_examples(EXAMPLES[:1])
+    saved = replace(Split.from_examples(EXAMPLES[:1]), dropped={"too long": 2}, rows_read=3)
     saved.save(tmp_path / "split")
     loaded = Split.load(tmp_path / "split")
     assert isinstance(loaded.prompt_tokens, np.memmap)
     assert loaded.digest == saved.digest
+    assert (loaded.dropped, loaded.rows_read) == ({"too long": 2}, 3)
     assert loaded.example(0) == EXAMPLES[0]
 
 
@@ -67,6 +70,14 @@ def test_a_changed_file_is_noticed(tmp_path):
     content[-1] ^= 1
     file.write_bytes(content)
     with pytest.raises(TaskError, match="damaged"):
+        Split.load(tmp_path)
+
+
+def test_another_format_is_not_read(tmp_path):
+    Split.from_examples(EXAMPLES).save(tmp_path)
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 2'))
+    with pytest.raises(TaskError, match="format 1 is wanted, got 2"):
         Split.load(tmp_path)
 
 

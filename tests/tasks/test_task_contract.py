@@ -61,6 +61,7 @@ def test_every_task_has_a_case_here():
 def test_a_task_declares_itself(task, settings):
     assert registry.get(task.name) is not None
     assert task.version >= 1
+    assert settings.name == task.name
     assert task.summary
     assert task.licence
     assert task.origin
