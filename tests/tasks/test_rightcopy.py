@@ -71,3 +71,13 @@ def test_an_alphabet_with_too_few_strings_is_refused(tokenizer, tmp_path):
     with pytest.raises(TaskError, match=r"rightcopy train: 50 examples asked, \d different ones"):
         load_split(TASK, few, "train", tokenizer, tmp_path, [])
     assert not any(path.is_dir() for path in tmp_path.iterdir())
+
+
+def test_no_string_is_drawn_twice_within_or_across_splits(tokenizer, tmp_path):
+    # 256 strings in all, so that independent draws would collide.
+    small = settings(length=2, alphabet="abcd", train_size=150, validation_size=20, test_size=15)
+    prompts = []
+    for name in ("train", "validation", "test"):
+        split = load_split(TASK, small, name, tokenizer, tmp_path, [])
+        prompts += [split.example(index).prompt for index in range(len(split))]
+    assert len(set(prompts)) == len(prompts) == 185

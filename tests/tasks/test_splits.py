@@ -127,9 +127,11 @@ def test_a_build_that_was_cut_off_leaves_nothing_valid(load, tmp_path):
     (name,) = entries(tmp_path)
     folder = tmp_path / "cache" / name
     (folder / "manifest.json").unlink()
+    (folder / "stale").touch()
     folder.rename(folder.with_name(f"{name}.partial"))
     assert len(load(settings())) == SIZES["train_size"]
     assert entries(tmp_path) == [name]
+    assert not (folder / "stale").exists()
 
 
 def _load_in_process(cache, data, queue):
