@@ -123,6 +123,9 @@ def test_values_are_read_as_they_stand(tmp_path):
     read = open_rows(source, "train", tmp_path / "cache", [])
     assert [read[i] for i in range(len(read))] == [{k: row[k] for k in fields} for row in written]
     assert read.groups(("text",)) == ["2001-01-01", "007"]
+    write_rows(path, [written[0] | {"numbers": [True]}])
+    with pytest.raises(TaskError, match="numbers: integer is wanted, got true"):
+        open_rows(source, "train", tmp_path / "cache", [])
 
 
 def test_columns_map_other_names(files, load, tmp_path):
@@ -147,6 +150,9 @@ def test_the_hub_and_files_read_alike(files, load, tmp_path):
     for split in ("train", "validation", "test"):
         from_hub = load(split, files=None, hub=str(hub), hub_config="")
         assert from_hub.digest == load(split).digest
+    # Another column of text takes the answer's place.
+    renamed = load(files=None, hub=str(hub), hub_config="", columns={"answer": "id"})
+    assert Bytes().decode(renamed.example(0).answer).startswith(" row")
     with pytest.raises(TaskError, match="split train: no column no_such; there are id, question"):
         load(files=None, hub=str(hub), hub_config="", columns={"answer": "no_such"})
 

@@ -2,7 +2,9 @@
 
 import json
 import multiprocessing
+import os
 import shutil
+import time
 from dataclasses import replace
 
 import pytest
@@ -134,18 +136,32 @@ def test_a_build_that_was_cut_off_leaves_nothing_valid(load, tmp_path):
     assert not (folder / "stale").exists()
 
 
-def _load_in_process(cache, data, queue):
-    split = load_split(HOTPOT, settings(), "train", Bytes(), cache, [data])
+class Slow(Bytes):
+    """Leaves a mark, and time for another process, when it first encodes."""
+
+    def __init__(self, folder):
+        self.mark = folder / f"built-{os.getpid()}"
+
+    def encode(self, text):
+        if not self.mark.exists():
+            self.mark.touch()
+            time.sleep(0.5)
+        return super().encode(text)
+
+
+def _load_in_process(cache, data, barrier, queue):
+    barrier.wait(timeout=50)
+    split = load_split(HOTPOT, settings(), "train", Slow(cache), cache, [data])
     queue.put((len(split), split.digest))
 
 
-def test_two_processes_may_build_the_same_split_at_once(case_data, tmp_path):
+def test_of_two_processes_at_once_one_builds_and_both_have_the_split(case_data, tmp_path):
+    cache = tmp_path / "cache"
+    cache.mkdir()
     context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    workers = [
-        context.Process(target=_load_in_process, args=(tmp_path / "cache", case_data, queue))
-        for _ in range(2)
-    ]
+    queue, barrier = context.Queue(), context.Barrier(2)
+    arguments = (cache, case_data, barrier, queue)
+    workers = [context.Process(target=_load_in_process, args=arguments) for _ in range(2)]
     for worker in workers:
         worker.start()
     results = [queue.get(timeout=50) for _ in workers]
@@ -153,7 +169,7 @@ def test_two_processes_may_build_the_same_split_at_once(case_data, tmp_path):
         worker.join()
     assert results[0] == results[1]
     assert results[0][0] == SIZES["train_size"]
-    assert len(entries(tmp_path)) == 1
+    assert len(entries(tmp_path)) == len(list(cache.glob("built-*"))) == 1
 
 
 def test_too_few_rows_are_counted_by_reason(load, tmp_path):
