@@ -79,7 +79,11 @@ def load(path: Path, overrides: Sequence[str] = ()) -> SearchSpec:
     draft, problems = _draft(document.value)
     problems += spec_rules.problems(draft) + spec_effects.problems(draft)
     lines = [f"{place}: {text}" for place, text in document.problems]
-    lines += [problem.line(document.place(problem.path)) for problem in problems]
+    lines += [
+        problem.line(document.place(problem.path))
+        for problem in problems
+        if document.known(problem.path)
+    ]
     if lines:
         raise SpecError(sorted(dict.fromkeys(lines), key=_line_number))
     return SearchSpec.model_validate_json(json.dumps(document.value), strict=True)

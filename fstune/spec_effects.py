@@ -20,6 +20,8 @@ from fstune.spec_wording import Problem, explain
 from fstune.yaml_reader import KeyPath
 from model.config import FutureSeed
 
+_BY_THEMSELVES = (f"{MECHANISM}.layer_start", f"{MECHANISM}.seed_scale")
+"""What can switch a mechanism off whatever its other settings are."""
 _MOST_CORNERS = 4096
 """Beyond so many, as many are drawn instead."""
 
@@ -31,11 +33,10 @@ def problems(draft: Draft) -> list[Problem]:
         if name in draft.broken or (name == MECHANISM and "fixed" in draft.broken):
             continue
         values = _Values(draft, name)
-        refused = list(values.refused())
-        found.extend(refused)
-        if not refused and name == "train" and "rungs" not in draft.broken:
+        found.extend(values.refused())
+        if name == "train" and "rungs" not in draft.broken:
             found.extend(_idle_training(draft, values))
-        if not refused and name == MECHANISM:
+        if name == MECHANISM:
             found.extend(_idle_mechanism(draft, values))
     return list(dict.fromkeys(found))
 
@@ -50,7 +51,7 @@ class _Values:
 
     def __init__(self, draft: Draft, name: str) -> None:
         spec = draft.spec
-        self._name = name
+        self._draft, self._name = draft, name
         self._kind = FutureSeed if name == MECHANISM else draft.types[name]
         self._base: JsonValue = {}
         if name != MECHANISM:
@@ -70,15 +71,17 @@ class _Values:
                 for value in domain.extremes
             ),
         ]
-        self.corners = self._own_corners(draft, list(domains))
+        self._bad: list[tuple[str, Scalar]] = []
+        self.corners: list[Point] = []
+        if name != MECHANISM or spec.has_mechanism():
+            self.corners = self._own_corners(draft, list(domains))
 
     def _own_corners(self, draft: Draft, paths: list[str]) -> list[Point]:
-        """The section's values at the corners, `fixed` included; just those where no space is."""
-        if draft.space is None:
-            return [self.fixed]
+        """The section's values at the corners of the space, `fixed` included."""
         corners: dict[tuple[tuple[str, str], ...], Point] = {}
-        for corner in draft.space.corners(paths, _MOST_CORNERS):
-            own = {path: value for path, value in corner.items() if path in paths}
+        sound = [path for path in paths if path in draft.space.paths]
+        for corner in draft.space.corners(sound, _MOST_CORNERS):
+            own = {path: value for path, value in corner.items() if path in sound}
             key = tuple((path, repr(value)) for path, value in own.items())
             corners.setdefault(key, {**self.fixed, **own})
         return list(corners.values())
@@ -91,61 +94,74 @@ class _Values:
         except ValidationError as error:
             return explain(error, (), self._kind, values)[0]
 
-    def built(self) -> Iterator[tuple[Point, object]]:
-        """Every corner with what is built there."""
-        for corner in self.corners:
-            yield corner, self.build(corner)
-
     def refused(self) -> Iterator[Problem]:
         """Values that the section's settings refuse, alone or together."""
-        tries = list(self.built())
-        if self.baseline:
-            tries += [(point, self.build(point)) for point in self.baselines()]
-        good = [point for point, result in tries if not isinstance(result, Problem)]
-        bad: list[tuple[str, Scalar]] = []
+        results = [(point, self.build(point)) for point in (*self.corners, *self.baselines())]
+        good = [point for point, result in results if not isinstance(result, Problem)]
         for at, path, value in self._given:
             alone = self.build({path: value})
-            met = any(path in point and same(point[path], value) for point in good)
-            if isinstance(alone, Problem) and not met:
-                bad.append((path, value))
+            if isinstance(alone, Problem) and not _any_agrees(good, {path: value}):
+                self._bad.append((path, value))
                 yield Problem(at, _told(alone.text, value))
-        together: set[frozenset[str]] = set()
-        for point, result in tries:
-            known = any(path in point and same(point[path], value) for path, value in bad)
-            if isinstance(result, Problem) and not known:
-                cause = self._cause(point)
-                if frozenset(cause) not in together:
-                    together.add(frozenset(cause))
-                    yield self._together(cause)
+        told: set[frozenset[str]] = set()
+        for point, result in results:
+            if isinstance(result, Problem) and self._without_bad(point) == point:
+                cause = _cause(point, good)
+                if frozenset(cause) not in told:
+                    told.add(frozenset(cause))
+                    where = " and ".join(f"{path} = {show(cause[path])}" for path in cause)
+                    yield Problem(self.where(*cause), f"{result.text}, at {where}")
+
+    def built(self) -> Iterator[tuple[Point, object]]:
+        """What is built at the corners, and in the baseline if it has values of its own.
+
+        After `refused`; values that it told of are left out.
+        """
+        for point in (*self.corners, *self.baselines()):
+            result = self.build(self._without_bad(point))
+            if not isinstance(result, Problem):
+                yield point, result
+
+    @property
+    def whole(self) -> bool:
+        """Whether all that the spec says is sound, so that what it leaves out has its default."""
+        return self._draft.space_is_whole and not self._bad
+
+    def _without_bad(self, point: Point) -> Point:
+        bad = [path for path, value in self._bad if path in point and same(point[path], value)]
+        return {path: value for path, value in point.items() if path not in bad}
 
     def baselines(self) -> list[Point]:
         """The section's values in the baseline, at the corners of the context."""
-        if self._name == MECHANISM:
-            return [{**self.fixed, **self.baseline}] if self.baseline else []
-        return [{**corner, **self.baseline} for corner in self.corners]
-
-    def _cause(self, point: Point) -> Point:
-        """A part of a refused point that is refused too, but in none of its own parts."""
-        cause = dict(point)
-        for path in point:
-            fewer = {other: value for other, value in cause.items() if other != path}
-            if isinstance(self.build(fewer), Problem):
-                cause = fewer
-        return cause
-
-    def _together(self, cause: Point) -> Problem:
-        result = self.build(cause)
-        assert isinstance(result, Problem)
-        where = " and ".join(f"{path} = {show(value)}" for path, value in cause.items())
-        return Problem(self.where(next(iter(cause), "")), f"{result.text}, at {where}")
+        if not self.baseline:
+            return []
+        corners = [self.fixed] if self._name == MECHANISM else self.corners
+        return [{**corner, **self.baseline} for corner in corners]
 
     def where(self, *paths: str) -> KeyPath:
-        """Where the first of these paths that the spec gives stands."""
+        """Where the first of these paths that the space, `fixed` or `baseline` gives stands."""
         for path in paths:
             for at, given, _ in self._given:
                 if path == given:
                     return at
-        return (self._name,)
+        return tuple(paths[0].split(".")) if paths and self._name != MECHANISM else ("fixed",)
+
+
+def _any_agrees(points: list[Point], part: Point) -> bool:
+    return any(
+        all(path in point and same(point[path], value) for path, value in part.items())
+        for point in points
+    )
+
+
+def _cause(point: Point, good: list[Point]) -> Point:
+    """A part of a refused point that no good point agrees with, and as small as can be."""
+    cause = dict(point)
+    for path in point:
+        fewer = {other: value for other, value in cause.items() if other != path}
+        if fewer and not _any_agrees(good, fewer):
+            cause = fewer
+    return cause
 
 
 def _told(text: str, value: Scalar) -> str:
@@ -154,22 +170,20 @@ def _told(text: str, value: Scalar) -> str:
 
 def _idle_training(draft: Draft, values: _Values) -> Iterator[Problem]:
     """Settings of the optimisation that change nothing."""
+    if not values.whole:
+        return
     last = draft.spec.rungs[-1].steps
-    points = [*values.corners, *(values.baselines() if values.baseline else ())]
-    for point in points:
-        train = values.build(point)
+    for _, train in values.built():
         assert isinstance(train, TrainSettings)
         total = train.lr_total_steps
         at = values.where("train.lr_total_steps")
-        if at == ("train",):
-            at = ("train", "lr_total_steps")
         if total is not None and train.lr_schedule == "constant":
             yield Problem(at, f"has no effect while lr_schedule is constant, got {total}")
         elif total is not None and total < last:
             yield Problem(at, f"must be at least {last}, the last rung's steps, got {total}")
         elif train.lr_schedule != "constant" and train.lr_warmup_steps >= (total or last):
             yield Problem(
-                values.where("train.lr_schedule") + (() if values.corners[0] else ("lr_schedule",)),
+                values.where("train.lr_schedule"),
                 f"has no effect: the warm-up lasts {train.lr_warmup_steps} of {total or last} "
                 f"steps, got {show(train.lr_schedule)}",
             )
@@ -178,30 +192,32 @@ def _idle_training(draft: Draft, values: _Values) -> Iterator[Problem]:
 def _idle_mechanism(draft: Draft, values: _Values) -> Iterator[Problem]:
     """Settings of the mechanism that change nothing, and mechanisms that do nothing."""
     layers = draft.layers()
-    built = [*((point, True) for point in values.corners if draft.spec.has_mechanism())]
-    points = [point for point, _ in built] + values.baselines()
     idle: dict[tuple[str, str], list[str | None]] = defaultdict(list)
-    for point in points:
-        seed = values.build(point)
+    for point, seed in values.built():
         assert isinstance(seed, FutureSeed)
         nothing = _does_nothing(seed, layers)
         if nothing:
             path, text = nothing
-            yield Problem(values.where(path, *point), text)
-            continue
-        if seed.schedule.kind == "none":
-            for end in ("min", "max"):
-                path = f"{MECHANISM}.schedule.{end}"
-                if path in point:
-                    rule = "has no effect while schedule.kind is none"
-                    hint = f"; give it `when: {{{MECHANISM}.schedule.kind: [linear, cosine]}}`"
-                    kind_varies = f"{MECHANISM}.schedule.kind" in draft.spec.space
-                    yield Problem(values.where(path), rule + (hint if kind_varies else ""))
-        for path in point:
-            idle[path, repr(point[path])].append(_idle(path, seed, layers))
+            if values.whole or path in _BY_THEMSELVES:
+                yield Problem(values.where(path, *point), text)
+        elif values.whole:
+            yield from _idle_schedule(draft, values, point, seed)
+            for path in point:
+                idle[path, show(point[path])].append(_idle(path, seed, layers))
     for (path, value), reasons in idle.items():
         if all(reasons):
             yield Problem(values.where(path), f"has no effect {reasons[0]}, got {value}")
+
+
+def _idle_schedule(
+    draft: Draft, values: _Values, point: Point, seed: FutureSeed
+) -> Iterator[Problem]:
+    """A schedule's ends, given at a point where there is no schedule."""
+    kind = f"{MECHANISM}.schedule.kind"
+    hint = f"; give it `when: {{{kind}: [linear, cosine]}}`" if kind in draft.spec.space else ""
+    for path in (f"{MECHANISM}.schedule.min", f"{MECHANISM}.schedule.max"):
+        if path in point and seed.schedule.kind == "none":
+            yield Problem(values.where(path), f"has no effect while schedule.kind is none{hint}")
 
 
 def _does_nothing(seed: FutureSeed, layers: int | None) -> tuple[str, str] | None:

@@ -45,14 +45,19 @@ class Draft:
     """Layers of the model, where known."""
 
     @cached_property
-    def space(self) -> Space | None:
-        """The space, unless something is wrong with it."""
-        known = set(self.settable)
-        if "space" in self.broken or "task" in self.broken:
-            return None
-        if any(condition_problems(self.spec.space)) or not known.issuperset(self.spec.space):
-            return None
-        return Space(self.spec.space)
+    def space(self) -> Space:
+        """The space, as far as nothing is wrong with it."""
+        sound = {path: domain for path, domain in self.spec.space.items() if path in self.settable}
+        while True:
+            wrong = {path for path, _, _ in condition_problems(sound)}
+            if not wrong:
+                return Space(sound)
+            sound = {path: domain for path, domain in sound.items() if path not in wrong}
+
+    @property
+    def space_is_whole(self) -> bool:
+        """Whether nothing is wrong with the space."""
+        return "space" not in self.broken and len(self.space.paths) == len(self.spec.space)
 
     @cached_property
     def types(self) -> Mapping[str, type]:
@@ -184,9 +189,7 @@ def _baseline_differs(draft: Draft) -> Iterator[Problem]:
 
 
 def _points_are_candidates(draft: Draft) -> Iterator[Problem]:
-    if draft.space is None:
-        return
-    points = draft.spec.points
+    points = draft.spec.points if draft.space_is_whole else ()
     for index, point in enumerate(points):
         for path, rule in draft.space.refusals(point):
             yield Problem(("points", index, path), rule)
@@ -199,7 +202,7 @@ def _trials_suffice(draft: Draft) -> Iterator[Problem]:
     at = ("search", "trials")
     if "points" not in draft.broken and trials < points:
         yield Problem(at, f"must be at least {points}, the number of points, got {trials}")
-    if draft.space is not None:
+    if draft.space_is_whole:
         candidates = draft.space.count(trials)
         if candidates < trials:
             yield Problem(

@@ -19,8 +19,8 @@ KeyPath = tuple[str | int, ...]
 """Keys and list indices from the top of a document down to a value."""
 
 _TAG = "tag:yaml.org,2002:"
-_FLAT = ("space", "baseline")
-"""Sections whose own keys are paths: `space.train.lr` is the key `train.lr` of `space`."""
+_DOMAIN_KEYS = ("choice", "uniform", "log_uniform", "int_uniform", "when")
+"""What `--set space.PATH.KEY=…` may mean below a path, which itself has dots."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -67,6 +67,8 @@ class Document:
     """What was set from outside the file, and the words that did it."""
     problems: list[tuple[str, str]] = field(default_factory=list)
     """Place and text of each."""
+    unread: set[KeyPath] = field(default_factory=set)
+    """What could not be read, and is null in the value."""
 
     def place(self, path: KeyPath) -> str:
         """Where `path`, or the nearest thing around it, stands: `file:line` or `--set …`."""
@@ -76,6 +78,10 @@ class Document:
             if path[:end] in self.lines:
                 return f"{self.source}:{self.lines[path[:end]]}"
         return f"{self.source}:{self.lines.get((), 1)}"
+
+    def known(self, path: KeyPath) -> bool:
+        """Whether `path` could be read; what is wrong with the rest was told already."""
+        return not any(path[:end] in self.unread for end in range(len(path) + 1))
 
     def override(self, assignment: str) -> None:
         """Sets one value from `path=value`, the value in YAML; what is wrong becomes a problem."""
@@ -112,6 +118,7 @@ class Document:
             if child is None:
                 child = {}
                 _put(node, key, child)
+                self.overrides[keys] = assignment
             node = child
         _put(node, key, value)
         for known in [known for known in self.lines if known[: len(keys)] == keys]:
@@ -134,7 +141,9 @@ def _next_key(
     for end in range(len(parts), 0, -1):
         if ".".join(parts[:end]) in node:
             return ".".join(parts[:end]), parts[end:]
-    if keys and (keys[0] in _FLAT or keys[0] == "points") and len(keys) <= 2:
+    if keys == ("space",) and parts[-1] in _DOMAIN_KEYS and len(parts) > 1:
+        return ".".join(parts[:-1]), parts[-1:]
+    if keys in (("space",), ("baseline",)) or (len(keys) == 2 and keys[0] == "points"):
         return ".".join(parts), []
     return parts[0], parts[1:]
 
@@ -192,8 +201,7 @@ def _compose(text: str, source: str) -> Node | None:
             loader.dispose()
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        character = f"#x{ord(error.character):04x}" if isinstance(error.character, str) else "?"
-        raise SpecError([f"{source}:{line}: is not text: character {character}"]) from error
+        raise SpecError([f"{source}:{line}: is not text: {error.reason}"]) from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
@@ -225,9 +233,11 @@ class _Reader:
             try:
                 return _scalar(node.tag.removeprefix(_TAG), node.value)
             except ValueError as error:
+                self._document.unread.add(path)
                 self._refuse(node, path, str(error))
                 return None
-        self._refuse(node, path, f"tags are not supported, got {node.tag}")
+        self._document.unread.add(path)
+        self._refuse(node, path, f"tags are not supported, got {node.tag.removeprefix(_TAG)}")
         return None
 
     def _mapping(self, node: MappingNode, path: KeyPath) -> dict[str, JsonValue]:
@@ -272,4 +282,4 @@ def _scalar(kind: str, text: str) -> JsonValue:
     if kind == "str":
         text.encode()  # A lone surrogate, "\ud800", has no place in any file: UnicodeEncodeError.
         return text
-    raise ValueError(f"tags are not supported, got {_TAG}{kind}")
+    raise ValueError(f"tags are not supported, got {kind}")

@@ -1,0 +1,1 @@
+"""Searches that come with fstune: one YAML file each, found by name."""
