@@ -26,6 +26,8 @@ def wkv7_reference(
 ) -> tuple[Tensor, Tensor]:
     """Run the recurrence from `s0`; all tensors share one dtype.
 
+    Products and sums, no matrix products: autocast, also around the backward, leaves those alone.
+
     Returns:
         y_BTHV and the state after the last token, sT_BHVK.
     """
@@ -33,12 +35,12 @@ def wkv7_reference(
     w_BTHK = log_decay_BTHK.exp()
     ys_BHV: list[Tensor] = []
     for t in range(r_BTHK.shape[1]):
-        removed_BHV1 = s_BHVK @ a_BTHK[:, t].unsqueeze(-1)
+        u_BHV1 = (s_BHVK * a_BTHK[:, t].unsqueeze(-2)).sum(-1, keepdim=True)
         s_BHVK = (
             s_BHVK * w_BTHK[:, t].unsqueeze(-2)
-            + removed_BHV1 * b_BTHK[:, t].unsqueeze(-2)
+            + u_BHV1 * b_BTHK[:, t].unsqueeze(-2)
             + v_BTHV[:, t].unsqueeze(-1) * k_BTHK[:, t].unsqueeze(-2)
         )
-        ys_BHV.append((s_BHVK @ r_BTHK[:, t].unsqueeze(-1)).squeeze(-1))
+        ys_BHV.append((s_BHVK * r_BTHK[:, t].unsqueeze(-2)).sum(-1))
     y_BTHV = torch.stack(ys_BHV, dim=1) if ys_BHV else torch.zeros_like(v_BTHV)
     return y_BTHV, s_BHVK

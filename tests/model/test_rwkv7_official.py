@@ -13,7 +13,7 @@ from model_cases import random_model, random_tokens, relative_error
 from model.checkpoint import load, save
 from model.config import ModelConfig
 
-# Runs in a process of its own: the package reads its settings from the environment at import, prints,
+# In a process of its own: the package reads its settings from the environment at import, prints,
 # and draws warnings that are not ours.
 OFFICIAL = """
 import json, sys
