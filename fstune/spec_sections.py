@@ -8,9 +8,9 @@ import copy
 import json
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, JsonValue, TypeAdapter
+from pydantic import AfterValidator, Field, JsonValue, TypeAdapter, model_validator
 
 from fstune.arm import (
     ArmSettings,
@@ -61,6 +61,13 @@ class Fixed(Section):
 
     future_seed: dict[str, ScalarField | dict[str, ScalarField]] | None = None
     """The mechanism's settings that the space does not vary; given as `{}`, its defaults."""
+
+    @model_validator(mode="after")
+    def _nothing_is_hollow(self) -> Self:
+        for name, value in (self.future_seed or {}).items():
+            if value == {}:
+                raise ValueError(f"future_seed: {name} must have a value, got {{}}")
+        return self
 
 
 class Objective(Section):

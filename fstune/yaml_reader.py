@@ -86,6 +86,7 @@ class Document:
     def override(self, assignment: str) -> None:
         """Sets one value from `path=value`, the value in YAML; what is wrong becomes a problem."""
         path, equals, text = assignment.partition("=")
+        assignment = " ".join(assignment.split())
         if not equals or not path:
             self._refuse(assignment, "must be written as path=value")
             return

@@ -192,6 +192,8 @@ BROKEN = {
         "15: fixed.future_seed.nrom: is no setting; did you mean 'future_seed.norm'?"]),
     "fixed context": ("fixed: {", "fixed: {train: {lr: 1}, ", [
         "15: fixed.train: is not a known key; known are future_seed"]),
+    "fixed and hollow": ("norm: true", "norm: {}", [
+        "15: fixed.future_seed: future_seed: norm must have a value, got {}"]),
     "fixed of another type": ("norm: true", "norm: 1", [
         "15: fixed.future_seed.norm: must be true or false, got 1"]),
     "point outside": ("{future_seed.layer_start: 2}", "{future_seed.layer_start: 3}", [
