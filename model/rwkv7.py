@@ -176,6 +176,8 @@ class RWKV7(nn.Module):
         if future_seed is not None:
             gates = gates if gates is not None else Gates(self.config, future_seed)
             gates.require(self.config, future_seed)
+        if tokens_BT.shape[1] == 0:
+            future_seed = None
 
         x_BTC = self.emb(tokens_BT)
         v_first_BTC = None

@@ -29,32 +29,28 @@ def random_model(config=SMALL, seed=0, dtype=torch.float32):
     model = RWKV7(config)
     generator = torch.Generator().manual_seed(seed)
 
-    def normal(like, scale, shift=0.0):
-        return shift + scale * torch.randn(like.shape, generator=generator)
-
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            last = name.split(".")[-1]
-            if last.startswith("x_"):
-                parameter.copy_(torch.rand(parameter.shape, generator=generator))
-            elif ".ln" in name or name.startswith("ln"):
-                parameter.copy_(normal(parameter, 0.2, 1.0 if last == "weight" else 0.0))
-            elif last == "w0":
-                parameter.copy_(normal(parameter, 2.0, -2.0))
-            elif last in {"a0", "v0", "r_k"}:
-                parameter.copy_(normal(parameter, 0.5))
-            elif last in {"k_k", "k_a"}:
-                parameter.copy_(normal(parameter, 0.2, 0.9))
-            elif last[-1] in "12":
-                parameter.copy_(normal(parameter, 1.0 / math.sqrt(parameter.shape[0])))
-            elif name.endswith(("output.weight", "ffn.value.weight")):
-                scale = 1.0 / math.sqrt(config.num_layers * parameter.shape[1])
-                parameter.copy_(normal(parameter, scale))
-            elif name == "emb.weight":
-                parameter.copy_(normal(parameter, 1.0))
-            else:
-                parameter.copy_(normal(parameter, 1.0 / math.sqrt(parameter.shape[1])))
+            shift, scale = _spread(name, parameter, config.num_layers)
+            parameter.copy_(shift + scale * torch.randn(parameter.shape, generator=generator))
     return model.to(dtype)
+
+
+def _spread(name, parameter, num_layers):
+    """Mean and standard deviation of a parameter's values."""
+    last = name.split(".")[-1]
+    if ".ln" in name or name.startswith("ln"):
+        return (1.0 if last == "weight" else 0.0), 0.2
+    if name.endswith(("output.weight", "ffn.value.weight")):
+        return 0.0, 1.0 / math.sqrt(num_layers * parameter.shape[1])
+    by_name = {"w0": (-2.0, 2.0), "k_k": (0.9, 0.2), "k_a": (0.9, 0.2)}
+    by_name |= dict.fromkeys(("a0", "v0", "r_k"), (0.0, 0.5))
+    by_name |= {f"x_{i}": (0.5, 0.3) for i in "rwkvag"}
+    if last in by_name:
+        return by_name[last]
+    if name == "emb.weight":
+        return 0.0, 1.0
+    return 0.0, 1.0 / math.sqrt(parameter.shape[0 if last[-1] in "12" else 1])
 
 
 def random_tokens(batch_size, length, seed=0, vocab_size=SMALL.vocab_size):
