@@ -147,6 +147,23 @@ def status_view(records: SearchRecords, spec: SearchSpec, most: int | None = Non
     return Group(*lines, result_table(records, spec, most))
 
 
+def event_lines(records: SearchRecords, spec: SearchSpec) -> list[str]:
+    """What has happened so far, a line per rung and per end, for where there is no live view."""
+    metric = spec.metric().name
+    lines = []
+    for trial in records.trials():
+        lines.append(f"trial {trial.number}: {describe_candidate(trial.candidate)}")
+        for rung in trial.rungs:
+            delta = rung.deltas[metric]
+            lines.append(
+                f"trial {trial.number}: {rung.steps} steps × {rung.seeds}: Δ {metric} "
+                f"{delta.mean:+.4f} [{delta.low:+.4f}, {delta.high:+.4f}], {rung.verdict}"
+            )
+        if trial.end is not None:
+            lines.append(f"trial {trial.number}: {trial.end.state}: {trial.end.reason}")
+    return lines
+
+
 def _progress_line(trial: TrialRecord, spec: SearchSpec) -> Text:
     line = Text(f"trial {trial.number}: ")
     progress: Any = trial.progress

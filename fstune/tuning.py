@@ -178,3 +178,7 @@ class Bookkeeper(tune.Callback):
         record = self._records.trial(trial.config["number"])
         assert record is not None
         return record
+
+
+def snapshot_fault(folder: Path, records: SearchRecords) -> str | None:
+    return "not yet"

@@ -1,0 +1,317 @@
+"""The commands: arguments, the live view, exit codes. Heavy parts are imported inside the commands.
+
+The environment is read here and nowhere else: FSTUNE_DATA, FSTUNE_RUNS and MLFLOW_TRACKING_URI are
+defaults of options.
+"""
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fstune.errors import ExitCode, FstuneError, InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fstune.records import SearchRecords
+    from fstune.search import Search
+    from fstune.spec import SearchSpec
+
+LIVE_ROWS = 8
+REFRESH_S = 1.0
+
+app = typer.Typer(
+    name="fstune",
+    help="Does Future-Seed help, where, and with which settings? Paired searches on RWKV-7.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+
+
+class Format(StrEnum):
+    """How a report is printed."""
+
+    table = "table"
+    json = "json"
+
+
+Runs = Annotated[
+    Path, typer.Option("--runs", envvar="FSTUNE_RUNS", help="Folder of all that runs write.")
+]
+Data = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--data", envvar="FSTUNE_DATA", help="Where relative data files and checkpoints are sought."
+    ),
+]
+Tracking = Annotated[
+    str | None,
+    typer.Option(
+        "--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="MLflow server; SQLite in RUNS if absent."
+    ),
+]
+Name = Annotated[str, typer.Argument(help="Name of a search.")]
+RUNS = Path("mlruns")
+
+
+@app.command()
+def search(
+    spec: Annotated[str, typer.Argument(help="A spec file, or the name of a shipped search.")],
+    data: Data = None,
+    runs: Runs = RUNS,
+    tracking_uri: Tracking = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="path=value, instead of what the spec says.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on if a search of that name exists.")
+    ] = False,
+) -> None:
+    """Run a search, live."""
+    from fstune.spec import find, load
+
+    path = find(spec)
+    overrides = set_ or []
+    name = load(path, overrides).name
+    if resume and (runs / "searches" / name / "spec.json").exists():
+        resume_search(name, runs, tracking_uri)
+        return
+    with _telling("checking the spec and preparing the data"):
+        from fstune.search import Search
+
+        made = Search.create(path, runs, data or [], overrides, tracking_uri)
+    _run(made)
+
+
+@app.command("resume")
+def resume_search(name: Name, runs: Runs = RUNS, tracking_uri: Tracking = None) -> None:
+    """Go on with a search after any stop."""
+    with _telling("reading the search"):
+        from fstune.search import Search
+
+        found = Search.open(name, runs, tracking_uri)
+    _run(found)
+
+
+@app.command()
+def status(
+    name: Annotated[str | None, typer.Argument(help="Name of a search; all if absent.")] = None,
+    runs: Runs = RUNS,
+) -> None:
+    """Where a search stands, also while it runs."""
+    from fstune.records import search_names
+    from fstune.report import status_view
+
+    console = _console()
+    names = [name] if name else list(search_names(runs))
+    if not names:
+        console.print(f"no search in {runs}; `fstune search quickstart` makes one")
+    for each in names:
+        records, spec = _opened(each, runs)
+        console.print(status_view(records, spec, None if name else 3))
+
+
+@app.command()
+def report(
+    name: Name,
+    runs: Runs = RUNS,
+    format_: Annotated[Format, typer.Option("--format")] = Format.table,
+) -> None:
+    """The ranked table of a search, or all of it as JSON."""
+    from fstune.report import as_json, result_table
+
+    records, spec = _opened(name, runs)
+    if format_ is Format.json:
+        import json
+
+        typer.echo(json.dumps(as_json(records, spec), indent=1))
+    else:
+        _console().print(result_table(records, spec))
+
+
+@app.command()
+def tasks(
+    name: Annotated[str | None, typer.Argument(help="A task, to see it in full.")] = None,
+) -> None:
+    """The tasks: what each needs, knows and is scored by."""
+    from rich.table import Table
+
+    from tasks import registry
+
+    console = _console()
+    if name is None:
+        table = Table("task", "needs the future", "orders", "scored by", "what", box=None)
+        for each in registry.names():
+            task = registry.get(each)
+            needs = "yes" if task.needs_future else "no"
+            metrics = ", ".join(metric.name for metric in task.metrics)
+            table.add_row(each, needs, ", ".join(task.orders) or "-", metrics, task.summary)
+        console.print(table)
+        return
+    try:
+        task = registry.get(name)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    console.print(f"[bold]{task.name}[/bold] (version {task.version}): {task.summary}")
+    console.print(f"data: {task.origin}; licence: {task.licence}", highlight=False)
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine has, and what a search would use of it."""
+    from fstune.environment import cores, describe, describe_device
+
+    console = _console()
+    facts = describe()
+    console.print(f"device: {describe_device()}; {cores()} cores for CPU work", highlight=False)
+    for name, value in facts.items():
+        if name != "device":
+            console.print(f"{name}: {value}", highlight=False)
+
+
+@app.command()
+def schema() -> None:
+    """The JSON schema of a spec, for editors."""
+    import json
+
+    from fstune.spec import schema as spec_schema
+
+    typer.echo(json.dumps(spec_schema(), indent=1))
+
+
+def main() -> None:
+    """Run the command line; errors meant for people become a line and an exit code."""
+    try:
+        code = app(standalone_mode=False)
+    except KeyboardInterrupt:
+        code = ExitCode.STOPPED_BY_USER
+    except FstuneError as error:
+        typer.echo(str(error), err=True)
+        code = error.exit_code
+    except typer.Abort:
+        code = ExitCode.STOPPED_BY_USER
+    except typer.TyperException as error:
+        error.show()
+        code = ExitCode.BAD_INPUT
+    sys.exit(int(code or 0))
+
+
+def _opened(name: str, runs: Path) -> "tuple[SearchRecords, SearchSpec]":
+    from fstune.records import SearchRecords
+    from fstune.spec import read_resolved
+
+    records = SearchRecords.find(runs, name)
+    return records, read_resolved(records.spec)
+
+
+def _run(search: "Search") -> None:
+    """Run under the live view; afterwards, or when stopped, say what to do next."""
+    from fstune.report import result_table
+
+    records, name = search.records, search.spec.name
+    again = f"fstune resume {name}" + (f" --runs {search.runs}" if search.runs.name != RUNS.name else "")
+    console = _console()
+    try:
+        with _quietly(records.log) as console, _live(console, search):
+            search.run()
+    except KeyboardInterrupt:
+        console.print(f"stopped; nothing is lost. Go on with: {again}", highlight=False)
+        raise
+    except FstuneError:
+        raise
+    except BaseException:
+        console.print(f"the search broke off; see {records.log}. Go on with: {again}", highlight=False)
+        raise
+    finally:
+        console.print(result_table(records, search.spec))
+    console.print(f"records: {records.root}; MLflow: {search.tracking_uri}", highlight=False)
+
+
+@contextlib.contextmanager
+def _quietly(log: Path) -> "Iterator[Console]":
+    """Send all that Ray, MLflow and Optuna write to a log file; yield a console on the terminal."""
+    from rich.console import Console
+
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with log.open("ab") as file:
+        terminal, error = os.dup(1), os.dup(2)
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        try:
+            with os.fdopen(os.dup(terminal), "w") as out:
+                yield Console(file=out)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.dup2(terminal, 1)
+            os.dup2(error, 2)
+            os.close(terminal)
+            os.close(error)
+
+
+@contextlib.contextmanager
+def _live(console: "Console", search: "Search") -> Iterator[None]:
+    """Show where the search stands: a table that renews itself, or a line per event in a pipe."""
+    from rich.live import Live
+
+    from fstune.report import event_lines, status_view
+
+    done = threading.Event()
+    records, spec = search.records, search.spec
+    if not console.is_terminal:
+        seen: set[str] = set()
+
+        def print_events() -> None:
+            for line in event_lines(records, spec):
+                if line not in seen:
+                    seen.add(line)
+                    console.print(line, highlight=False, soft_wrap=True)
+
+        def watch() -> None:
+            while not done.wait(REFRESH_S):
+                print_events()
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+            print_events()
+        return
+    with Live(
+        get_renderable=lambda: status_view(records, spec, LIVE_ROWS),
+        console=console,
+        refresh_per_second=1 / REFRESH_S,
+        transient=True,
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _telling(what: str) -> Iterator[None]:
+    """Say what takes a while, on a terminal."""
+    console = _console()
+    with console.status(what) if console.is_terminal else contextlib.nullcontext():
+        yield
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console()
+
+
+if __name__ == "__main__":
+    main()
