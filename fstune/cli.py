@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fstune.errors import ExitCode, FstuneError, InputError
+from fstune.errors import FstuneError, InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,7 +55,9 @@ Data = Annotated[
 Tracking = Annotated[
     str | None,
     typer.Option(
-        "--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="MLflow server; SQLite in RUNS if absent."
+        "--tracking-uri",
+        envvar="MLFLOW_TRACKING_URI",
+        help="MLflow server; SQLite in RUNS if absent.",
     ),
 ]
 Name = Annotated[str, typer.Argument(help="Name of a search.")]
@@ -189,19 +191,12 @@ def schema() -> None:
 
 def main() -> None:
     """Run the command line; errors meant for people become a line and an exit code."""
+    # Typer itself exits with 2 for wrong arguments and with 130 for Ctrl-C.
     try:
-        code = app(standalone_mode=False)
-    except KeyboardInterrupt:
-        code = ExitCode.STOPPED_BY_USER
+        app()
     except FstuneError as error:
         typer.echo(str(error), err=True)
-        code = error.exit_code
-    except typer.Abort:
-        code = ExitCode.STOPPED_BY_USER
-    except typer.TyperException as error:
-        error.show()
-        code = ExitCode.BAD_INPUT
-    sys.exit(int(code or 0))
+        sys.exit(error.exit_code)
 
 
 def _opened(name: str, runs: Path) -> "tuple[SearchRecords, SearchSpec]":
@@ -217,10 +212,12 @@ def _run(search: "Search") -> None:
     from fstune.report import result_table
 
     records, name = search.records, search.spec.name
-    again = f"fstune resume {name}" + (f" --runs {search.runs}" if search.runs.name != RUNS.name else "")
+    again = f"fstune resume {name}" + (
+        f" --runs {search.runs}" if search.runs.name != RUNS.name else ""
+    )
     console = _console()
     try:
-        with _quietly(records.log) as console, _live(console, search):
+        with _quietly(records.log) as terminal, _live(terminal, search):
             search.run()
     except KeyboardInterrupt:
         console.print(f"stopped; nothing is lost. Go on with: {again}", highlight=False)
@@ -228,7 +225,9 @@ def _run(search: "Search") -> None:
     except FstuneError:
         raise
     except BaseException:
-        console.print(f"the search broke off; see {records.log}. Go on with: {again}", highlight=False)
+        console.print(
+            f"the search broke off; see {records.log}. Go on with: {again}", highlight=False
+        )
         raise
     finally:
         console.print(result_table(records, search.spec))

@@ -24,7 +24,7 @@ class FstuneError(Exception):
 
 
 class InputError(FstuneError):
-    """The user's input is wrong: an argument, a file that is missing, data that does not suffice."""
+    """The user's input is wrong: an argument, a file that is missing, data that do not suffice."""
 
     exit_code = ExitCode.BAD_INPUT
 

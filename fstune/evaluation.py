@@ -67,12 +67,12 @@ def token_scores(subject: Subject, batch: Batch) -> TokenScores:
             gates=subject.gates,
         )
         passes = [prompt]
-        logits = [_logits_NV(model, x_BTC, prompt)]
+        logits = [_logits(model, x_BTC, prompt)]
         if batch.answer is not None:
             answer = batch.answer
             x_BTC, _ = model.hidden(answer.tokens_BT, state=state, mask_BT=answer.mask_BT)
             passes.append(answer)
-            logits.append(_logits_NV(model, x_BTC, answer))
+            logits.append(_logits(model, x_BTC, answer))
     logits_NV = torch.cat(logits).float()
     target_N = torch.cat([part.target_N for part in passes])
     return TokenScores(
@@ -83,7 +83,7 @@ def token_scores(subject: Subject, batch: Batch) -> TokenScores:
     )
 
 
-def _logits_NV(model: RWKV7, x_BTC: Tensor, part: Pass) -> Tensor:
+def _logits(model: RWKV7, x_BTC: Tensor, part: Pass) -> Tensor:
     return model.project(x_BTC.flatten(0, 1)[part.where_N])
 
 

@@ -41,17 +41,14 @@ class Materials:
         )
 
 
-def model_config(settings: ArmSettings) -> ModelConfig:
-    """Shapes of the model, from `init` or from the checkpoint's tensors.
+def checkpoint_config(path: Path) -> ModelConfig:
+    """Shapes of the model in a checkpoint, from its tensors.
 
     Raises:
-        InputError: if the checkpoint cannot be read as an RWKV-7 model.
+        InputError: if it cannot be read as an RWKV-7 model.
     """
-    if settings.model.init is not None:
-        return settings.model.init
-    assert settings.model.checkpoint is not None
     try:
-        return read_config(Path(settings.model.checkpoint))
+        return read_config(path)
     except (OSError, ValueError) as error:
         raise InputError(f"model.checkpoint: {error}") from error
 
@@ -72,7 +69,8 @@ def gather(settings: ArmSettings, cache: Path) -> Materials:
 @lru_cache(maxsize=8)
 def _gather(settings_json: str, cache: Path) -> Materials:
     settings = ArmSettings.model_validate_json(settings_json)
-    config = model_config(settings)
+    path = settings.model.checkpoint
+    config = settings.model.init or checkpoint_config(Path(path or ""))
     task = registry.get(settings.task.name)
     try:
         tokenizer = for_vocabulary(config.vocab_size, settings.model.tokenizer)
@@ -82,7 +80,6 @@ def _gather(settings_json: str, cache: Path) -> Materials:
         raise InputError(str(error)) from error
     except ValueError as error:
         raise InputError(f"task {task.name} with this model: {error}") from error
-    path = settings.model.checkpoint
     return Materials(
         config=config,
         tokenizer=tokenizer,

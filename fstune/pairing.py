@@ -64,7 +64,9 @@ def run_rung(
         for baseline, variant in arms
     ]
     deltas = paired_deltas(finals, metrics)
-    objective = spec.metric().name
+    objective = deltas[spec.metric().name]
+    mechanism = arms[0][1].settings.future_seed
+    largest_gate = mechanism.largest_gate(variant_data.config.num_layers) if mechanism else 1.0
     every = bench.evaluate_every or goal.steps
     reached = spec.rungs[rung - 1].steps if rung else 0
     on_the_way = [
@@ -77,8 +79,9 @@ def run_rung(
         steps=goal.steps,
         seeds=goal.seeds,
         deltas=deltas,
-        verdict=verdict(deltas, objective, spec.objective.margin),
-        objective=deltas[objective].gain(spec.objective.bound),
+        verdict=verdict(objective, spec.objective.margin, largest_gate),
+        objective=objective.gain(spec.objective.bound),
+        largest_gate=largest_gate,
         arms=[
             ArmPair(seed, baseline.digest, variant.digest)
             for seed, (baseline, variant) in enumerate(arms)

@@ -59,6 +59,8 @@ class RungRecord:
     verdict: Verdict
     objective: float
     """The delta as the search sees it: turned so that more is better, mean or lower bound."""
+    largest_gate: float
+    """Upper bound of the variant's gates."""
     arms: list[ArmPair]
     curve: list[CurvePoint]
     """Every common evaluation of the rung's arms since the rung before, this one last."""
@@ -183,7 +185,7 @@ class SearchRecords:
             write_json(path, asdict(Suggestion(dict(candidate))))
         elif stored.candidate != candidate:
             raise StoreError(
-                f"trial {number} of {self.name} was {stored.candidate}, and is now {dict(candidate)}"
+                f"trial {number} of {self.name} was {stored.candidate}, now {dict(candidate)}"
             )
 
     def write_rung(self, number: int, record: RungRecord) -> None:

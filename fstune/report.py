@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.console import Group
 from rich.text import Text
 
 from fstune.arm import Scalar
@@ -88,40 +87,32 @@ def write_report(records: SearchRecords, spec: SearchSpec) -> Path:
     return path
 
 
-def result_table(records: SearchRecords, spec: SearchSpec, most: int | None = None) -> Table:
-    """The ranked table.
+def result_table(records: SearchRecords, spec: SearchSpec, most: int | None = None) -> Text:
+    """The ranked table: two lines a trial, so that 80 columns are enough.
 
     Args:
         records: the search's.
         spec: the search's.
-        most: how many rows at the most; all if None.
+        most: how many trials at the most; all if None.
     """
-    trials = ranked(records.trials())
     metric = spec.metric().name
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("trial", "steps × seeds", "baseline", f"Δ {metric} [95 %]", "verdict"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("setting", overflow="fold")
-    for trial in trials[:most]:
-        table.add_row(*_row(trial, metric))
-    return table
+    heading = f"Δ {metric} [95 %]"
+    lines = [Text(f"trial  {'steps × seeds':<14}baseline  {heading:<29}verdict", style="bold")]
+    for trial in ranked(records.trials())[:most]:
+        verdict = (trial.verdict, _COLOURS.get(trial.verdict, ""))
+        lines.append(Text.assemble(f"{trial.number:>5}  ", _figures(trial, metric), verdict))
+        lines.append(Text(f"{'':<7}{describe_candidate(trial.candidate)}", style="dim"))
+    return Text("\n").join(lines)
 
 
-def _row(trial: TrialRecord, metric: str) -> list[RenderableType]:
-    verdict = Text(trial.verdict, style=_COLOURS.get(trial.verdict, ""))
-    setting = describe_candidate(trial.candidate)
+def _figures(trial: TrialRecord, metric: str) -> str:
     if not trial.rungs:
-        return [str(trial.number), "-", "-", "-", verdict, setting]
+        return f"{'-':<14}{'-':<10}{'-':<29}"
     rung = trial.rungs[-1]
     delta = rung.deltas[metric]
-    return [
-        str(trial.number),
-        f"{rung.steps} × {rung.seeds}",
-        f"{delta.baseline:.4f}",
-        f"{delta.mean:+.4f} [{delta.low:+.4f}, {delta.high:+.4f}]",
-        verdict,
-        setting,
-    ]
+    reached = f"{rung.steps} × {rung.seeds}"
+    interval = f"{delta.mean:+.4f} [{delta.low:+.4f}, {delta.high:+.4f}]"
+    return f"{reached:<14}{delta.baseline:<10.4f}{interval:<29}"
 
 
 def describe_candidate(candidate: Mapping[str, Scalar]) -> str:
@@ -138,7 +129,9 @@ def status_view(records: SearchRecords, spec: SearchSpec, most: int | None = Non
     """Where a search stands: a line on what is being done now, and the table so far."""
     trials = records.trials()
     ended = [trial for trial in trials if trial.end is not None]
-    lines = [Text.assemble((spec.name, "bold"), f"  {len(ended)} of {spec.search.trials} trials ended")]
+    lines = [
+        Text.assemble((spec.name, "bold"), f"  {len(ended)} of {spec.search.trials} trials ended")
+    ]
     if ended and len(ended) < spec.search.trials:
         seconds = sum(rung.wall_s for trial in ended for rung in trial.rungs) / len(ended)
         left_s = seconds * (spec.search.trials - len(ended))

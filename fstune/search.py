@@ -23,7 +23,7 @@ from ray import tune
 from fstune.arm import Scalar
 from fstune.environment import WORKER_VARIABLES, cores, describe
 from fstune.errors import InputError, SearchFailedError
-from fstune.materials import gather, model_config
+from fstune.materials import checkpoint_config, gather
 from fstune.records import SearchRecords
 from fstune.report import write_report
 from fstune.space import Space
@@ -31,7 +31,7 @@ from fstune.spec import SearchSpec, load, read_resolved, resolve_files, write_re
 from fstune.store import ArmStore, write_atomic, write_json
 from fstune.tracking import Tracker, local_uri
 from fstune.trainable import PairedTrial
-from fstune.tuning import Bookkeeper, Suggester, scheduler, snapshot_fault
+from fstune.tuning import Bookkeeper, Suggester, scheduler, snapshot_fault, trial_folder
 
 MAX_WORKER_LOSSES = 3
 """How often a trial may lose its worker (a kill, the machine's memory) before it is given up."""
@@ -107,7 +107,6 @@ class Search:
         with self._lock(), _sigterm_as_sigint():
             _require_gpus(self.spec)
             os.environ.update(TUNE_SETTINGS)
-            optuna.logging.set_verbosity(optuna.logging.WARNING)
             store = ArmStore(self.runs / "arms")
             tracker = Tracker(self.records, self.spec, self.runs, self.tracking_uri)
             tracker.open(describe(), self._datasets())
@@ -126,7 +125,9 @@ class Search:
             for pair in (pair for rung in trial.rungs for pair in rung.arms):
                 store.drop_checkpoints(pair.baseline)
         if status == "FAILED":
-            raise SearchFailedError(f"no trial of {self.spec.name} reached a rung; see {self.records.log}")
+            raise SearchFailedError(
+                f"no trial of {self.spec.name} reached a rung; see {self.records.log}"
+            )
 
     def _status(self) -> str:
         trials = self.records.trials()
@@ -153,23 +154,24 @@ class Search:
                 num_samples=self.spec.search.trials,
                 max_concurrent_trials=self.spec.resources.concurrent_trials,
                 reuse_actors=True,
+                trial_dirname_creator=trial_folder,
             ),
             run_config=tune.RunConfig(
                 name=folder.name,
                 storage_path=str(folder.parent),
                 callbacks=[bookkeeper],
                 failure_config=tune.FailureConfig(max_failures=MAX_WORKER_LOSSES),
-                # Rung checkpoints are a few bytes: keeping all spares restored trials one that is gone.
+                # A few bytes each: with all kept, no restored trial misses the one it names.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
                 verbose=0,
             ),
         )
 
     def _datasets(self) -> Mapping[str, str]:
-        """Digests of the splits of each context's tasks: of the arms that any candidate starts from."""
+        """Digests of the splits of some candidate's baseline."""
         baseline, _ = self.spec.settings(_any_candidate(self.spec))
         materials = gather(baseline, self.runs / "cache")
-        name = self.spec.task.name
+        name = self.spec.task_name
         return {
             f"{name}-train": materials.train.digest,
             f"{name}-validation": materials.validation.digest,
@@ -182,7 +184,8 @@ class Search:
             lock.acquire(timeout=0)
         except Timeout:
             raise InputError(
-                f"{self.spec.name} is running in another process; see `fstune status {self.spec.name}`"
+                f"{self.spec.name} is running in another process; "
+                f"see `fstune status {self.spec.name}`"
             ) from None
         try:
             yield
@@ -192,11 +195,14 @@ class Search:
 
 def _resolve(spec: SearchSpec, data_dirs: Sequence[Path]) -> SearchSpec:
     """Files made absolute, and the rules checked that need the checkpoint's depth."""
-    return resolve_files(spec, data_dirs, lambda found: model_config(found).num_layers)
+    return resolve_files(
+        spec, data_dirs, lambda checkpoint: checkpoint_config(checkpoint).num_layers
+    )
 
 
 def _any_candidate(spec: SearchSpec) -> dict[str, Scalar]:
     """Some candidate: the first point, completed by the middle of nowhere in particular."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     if spec.points:
         study.enqueue_trial(dict(spec.points[0]))
@@ -240,7 +246,7 @@ def _start_ray(spec: SearchSpec) -> None:
 
 @contextlib.contextmanager
 def _sigterm_as_sigint() -> Iterator[None]:
-    """Tune saves its state on SIGINT and loses it on SIGTERM; a terminated search ends as by Ctrl-C."""
+    """Let SIGTERM end a search as Ctrl-C does: Tune saves its state on SIGINT alone."""
     before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         yield

@@ -6,7 +6,7 @@ levels, seeds first and then examples within each drawn seed (Davison & Hinkley,
 and their Application, 1997, §3.8). With one seed it holds for that seed only.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +22,9 @@ RESAMPLES = 2000
 
 BOOTSTRAP_SEED = 20_260_220
 """Fixed, so that the same outcomes give the same interval, wherever and whenever computed."""
+
+OFF_IN_EFFECT = 2.0**-24
+"""Rounding of float32: a seed that much smaller than the state it copies is lost beside it."""
 
 VERDICT_RULES = 1
 """Version of the rules in `verdict`, kept in every record."""
@@ -103,17 +106,23 @@ def _bootstrap_means(difference_MSN: NDArray[np.float64]) -> NDArray[np.float64]
     return means_MB
 
 
-def verdict(deltas: Mapping[str, Delta], metric: str, margin: float) -> Verdict:
+def verdict(delta: Delta, margin: float, largest_gate: float = 1.0) -> Verdict:
     """What one rung allows to say, by rules in this order (version `VERDICT_RULES`).
 
-    1. The interval lies within ± margin: no effect.
-    2. The whole interval is on the better side of zero: unconfirmed gain. It is called a gain only
+    1. No gate can rise above `OFF_IN_EFFECT`: no effect. What the arms then differ by is rounding,
+       which training may amplify to a few flipped guesses.
+    2. The interval lies within ± margin: no effect.
+    3. The whole interval is on the better side of zero: unconfirmed gain. It is called a gain only
        by a confirmation on seeds and examples that the search has not seen.
-    3. The whole interval is on the worse side of zero: loss.
-    4. Otherwise: inconclusive.
+    4. The whole interval is on the worse side of zero: loss.
+    5. Otherwise: inconclusive.
+
+    Args:
+        delta: of the objective's metric.
+        margin: practical equivalence, in the metric's units.
+        largest_gate: upper bound of the variant's gates.
     """
-    delta = deltas[metric]
-    if -margin <= delta.low and delta.high <= margin:
+    if largest_gate < OFF_IN_EFFECT or (-margin <= delta.low and delta.high <= margin):
         return "no effect"
     if delta.gain("lower") > 0:
         return "unconfirmed gain"

@@ -172,7 +172,9 @@ class ArmStore:
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         if not _is_whole(final):
-            raise StoreError(f"{final} cannot be read back as written; is the disk damaged or full?")
+            raise StoreError(
+                f"{final} cannot be read back as written; is the disk damaged or full?"
+            )
         for path in folder.iterdir():
             if path.name < final.name:
                 shutil.rmtree(path, ignore_errors=True)

@@ -40,14 +40,16 @@ class Tracker:
         self._spec = spec
         self._runs = runs
         self._uri = uri
-        self._client_: MlflowClient | None = None
         self._parent = ""
+        self._experiment = ""
+        self._connected: MlflowClient | None = None
         self._trials: dict[int, str] = {}
         self._rungs: dict[int, int] = {}
 
     def __getstate__(self) -> dict[str, object]:
-        # Tune pickles its callbacks; a database connection cannot travel, and is made again.
-        return self.__dict__ | {"_client_": None}
+        # Tune pickles its callbacks and brings them back long after. A database connection cannot
+        # travel, and what was known of the runs then is not what they are now: both are made anew.
+        return self.__dict__ | {"_connected": None}
 
     def open(self, environment: Mapping[str, str], datasets: Mapping[str, str]) -> None:
         """Make the store and the parent run, or find the one that was there before.
@@ -81,11 +83,7 @@ class Tracker:
         for path in (self._records.spec, self._records.user_spec, self._records.environment):
             if path.exists():
                 client.log_artifact(self._parent, str(path))
-        self._trials, self._rungs = {}, {}
-        for run in self._children():
-            number = int(run.data.tags[_TRIAL])
-            self._trials[number] = run.info.run_id
-            self._rungs[number] = int(run.data.tags.get(_RUNGS, 0))
+        self._know_children(client)
 
     def sync(self, trial: TrialRecord) -> None:
         """Bring one trial's run up to its record."""
@@ -113,7 +111,9 @@ class Tracker:
             self._client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
 
     def close(self, status: str, report: Path | None) -> None:
-        """End the parent run, and every run that is still open, as `status` (FINISHED, KILLED …)."""
+        """End the parent run and every open one as `status` (FINISHED, KILLED, FAILED)."""
+        # After a restore it is Tune's copy of this object that followed the trials, not this one.
+        self._know_children(self._client)
         for trial in self._records.trials():
             self.sync(trial)
             if trial.end is None:
@@ -124,11 +124,28 @@ class Tracker:
 
     @property
     def _client(self) -> MlflowClient:
-        if self._client_ is None:
+        if self._connected is None:
             logging.getLogger("alembic").setLevel(logging.WARNING)
             mlflow.set_tracking_uri(self._uri)
-            self._client_ = MlflowClient(self._uri)
-        return self._client_
+            self._connected = MlflowClient(self._uri)
+            if self._parent:
+                self._know_children(self._connected)
+        return self._connected
+
+    def _know_children(self, client: MlflowClient) -> None:
+        """Which trial has which run, and how many rungs are logged there."""
+        self._trials, self._rungs = {}, {}
+        page = None
+        while True:
+            text = f"tags.`{_PARENT}` = '{self._parent}'"
+            found = client.search_runs([self._experiment], text, page_token=page)
+            for run in found:
+                number = int(run.data.tags[_TRIAL])
+                self._trials[number] = run.info.run_id
+                self._rungs[number] = int(run.data.tags.get(_RUNGS, 0))
+            page = found.token
+            if not page:
+                return
 
     def _run_of(self, trial: TrialRecord) -> str:
         if trial.number not in self._trials:
@@ -147,17 +164,6 @@ class Tracker:
         text = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
         runs = self._client.search_runs([self._experiment], text, max_results=1)
         return runs[0] if runs else None
-
-    def _children(self) -> list[Run]:
-        text = f"tags.`{_PARENT}` = '{self._parent}'"
-        runs: list[Run] = []
-        page = None
-        while True:
-            found = self._client.search_runs([self._experiment], text, page_token=page)
-            runs += found
-            page = found.token
-            if not page:
-                return runs
 
     def _set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         self._client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])

@@ -36,8 +36,8 @@ PROGRESS_PERIOD_S = 1.0
 class PairedTrial(tune.Trainable):
     """A candidate on its way up the rungs.
 
-    Its configuration has three keys: `number` of the trial, `candidate`, and `search`, the folder of
-    the search's records.
+    Its configuration has three keys: `number` of the trial, `candidate`, and `search`, the folder
+    of the search's records.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -93,9 +93,7 @@ class PairedTrial(tune.Trainable):
     def _run(self, rung: int) -> RungRecord | None:
         """The rung's record; None if the trial ended without one, which is then noted."""
         try:
-            record = run_rung(
-                self._spec, self._candidate, rung, self._runs / "cache", self._bench
-            )
+            record = run_rung(self._spec, self._candidate, rung, self._runs / "cache", self._bench)
             self._records.write_rung(self._number, record)
         except DivergedError as error:
             self._records.write_end(self._number, EndRecord("diverged", str(error)))
@@ -110,7 +108,7 @@ class PairedTrial(tune.Trainable):
         return None
 
     def _judge(self, record: RungRecord) -> None:
-        """Note the end of a trial that its own numbers bring about; ASHA's is noted by the driver."""
+        """Note an end that the trial's own numbers bring about; the driver notes ASHA's."""
         threshold = self._spec.search.prune_below
         delta = record.deltas[self._spec.metric().name].gain("mean")
         if record.rung == len(self._spec.rungs) - 1:
@@ -134,6 +132,7 @@ def _spec(path: Path) -> SearchSpec:
 
 
 def _device(spec: SearchSpec) -> torch.device:
-    torch.set_num_threads(max(1, cores() // spec.resources.concurrent_trials))
+    share = max(1, cores() // spec.resources.concurrent_trials)
+    torch.set_num_threads(spec.resources.cpu_threads or share)
     has_gpu = spec.resources.gpus != 0 and torch.cuda.is_available()
     return torch.device("cuda" if has_gpu else "cpu")

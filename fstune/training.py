@@ -142,7 +142,9 @@ class Run:
         )
         train = settings.train
         self._optimizers = [
-            torch.optim.AdamW(_decay_groups(model, train.weight_decay), train.lr, train.betas, fused=True)
+            torch.optim.AdamW(
+                _decay_groups(model, train.weight_decay), train.lr, train.betas, fused=True
+            )
         ]
         self._schedule = get_scheduler(
             "constant_with_warmup" if train.lr_schedule == "constant" else train.lr_schedule,
@@ -153,12 +155,16 @@ class Run:
         if gates is not None and mechanism is not None and mechanism.alpha_lr > 0:
             self._optimizers.append(
                 torch.optim.AdamW(
-                    gates.parameters(), mechanism.alpha_lr, train.betas, weight_decay=0.0, fused=True
+                    gates.parameters(),
+                    mechanism.alpha_lr,
+                    train.betas,
+                    weight_decay=0.0,
+                    fused=True,
                 )
             )
 
     def train_step(self) -> float:
-        """One optimiser step; returns its loss, and leaves the parameters alone if it is not finite."""
+        """One optimiser step; returns its loss. If that is not finite, no parameter moves."""
         started = time.perf_counter()
         batch = collate(self.data.train, self._batches.indices(self.step)).to(self.subject.device)
         loss = self._loss(token_scores(self.subject, batch))
@@ -260,7 +266,8 @@ class BatchStream:
 
 def _decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, object]]:
     """Weight decay on matrices only; r_k is a vector per head that is stored as [H, D]."""
-    matrices, vectors = [], []
+    matrices: list[torch.nn.Parameter] = []
+    vectors: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
         is_matrix = parameter.ndim == 2 and not name.endswith("r_k")
         (matrices if is_matrix else vectors).append(parameter)
@@ -271,7 +278,7 @@ def _decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str,
 
 
 def _wanted_digest(split: Split) -> str:
-    """Names the examples by what is wanted of them, which another order of the prompt leaves alone."""
+    """Names the examples by what is wanted of them, whatever the order of the prompt."""
     digest = hashlib.sha256()
     for column in (split.answer_tokens, split.answer_offsets, split.target_tokens):
         digest.update(np.ascontiguousarray(column).data)

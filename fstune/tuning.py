@@ -1,21 +1,20 @@
-"""What Ray Tune is given: the suggester, the scheduler, the callback; and whether its snapshot holds.
+"""What Ray Tune is given: suggester, scheduler, callback; and whether its snapshot holds.
 
-Each is a function of the search's own records, as far as Tune lets it be: trial k is suggested as it
-was recorded, a scheduler's rungs are filled again from the trials' rungs, and a decision that was
-carried out is not taken anew. That makes a restored search and a replayed one the same search.
+Each is a function of the search's own records, as far as Tune lets it be: trial k is suggested as
+it was recorded, a scheduler's rungs are filled again from the trials' rungs, and a decision that
+was carried out is not taken anew. That makes a restored and a replayed search the same search.
 """
 
 import contextlib
 import json
 import math
 import pickle
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState
-from ray import cloudpickle, tune
+from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
@@ -42,11 +41,11 @@ class SpaceFunction:
 class Suggester(OptunaSearch):
     """Optuna's sampler behind Tune, with a memory in the records.
 
-    Trial k is what the records say it was; else point k of the spec; else a draw of a sampler that is
-    seeded by the search's seed and k, so that a draw depends on k and the trials told so far, and on
-    nothing that a kill could lose. Trials that stop early are told as pruned at their last rung, and
-    trials without a delta as failed (OptunaSearch says COMPLETE to the first and nothing of the
-    second).
+    Trial k is what the records say it was; else point k of the spec; else a draw of a sampler that
+    is seeded by the search's seed and k, so that a draw depends on k and the trials told so far,
+    and on nothing that a kill could lose. Trials that stop early are told as pruned at their last
+    rung, and trials without a delta as failed (OptunaSearch says COMPLETE to the first and nothing
+    of the second).
     """
 
     def __init__(self, spec: SearchSpec, records: SearchRecords) -> None:
@@ -151,7 +150,8 @@ class Bookkeeper(tune.Callback):
         record = self._record(trial)
         if record.end is None:
             reached = record.rungs[-1]
-            reason = f"ASHA: {reached.objective:+.4f} at rung {reached.rung} is not in the top share"
+            place = f"at rung {reached.rung} is not in the top share"
+            reason = f"ASHA: {reached.objective:+.4f} {place}"
             self._records.write_end(record.number, EndRecord("stopped", reason))
         self._finish(record.number)
 
@@ -167,7 +167,7 @@ class Bookkeeper(tune.Callback):
         self._finish(trial.config["number"])
 
     def _finish(self, number: int) -> None:
-        """A trial that goes no further needs no checkpoint of its variants; baselines are shared."""
+        """Free what an ended trial no longer needs; baselines are shared and stay."""
         record = self._records.trial(number)
         assert record is not None
         for arm in {pair.variant for rung in record.rungs for pair in rung.arms}:
@@ -180,5 +180,47 @@ class Bookkeeper(tune.Callback):
         return record
 
 
+def trial_folder(trial: Trial) -> str:
+    """Name of a trial's folder below Tune's; a function of a module, because Tune pickles it."""
+    return f"trial-{trial.config['number']:04d}"
+
+
 def snapshot_fault(folder: Path, records: SearchRecords) -> str | None:
-    return "not yet"
+    """Why Tune's snapshot cannot be restored from; None where it can.
+
+    Tune writes it file by file, and takes a torn one for a search without trials. A whole one can
+    be read, tells the same of the same trials in each file, and tells nothing against the records.
+    """
+    try:
+        pickle.loads((folder / "tuner.pkl").read_bytes())
+        state = json.loads(_newest(folder, "experiment_state-*.json").read_text())
+        searcher = pickle.loads(_newest(folder, "searcher-state-*.pkl").read_bytes())
+        trials = [json.loads(trial) for trial, _ in state["trial_data"]]
+        asked, told = set(searcher["_ot_trials"]), set(searcher["_completed_trials"])
+        root = searcher["_records"].root
+    except Exception as error:  # noqa: BLE001  # unpickling torn bytes can raise anything
+        return f"Tune's snapshot is torn: {type(error).__name__}: {error}"
+    ids = {trial["trial_id"] for trial in trials}
+    ended = {trial["trial_id"] for trial in trials if trial["status"] in _ENDED}
+    known = {trial.number: trial.candidate for trial in records.trials()}
+    suggested = {trial["config"]["number"]: trial["config"]["candidate"] for trial in trials}
+    faults = {
+        f"Tune's snapshot was made in {root}": root != records.root,
+        "Tune's snapshot has no trial yet": not trials,
+        "Tune's snapshot has other trials than its searcher": ids != asked,
+        "Tune's snapshot has other finished trials than its searcher": ended != told,
+        "Tune's snapshot has other trials than the records": any(
+            known.get(number) != candidate for number, candidate in suggested.items()
+        ),
+    }
+    return next((fault for fault, holds in faults.items() if holds), None)
+
+
+_ENDED = (Trial.TERMINATED, Trial.ERROR)
+
+
+def _newest(folder: Path, pattern: str) -> Path:
+    paths = sorted(folder.glob(pattern))
+    if not paths:
+        raise FileNotFoundError(f"no {pattern} in {folder}")
+    return paths[-1]

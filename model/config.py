@@ -36,7 +36,10 @@ class ModelConfig:
     """Rank of g1·g2; 0 stands for the reference formula."""
 
     # Read by pydantic where a spec is checked; nothing here imports it.
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, object]] = {
+        "extra": "forbid",
+        "use_attribute_docstrings": True,
+    }
 
     def __post_init__(self) -> None:
         for name in ("num_layers", "width", "vocab_size", "head_size"):
@@ -80,7 +83,10 @@ class Schedule:
     min: float = 1.0
     max: float = 1.0
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, object]] = {
+        "extra": "forbid",
+        "use_attribute_docstrings": True,
+    }
 
     def __post_init__(self) -> None:
         _require(0.0 <= self.min <= self.max, "0 <= min <= max", f"min={self.min}, max={self.max}")
@@ -116,7 +122,10 @@ class FutureSeed:
     seed_scale: float = 1.0
     """Plain multiplier of the gate."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, object]] = {
+        "extra": "forbid",
+        "use_attribute_docstrings": True,
+    }
 
     def __post_init__(self) -> None:
         _require(self.layer_start >= 1, "layer_start >= 1", self.layer_start)
@@ -132,3 +141,8 @@ class FutureSeed:
         span = num_layers - 1 - self.layer_start
         position = (layer - self.layer_start) / span if span > 0 else 0.0
         return self.seed_scale * self.schedule.strength(position)
+
+    def largest_gate(self, num_layers: int) -> float:
+        """Upper bound of the gate over layers and time: its start if frozen, σ = 1 if it learns."""
+        opening = 1.0 if self.alpha_lr > 0 else 1.0 / (1.0 + math.exp(-self.alpha))
+        return opening * max(self.strength(layer, num_layers) for layer in range(num_layers))

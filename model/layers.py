@@ -18,8 +18,6 @@ Parameters are made as zeros, norms as identity: values come from `model.checkpo
 `model.initial`, and nothing here draws a random number.
 """
 
-# ruff: noqa: N815 - fields carry shapes in their names, as all tensors do
-
 import math
 from dataclasses import dataclass
 

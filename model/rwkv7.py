@@ -7,8 +7,6 @@ A masked position (mask False) is an identity step: it changes no state and both
 through it, wherever it stands. What the model puts out there is finite and means nothing.
 """
 
-# ruff: noqa: N815 - fields carry shapes in their names, as all tensors do
-
 from dataclasses import dataclass
 from typing import NamedTuple
 

@@ -4,8 +4,6 @@ Letters: B examples, T positions, N scored positions of a pass. Padding is to th
 positions hold token 0 and are False in the mask.
 """
 
-# ruff: noqa: N815 - fields carry their logical shape
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 

@@ -38,7 +38,10 @@ class Files:
     test: str = ""
     """Without it, test rows are those of `validation` that the validation split does not use."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, object]] = {
+        "extra": "forbid",
+        "use_attribute_docstrings": True,
+    }
 
 
 @dataclass(frozen=True)

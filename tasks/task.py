@@ -30,6 +30,8 @@ def require(holds: bool, rule: str, got: object) -> None:
 class TaskSettings:
     """Settings that every task has."""
 
+    name: str
+    """Which task it is; each has its own."""
     train_size: int
     """Examples to train on; a larger number adds examples and changes no earlier one."""
     validation_size: int
@@ -40,7 +42,10 @@ class TaskSettings:
     """Draws or orders the rows."""
 
     # Read by pydantic where a spec is checked; nothing here imports it.
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, object]] = {
+        "extra": "forbid",
+        "use_attribute_docstrings": True,
+    }
 
     def __post_init__(self) -> None:
         require(self.train_size >= 1, "train_size >= 1", self.train_size)
