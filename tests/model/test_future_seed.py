@@ -147,6 +147,21 @@ def test_gates_in_another_dtype_still_compute_in_the_states(gate):
     torch.testing.assert_close(found, wanted, rtol=0.02, atol=0.02)
 
 
+def test_no_strength_is_no_seed_even_of_a_state_that_overflowed():
+    settings = FutureSeed(seed_scale=0.0)
+    below, x_last = make_below()
+    assert seed_state(Gates(CONFIG, settings), settings, LAYER, below * math.inf, x_last) is None
+
+
+def test_the_norm_of_an_empty_state_has_a_finite_gradient():
+    settings = FutureSeed(norm=True)
+    below, x_last = torch.zeros(B, H, D, D, requires_grad=True), make_below()[1]
+    seed = seed_state(Gates(CONFIG, settings), settings, LAYER, below, x_last)
+    seed.sum().backward()
+    assert (seed == 0).all()
+    assert below.grad.isfinite().all()
+
+
 def test_no_layer_to_seed_is_refused():
     with pytest.raises(ValueError, match="layer_start < num_layers must hold, got layer_start=4"):
         Gates(CONFIG, FutureSeed(layer_start=4))
