@@ -13,8 +13,8 @@ from model.rwkv7 import State
 
 PROPERTY = settings(max_examples=15, deadline=None, derandomize=True)
 MODELS = {dtype: random_model(dtype=dtype) for dtype in (torch.float32, torch.float64)}
-# Largest seen: 4e-14 and 2e-5 (values are of order 1 to 10).
-TOLERANCE = {torch.float32: 2e-4, torch.float64: 1e-11}
+# Largest seen: 2.9e-6 and 5e-15 (values are of order 1).
+TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-13}
 
 lengths = st.integers(1, 45)
 dtypes = st.sampled_from(list(MODELS))
