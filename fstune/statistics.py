@@ -23,6 +23,9 @@ RESAMPLES = 2000
 BOOTSTRAP_SEED = 20_260_220
 """Fixed, so that the same outcomes give the same interval, wherever and whenever computed."""
 
+INDICES_AT_ONCE = 4_000_000
+"""Examples drawn in one go: memory does not grow with seeds × examples."""
+
 OFF_IN_EFFECT = 2.0**-24
 """Rounding of float32: a seed that much smaller than the state it copies is lost beside it."""
 
@@ -60,10 +63,13 @@ def paired_deltas(pairs: Sequence[Pair], metrics: Sequence[Metric]) -> dict[str,
         metrics: what is computed per example.
 
     Raises:
-        ValueError: if there is no pair, or the pairs are of different steps or splits.
+        ValueError: if there is no pair, the pairs are of different steps or splits, or a seed comes
+            twice.
     """
     if len({(pair.step, pair.variant.examples) for pair in pairs}) != 1:
         raise ValueError(f"one step and one split must hold for all pairs, got {len(pairs)} pairs")
+    if len({pair.variant.seed_index for pair in pairs}) != len(pairs):
+        raise ValueError("every seed once must hold, got a seed twice")
     baseline_MSN = np.stack([_values([pair.baseline for pair in pairs], m) for m in metrics])
     variant_MSN = np.stack([_values([pair.variant for pair in pairs], m) for m in metrics])
     difference_MSN = variant_MSN - baseline_MSN
@@ -91,8 +97,7 @@ def _bootstrap_means(difference_MSN: NDArray[np.float64]) -> NDArray[np.float64]
     _, num_seeds, num_examples = difference_MSN.shape
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     means_MB = np.empty((len(difference_MSN), RESAMPLES))
-    # In blocks, so that many seeds and examples do not become one array of their product.
-    block = max(1, 4_000_000 // (num_seeds * num_examples))
+    block = max(1, INDICES_AT_ONCE // (num_seeds * num_examples))
     for start in range(0, RESAMPLES, block):
         size = min(block, RESAMPLES - start)
         if num_seeds == 1:

@@ -1,0 +1,239 @@
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from arm_cases import SEED, SHAPES, TASK, TRAIN, outcome, settings
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fstune.arm import (
+    ArmSettings,
+    ArmSpec,
+    ModelSettings,
+    Pair,
+    Seeds,
+    TrainSettings,
+    derive_seed,
+    digest_of,
+)
+from model.config import FutureSeed, ModelConfig, Schedule
+from tasks import registry
+
+CHECKPOINT = {"checkpoint": "/here/model.pth"}
+HOTPOT = {
+    "name": "hotpot",
+    "train_size": 8,
+    "validation_size": 4,
+    "files": {"train": "/here/train.jsonl", "validation": "/here/validation.jsonl"},
+}
+
+# Another value for every field that decides what an arm computes. A field that is not listed here
+# makes a test below fail: whoever adds one says whether it counts.
+OTHER: dict[str, dict[str, Any]] = {
+    "train": {
+        "lr": 2e-2,
+        "betas": (0.9, 0.99),
+        "weight_decay": 0.5,
+        "batch_size": 4,
+        "grad_clip": 0.5,
+        "lr_schedule": "cosine",
+        "lr_warmup_steps": 2,
+        "lr_total_steps": 9,
+        "first_token_weight": 2.0,
+        "seed": 1,
+    },
+    "future_seed": {
+        "layer_start": 2,
+        "gate": "head",
+        "alpha": 0.5,
+        "alpha_lr": 0.2,
+        "schedule": {"kind": "linear", "min": 0.5},
+        "norm": True,
+        "clip": 1.0,
+        "detach": True,
+        "seed_scale": 0.5,
+    },
+    "schedule": {"kind": "cosine", "min": 0.25, "max": 2.0},
+    "model": {"precision": "bf16", "tokenizer": "bytes"},
+    "init": {name: 2 * value for name, value in SHAPES.items()},
+    "rightcopy": {
+        "train_size": 11,
+        "validation_size": 7,
+        "test_size": 5,
+        "data_seed": 1,
+        "length": 3,
+        "alphabet": "ab",
+        "mask": "?",
+    },
+    "hotpot": {
+        "train_size": 9,
+        "validation_size": 5,
+        "test_size": 5,
+        "data_seed": 1,
+        "order": "question_first",
+        "max_prompt_tokens": 100,
+        "min_prompt_tokens": 1,
+        "max_answer_tokens": 3,
+        "hub": "another/set",
+        "hub_config": "another",
+        "hub_revision": "abc",
+        "columns": {"question": "q"},
+    },
+}
+WITHOUT_EFFECT = {
+    "train": {"optimizer"},  # there is only one
+    "model": {"checkpoint", "init"},  # their contents count, see below
+    "rightcopy": {"name"},
+    "hotpot": {"name", "files"},
+}
+FIELDS = {
+    "train": set(TrainSettings.model_fields),
+    "future_seed": {field.name for field in dataclasses.fields(FutureSeed)},
+    "schedule": {field.name for field in dataclasses.fields(Schedule)},
+    "model": set(ModelSettings.model_fields),
+    "init": {field.name for field in dataclasses.fields(ModelConfig)},
+    **{
+        name: {field.name for field in dataclasses.fields(registry.get(name).Settings)}
+        for name in registry.names()
+    },
+}
+
+
+def arm(changed: ArmSettings | None = None, **changes: Any) -> ArmSpec:
+    values: dict[str, Any] = {
+        "settings": changed or settings(SEED),
+        "seeds": Seeds(0, 1, 2),
+        "checkpoint_digest": None,
+        "train_digest": "train",
+        "validation_digest": "validation",
+    }
+    return ArmSpec(**values | changes)
+
+
+def with_change(section: str, changes: dict[str, Any]) -> ArmSettings:
+    """Settings in which one section has some values more."""
+    if section == "train":
+        return settings(SEED, train=changes)
+    if section == "future_seed":
+        return settings(SEED | changes)
+    if section == "schedule":
+        return settings(SEED | {"schedule": {"kind": "linear", "min": 0.5} | changes})
+    if section == "model":
+        return settings(SEED, model={"init": SHAPES} | changes)
+    if section == "init":
+        return settings(SEED, model={"init": SHAPES | changes})
+    return settings(SEED, task=(TASK if section == "rightcopy" else HOTPOT) | changes)
+
+
+@pytest.mark.parametrize("name", ["step", "seed_index", "examples"])
+def test_a_pair_is_of_one_step_one_seed_and_one_split(name):
+    baseline = outcome([1, 0])
+    other = {"step": 11, "seed_index": 1, "examples": "another"}[name]
+    with pytest.raises(ValueError, match=rf"a pair has one {name}, got .*{other} for the variant"):
+        Pair(baseline, outcome([1, 0], **{name: other}))
+
+
+def test_a_pairs_arms_times_and_tokens_may_differ():
+    pair = Pair(
+        outcome([1, 0], arm="baseline"),
+        outcome([0, 1], arm="variant", train_tokens=5, train_wall_s=2.0, ended_at=3.0),
+    )
+    assert pair.step == 10
+
+
+@pytest.mark.parametrize("section", FIELDS)
+def test_every_setting_is_known_to_count_or_not(section):
+    assert set(OTHER[section]) == FIELDS[section] - WITHOUT_EFFECT.get(section, set())
+
+
+@pytest.mark.parametrize(
+    ("section", "name"), [(section, name) for section in OTHER for name in OTHER[section]]
+)
+def test_a_setting_that_counts_changes_the_digest(section, name):
+    plain = with_change(section, {})
+    changed = with_change(section, {name: OTHER[section][name]})
+    assert arm(changed).digest != arm(plain).digest
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seeds": Seeds(1, 1, 2)},
+        {"seeds": Seeds(0, 3, 2)},
+        {"seeds": Seeds(0, 1, 3)},
+        {"checkpoint_digest": "another"},
+        {"train_digest": "another"},
+        {"validation_digest": "another"},
+    ],
+    ids=str,
+)
+def test_seeds_and_contents_change_the_digest(changes):
+    assert arm(**changes).digest != arm().digest
+
+
+def test_a_baseline_is_another_arm_than_a_variant():
+    assert arm(settings()).digest != arm().digest
+
+
+def test_where_files_lie_does_not_change_the_digest():
+    here = settings(model=CHECKPOINT, task=HOTPOT)
+    elsewhere = settings(
+        model={"checkpoint": "/there/renamed.pth"},
+        task=HOTPOT | {"files": {"train": "/there/a.jsonl", "validation": "/there/b.jsonl"}},
+    )
+    assert arm(here, checkpoint_digest="x").digest == arm(elsewhere, checkpoint_digest="x").digest
+
+
+def test_a_whole_number_is_the_same_setting_as_its_float():
+    written = {"model": {"init": SHAPES}, "task": TASK, "train": TRAIN}
+    whole, broken = (
+        ArmSettings.model_validate_json(json.dumps(written | {"future_seed": {"alpha": alpha}}))
+        for alpha in (-3, -3.0)
+    )
+    assert arm(whole).digest == arm(broken).digest
+
+
+@pytest.mark.parametrize("hash_seed", ["0", "1"])
+def test_the_digest_is_the_same_in_every_process(hash_seed):
+    code = """if True:
+        import sys
+        from fstune.arm import ArmSettings, ArmSpec, Seeds
+        settings = ArmSettings.model_validate_json(sys.argv[1])
+        print(ArmSpec(settings, Seeds(0, 1, 2), None, "train", "validation").digest)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code, settings(SEED).model_dump_json()],
+        env=os.environ | {"PYTHONHASHSEED": hash_seed},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == arm().digest
+
+
+def test_the_digest_is_of_sorted_and_unescaped_json():
+    assert digest_of({"b": [1, 2.5], "a": "é"}) == digest_of({"a": "é", "b": [1, 2.5]})
+    assert digest_of([1, 2]) != digest_of([2, 1])
+
+
+Key = st.tuples(
+    st.integers(0, 2**63), st.sampled_from(["init", "order", "data"]), st.integers(0, 10_000)
+)
+
+
+@given(st.lists(Key, min_size=2, max_size=30, unique=True))
+def test_seed_streams_do_not_meet(keys):
+    assert len({derive_seed(*key) for key in keys}) == len(keys)
+
+
+def test_a_seed_depends_on_its_own_place_alone():
+    seeds = [Seeds.derive(7, index) for index in range(5)]
+    assert [seed.index for seed in seeds] == [0, 1, 2, 3, 4]
+    assert len({value for seed in seeds for value in (seed.init, seed.order)}) == 10
+    assert Seeds.derive(7, 3) == seeds[3]
+    assert Seeds.derive(8, 3) != seeds[3]
+    assert all(0 <= value < 2**48 for seed in seeds for value in (seed.init, seed.order))

@@ -1,0 +1,241 @@
+import random
+import tracemalloc
+
+import numpy as np
+import pytest
+from arm_cases import outcome, pair
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import bootstrap
+
+from fstune import statistics
+from fstune.arm import Pair
+from fstune.statistics import OFF_IN_EFFECT, Delta, paired_deltas, verdict
+from tasks.example import EXACT_MATCH, NLL, TOKEN_ACCURACY
+
+METRICS = (TOKEN_ACCURACY, NLL, EXACT_MATCH)
+
+
+def delta(low: float, high: float, higher_is_better: bool = True) -> Delta:
+    return Delta(0.0, 0.0, (low + high) / 2, low, high, higher_is_better)
+
+
+def random_pairs(num_seeds: int, num_examples: int, seed: int = 0) -> list[Pair]:
+    """Pairs with a gain of their own at each seed."""
+    rng = np.random.default_rng(seed)
+    total = rng.integers(4, 20, num_examples)
+
+    def one(index: int, rate: float):
+        correct = rng.binomial(total, rate)
+        nll = rng.gamma(2.0, 1.0, num_examples) * total * (1.2 - rate)
+        return outcome(correct, total, nll, seed_index=index)
+
+    return [Pair(one(k, 0.4), one(k, 0.5 + 0.1 * k)) for k in range(num_seeds)]
+
+
+Split = st.integers(1, 4).flatmap(
+    lambda seeds: st.lists(
+        st.tuples(
+            st.integers(1, 5),
+            *[st.tuples(st.integers(0, 5), st.floats(0, 50))] * (2 * seeds),
+        ),
+        min_size=1,
+        max_size=12,
+    )
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(Split)
+def test_a_delta_is_the_plain_mean_of_variant_minus_baseline(rows):
+    total = np.array([row[0] for row in rows])
+    outcomes = []
+    for k in range(len(rows[0]) - 1):
+        correct = np.minimum([row[1 + k][0] for row in rows], total)
+        nll = np.array([row[1 + k][1] for row in rows])
+        outcomes.append(outcome(correct, total, nll, seed_index=k // 2))
+    pairs = [Pair(*outcomes[k : k + 2]) for k in range(0, len(outcomes), 2)]
+    found = paired_deltas(pairs, METRICS)
+    by_hand = {
+        "token_accuracy": lambda o: o.correct / o.total,
+        "nll": lambda o: o.nll_sum / o.total,
+        "exact_match": lambda o: (o.correct == o.total).astype(float),
+    }
+    for name, value in by_hand.items():
+        baseline = np.mean([value(p.baseline) for p in pairs])
+        variant = np.mean([value(p.variant) for p in pairs])
+        assert found[name].baseline == pytest.approx(baseline, abs=1e-12)
+        assert found[name].variant == pytest.approx(variant, abs=1e-12)
+        assert found[name].mean == pytest.approx(variant - baseline, abs=1e-12)
+        assert found[name].low <= found[name].high
+        assert found[name].higher_is_better == (name != "nll")
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_one_seeds_interval_is_scipys_percentile_bootstrap(metric):
+    pairs = random_pairs(1, 70)
+    found = paired_deltas(pairs, METRICS)[metric.name]
+    values = [
+        statistics.metric_values(metric.name, o.nll_sum, o.correct, o.total)
+        for o in (pairs[0].baseline, pairs[0].variant)
+    ]
+    wanted = bootstrap(
+        (values[1] - values[0],),
+        np.mean,
+        method="percentile",
+        n_resamples=20_000,
+        confidence_level=0.95,
+        rng=np.random.default_rng(1),
+    )
+    # A 2.5 % quantile of 2000 draws has a standard error of about 0.06 standard deviations.
+    tolerance = 0.2 * wanted.standard_error
+    assert found.low == pytest.approx(wanted.confidence_interval.low, abs=tolerance)
+    assert found.high == pytest.approx(wanted.confidence_interval.high, abs=tolerance)
+
+
+def two_level_means(difference_SN: list[list[float]], draws: int) -> list[float]:
+    chance = random.Random(2)
+    means = []
+    for _ in range(draws):
+        values = []
+        for _ in difference_SN:
+            seed = chance.choice(difference_SN)
+            values += [chance.choice(seed) for _ in seed]
+        means.append(sum(values) / len(values))
+    return means
+
+
+# Where seeds differ much, and where examples do: an interval on one level alone fits only one.
+@pytest.mark.parametrize(("seed_spread", "example_spread"), [(1.0, 0.1), (0.02, 1.0)])
+def test_several_seeds_interval_is_that_of_a_two_level_loop(seed_spread, example_spread):
+    rng = np.random.default_rng(3)
+    difference_SN = rng.normal(size=(4, 1)) * seed_spread
+    difference_SN = difference_SN + rng.normal(size=(4, 9)) * example_spread
+    pairs = [
+        Pair(
+            outcome(np.zeros(9), 1, 0.0, seed_index=k),
+            outcome(np.zeros(9), 1, row, seed_index=k),
+        )
+        for k, row in enumerate(difference_SN)
+    ]
+    found = paired_deltas(pairs, [NLL])["nll"]
+    means = two_level_means(difference_SN.tolist(), 8000)
+    low, high = np.percentile(means, [2.5, 97.5])
+    assert found.low == pytest.approx(low, abs=0.2 * np.std(means))
+    assert found.high == pytest.approx(high, abs=0.2 * np.std(means))
+
+
+@pytest.mark.parametrize("num_seeds", [1, 3])
+def test_equal_outcomes_give_exactly_nothing(num_seeds):
+    pairs = [Pair(p.baseline, p.baseline) for p in random_pairs(num_seeds, 13)]
+    for found in paired_deltas(pairs, METRICS).values():
+        assert (found.mean, found.low, found.high) == (0.0, 0.0, 0.0)
+        assert found.baseline == found.variant
+
+
+def test_ninety_five_of_a_hundred_intervals_hold_the_truth():
+    rng = np.random.default_rng(4)
+    truth, held = 0.3, 0
+    for _ in range(200):
+        shift = rng.normal(truth, 1.0, 60)
+        variant = outcome(np.zeros(60), 1, shift)
+        found = paired_deltas([Pair(outcome(np.zeros(60), 1, 0.0), variant)], [NLL])["nll"]
+        held += found.low <= truth <= found.high
+    # 190 are meant; binomial spread is 3, and the percentile interval is a little short at 60.
+    assert 180 <= held <= 199
+
+
+def test_the_same_outcomes_give_the_same_interval():
+    first, second = (paired_deltas(random_pairs(3, 20), METRICS) for _ in range(2))
+    assert first == second
+
+
+def test_metrics_share_the_draws_so_that_one_more_changes_none():
+    pairs = random_pairs(2, 20)
+    assert paired_deltas(pairs, [NLL])["nll"] == paired_deltas(pairs, METRICS)["nll"]
+
+
+def test_drawing_in_blocks_changes_an_interval_by_chance_alone(monkeypatch):
+    pairs = random_pairs(3, 40)
+    whole = paired_deltas(pairs, METRICS)
+    monkeypatch.setattr(statistics, "INDICES_AT_ONCE", 3 * 40 * 7)
+    blocks = paired_deltas(pairs, METRICS)
+    for name, found in blocks.items():
+        # exact_match has means at every 1/120 only.
+        tolerance = 0.08 * (whole[name].high - whole[name].low) + 1 / 120
+        assert found.mean == whole[name].mean
+        assert found.low == pytest.approx(whole[name].low, abs=tolerance)
+        assert found.high == pytest.approx(whole[name].high, abs=tolerance)
+
+
+def test_a_large_rung_needs_little_memory():
+    pairs = random_pairs(5, 1000)
+    tracemalloc.start()
+    try:
+        paired_deltas(pairs, METRICS)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 160 * 2**20
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"step": 20, "seed_index": 1},
+        {"examples": "another", "seed_index": 1},
+    ],
+    ids=str,
+)
+def test_pairs_of_different_steps_or_splits_have_no_delta(second):
+    pairs = [pair([0, 1], [1, 1]), pair([0, 1], [1, 1], **second)]
+    with pytest.raises(ValueError, match="one step and one split"):
+        paired_deltas(pairs, METRICS)
+
+
+def test_a_seed_counts_once():
+    with pytest.raises(ValueError, match="every seed once"):
+        paired_deltas([pair([0, 1], [1, 1]), pair([0, 1], [1, 1])], METRICS)
+
+
+def test_no_pair_has_no_delta():
+    with pytest.raises(ValueError, match="got 0 pairs"):
+        paired_deltas([], METRICS)
+
+
+def test_a_gain_is_turned_so_that_more_is_better():
+    up = Delta(0.0, 0.0, 0.3, 0.1, 0.6, higher_is_better=True)
+    down = Delta(0.0, 0.0, -0.3, -0.6, -0.1, higher_is_better=False)
+    assert (up.gain("mean"), up.gain("lower")) == (0.3, 0.1)
+    assert (down.gain("mean"), down.gain("lower")) == (0.3, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "wanted"),
+    [
+        (0.02, 0.3, "unconfirmed gain"),
+        (1e-9, 0.3, "unconfirmed gain"),
+        (0.0, 0.3, "inconclusive"),
+        (-0.02, 0.3, "inconclusive"),
+        (-0.3, 0.02, "inconclusive"),
+        (-0.3, 0.0, "inconclusive"),
+        (-0.3, -0.02, "loss"),
+        (-0.3, -1e-9, "loss"),
+        (-0.01, 0.01, "no effect"),
+        (0.0, 0.0, "no effect"),
+        # The margin comes before the sign.
+        (0.005, 0.01, "no effect"),
+        (-0.01, -0.005, "no effect"),
+        (0.005, 0.011, "unconfirmed gain"),
+    ],
+)
+def test_a_verdict_follows_the_rules_in_their_order(low, high, wanted):
+    assert verdict(delta(low, high), margin=0.01) == wanted
+    turned = delta(-high, -low, higher_is_better=False)
+    assert verdict(turned, margin=0.01) == wanted
+
+
+@pytest.mark.parametrize("bounds", [(0.2, 0.3), (-0.3, -0.2), (-0.3, 0.3)])
+def test_a_gate_that_is_shut_has_no_effect_whatever_came_out(bounds):
+    assert verdict(delta(*bounds), 0.01, largest_gate=OFF_IN_EFFECT / 2) == "no effect"
+    assert verdict(delta(*bounds), 0.01, largest_gate=OFF_IN_EFFECT) != "no effect"
