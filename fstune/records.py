@@ -16,12 +16,13 @@ is held to what happened. No torch, no Ray.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter
 
-from fstune.arm import Scalar
+from fstune.arm import Scalar, canonical_json
 from fstune.errors import InputError, StoreError
 from fstune.statistics import Delta, Verdict
 from fstune.store import write_json
@@ -67,13 +68,13 @@ class RungRecord:
     wall_s: float
     """Seconds that the rung took here; whatever was stored already took none."""
 
-    def facts(self) -> object:
-        """All that a repetition must reproduce exactly; times are not part of it."""
+    def facts(self) -> str:
+        """All that a repetition must reproduce exactly, as text; times are not part of it."""
         facts = asdict(self)
         facts.pop("wall_s")
         for point in facts["curve"]:
             point.pop("ended_at")
-        return facts
+        return canonical_json(facts)  # as text, for NaN is no other NaN's equal
 
 
 @dataclass(frozen=True)
@@ -225,6 +226,14 @@ T = TypeVar("T")
 
 def _read(path: Path, kind: type[T]) -> T | None:
     try:
-        return TypeAdapter(kind).validate_json(path.read_bytes())
+        content = path.read_bytes()
     except FileNotFoundError:
         return None
+    adapter: TypeAdapter[T] = _adapter(kind)
+    return adapter.validate_json(content)
+
+
+@cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    """Made once: making one takes longer than reading a record, and views read all every second."""
+    return TypeAdapter(kind)

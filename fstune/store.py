@@ -191,5 +191,5 @@ def _is_whole(checkpoint: Path) -> bool:
     try:
         hashes: dict[str, str] = json.loads((checkpoint / MANIFEST).read_text())["files"]
         return all(file_digest(checkpoint / name) == digest for name, digest in hashes.items())
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False

@@ -1,0 +1,337 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from arm_cases import SEED, bench, materials, outcome, settings, trained
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from fstune.errors import StoreError
+from fstune.store import MANIFEST, ArmStore, Divergence, write_atomic, write_json
+from fstune.training import advance
+
+
+@pytest.fixture
+def store(tmp_path):
+    return ArmStore(tmp_path / "arms")
+
+
+def keep(store: ArmStore, step: int, content: bytes | None = None) -> None:
+    """A checkpoint of two files."""
+
+    def write(folder: Path) -> None:
+        (folder / "run.pt").write_bytes(content or f"step {step}".encode())
+        (folder / "more.pt").write_bytes(b"more")
+
+    store.save_checkpoint("arm", step, write)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "new" / "file.json"
+    write_json(path, {"é": 1})
+    assert json.loads(path.read_text()) == {"é": 1}
+    with pytest.raises(TypeError):
+        write_atomic(path, "text, not bytes")
+    assert json.loads(path.read_text()) == {"é": 1}
+    assert names(path.parent) == ["file.json"]
+
+
+def test_an_outcome_comes_back_bit_for_bit(store):
+    rng = np.random.default_rng(0)
+    saved = outcome(
+        [3, 0, 7],
+        [4, 1, 9],
+        rng.random(3) / 3,
+        arm="arm",
+        step=120,
+        train_tokens=10**12,
+        train_wall_s=0.1 + 0.2,
+        ended_at=1_795_223_662.196_377_3,
+    )
+    store.save_outcome(saved)
+    found = store.outcome("arm", 120)
+    for name, value in vars(saved).items():
+        if isinstance(value, np.ndarray):
+            assert getattr(found, name).dtype == value.dtype
+            np.testing.assert_array_equal(getattr(found, name), value)
+        else:
+            assert getattr(found, name) == value
+    assert names(store.root / "arm" / "evaluations") == ["000000120.npz"]
+
+
+def test_an_outcome_that_is_there_stays(store):
+    store.save_outcome(outcome([1, 0], arm="arm", ended_at=1.0))
+    store.save_outcome(outcome([1, 0], arm="arm", ended_at=2.0))
+    assert store.outcome("arm", 10).ended_at == 1.0
+
+
+def test_evaluated_steps_rise_and_an_absent_one_is_none(store):
+    for step in (30, 5, 100):
+        store.save_outcome(outcome([1], arm="arm", step=step))
+    assert store.evaluated_steps("arm") == [5, 30, 100]
+    assert store.evaluated_steps("another") == []
+    assert store.outcome("arm", 6) is None
+
+
+def test_a_divergence_is_remembered(store):
+    assert store.divergence("arm") is None
+    store.save_divergence("arm", Divergence(7, "nan"))
+    assert store.divergence("arm") == Divergence(7, "nan")
+
+
+def test_the_older_checkpoint_goes_once_the_newer_is_whole(store):
+    keep(store, 5)
+    seen: list[list[str]] = []
+
+    def write(folder: Path) -> None:
+        (folder / "run.pt").write_bytes(b"newer")
+        seen.append([path.name for path in folder.parent.glob("[0-9]*")])
+
+    store.save_checkpoint("arm", 40, write)
+    assert seen == [["000000005"]]
+    assert names(store.root / "arm" / "checkpoints") == ["000000040"]
+    step, folder = store.latest_checkpoint("arm")
+    assert step == 40
+    assert (folder / "run.pt").read_bytes() == b"newer"
+
+
+def test_a_write_that_fails_leaves_the_older_checkpoint_alone(store):
+    keep(store, 5)
+
+    def write(folder: Path) -> None:
+        (folder / "run.pt").write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space"):
+        store.save_checkpoint("arm", 6, write)
+    assert names(store.root / "arm" / "checkpoints") == ["000000005"]
+    assert store.latest_checkpoint("arm")[0] == 5
+
+
+def test_a_damaged_checkpoint_can_be_written_again(store):
+    keep(store, 5)
+    (store.root / "arm/checkpoints/000000005/run.pt").write_bytes(b"x")
+    assert store.latest_checkpoint("arm") is None
+    keep(store, 5)
+    assert store.latest_checkpoint("arm")[0] == 5
+
+
+def test_what_a_killed_writer_left_is_cleared_by_the_next(store):
+    draft = store.root / "arm/checkpoints/.draft-of-the-dead"
+    draft.mkdir(parents=True)
+    (draft / "run.pt").write_bytes(b"half")
+    assert store.latest_checkpoint("arm") is None
+    keep(store, 5)
+    assert names(draft.parent) == ["000000005"]
+
+
+def remove_manifest(folder: Path) -> None:
+    (folder / MANIFEST).unlink()
+
+
+def truncate(folder: Path) -> None:
+    file = folder / "run.pt"
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def flip(folder: Path) -> None:
+    file = folder / "run.pt"
+    file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
+
+
+def lose(folder: Path) -> None:
+    (folder / "more.pt").unlink()
+
+
+def empty_manifest(folder: Path) -> None:
+    (folder / MANIFEST).write_bytes(b"")
+
+
+def hollow_manifest(folder: Path) -> None:
+    (folder / MANIFEST).write_text("[]")
+
+
+DAMAGES = [remove_manifest, truncate, flip, lose, empty_manifest, hollow_manifest]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_passed_over(store, damage):
+    keep(store, 9)
+    newest = store.root / "arm/checkpoints/000000009"
+    aside = newest.rename(store.root / "aside")
+    keep(store, 8)
+    aside.rename(newest)
+    assert store.latest_checkpoint("arm")[0] == 9
+    damage(newest)
+    assert store.latest_checkpoint("arm")[0] == 8
+
+
+@hypothesis_settings(max_examples=200, deadline=None)
+@given(place=st.integers(0, 10**6), bit=st.integers(0, 7))
+def test_a_manifest_with_a_flipped_bit_never_breaks_the_store(tmp_path_factory, place, bit):
+    store = ArmStore(tmp_path_factory.getbasetemp() / "flipped")
+    keep(store, 5)
+    manifest = store.root / "arm/checkpoints/000000005" / MANIFEST
+    content = bytearray(manifest.read_bytes())
+    content[place % len(content)] ^= 1 << bit
+    manifest.write_bytes(content)
+    found = store.latest_checkpoint("arm")
+    assert found is None or found[0] == 5
+
+
+def test_checkpoints_can_be_dropped_and_evaluations_stay(store):
+    keep(store, 5)
+    store.save_outcome(outcome([1], arm="arm"))
+    store.drop_checkpoints("arm")
+    store.drop_checkpoints("arm")
+    assert store.latest_checkpoint("arm") is None
+    assert store.evaluated_steps("arm") == [10]
+
+
+def test_one_digest_holds_one_arm(tmp_path, store):
+    arm = materials(tmp_path, settings(SEED)).arm(settings(SEED), 0)
+    digest = store.register(arm)
+    path = store.root / digest / "arm.json"
+    before = path.stat().st_mtime_ns
+    assert store.register(arm) == digest == arm.digest
+    assert path.stat().st_mtime_ns == before
+    content = json.loads(path.read_text())
+    content["settings"]["train"]["lr"] = 0.5
+    path.write_text(json.dumps(content))
+    with pytest.raises(StoreError, match="holds other settings than its digest says"):
+        store.register(arm)
+
+
+def child(code: str, *arguments: object) -> "subprocess.Popen[str]":
+    """A process of its own that runs `code` with the arguments in sys.argv."""
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+ENDLESS_WRITER = """if True:
+    import sys
+    from pathlib import Path
+    from fstune.store import ArmStore
+    store = ArmStore(Path(sys.argv[1]))
+    latest = store.latest_checkpoint("arm")
+    step = latest[0] if latest else 0
+    print("begun", flush=True)
+    while True:
+        step += 1
+        def write(folder):
+            for part in range(3):
+                (folder / f"{part}").write_bytes(str(step).encode() * 50_000)
+        store.save_checkpoint("arm", step, write)
+"""
+
+
+def test_a_writer_killed_at_any_moment_leaves_a_whole_checkpoint(store):
+    keep(store, 1)
+    chance = random.Random(0)
+    reached = [1]
+    for _ in range(6):
+        with child(ENDLESS_WRITER, store.root) as writer:
+            assert writer.stdout.readline() == "begun\n"
+            time.sleep(0.02 + 0.05 * chance.random())
+            writer.kill()
+        step, folder = store.latest_checkpoint("arm")
+        assert step >= reached[-1]
+        reached.append(step)
+        if step > 1:
+            assert (folder / "2").read_bytes() == str(step).encode() * 50_000
+    assert reached[-1] > 1
+
+
+TRAINER = """if True:
+    import sys, time
+    from pathlib import Path
+    import torch
+    from fstune.arm import ArmSettings
+    from fstune.materials import gather
+    from fstune.store import ArmStore
+    from fstune.training import Workbench, advance
+    torch.set_num_threads(1)
+    folder, settings_json, pause = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+    settings = ArmSettings.model_validate_json(settings_json)
+    data = gather(settings, folder / "cache")
+    def report(progress):
+        print(progress.doing, progress.step, flush=True)
+        if progress.doing == "train":
+            time.sleep(pause)
+    bench = Workbench(ArmStore(folder / "arms"), torch.device("cpu"), 0, report)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print("ended", advance(data.arm(settings, 0), data, 4, bench).ended_at, flush=True)
+"""
+
+
+def trainer(folder: Path, pause: float) -> "subprocess.Popen[str]":
+    """A process that trains an arm to step 4, as soon as it is told to."""
+    arguments = [folder, settings(SEED).model_dump_json(), pause]
+    return subprocess.Popen(
+        [sys.executable, "-c", TRAINER, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def begin(process: "subprocess.Popen[str]") -> None:
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def until(process: "subprocess.Popen[str]", wanted: str) -> list[str]:
+    """The lines up to the wanted one."""
+    lines = []
+    while not lines or lines[-1] != wanted:
+        line = process.stdout.readline()
+        assert line, f"ended after {lines}"
+        lines.append(line.strip())
+    return lines
+
+
+def test_of_two_processes_that_want_one_arm_one_trains_and_one_waits(tmp_path):
+    with trainer(tmp_path, 0.1) as first, trainer(tmp_path, 0.0) as second:
+        until(first, "ready")
+        until(second, "ready")
+        begin(first)
+        until(first, "train 1")
+        begin(second)
+        until(second, "wait 0")
+        first_lines = first.communicate()[0].split("\n")
+        second_lines = second.communicate()[0].split("\n")
+    assert first_lines[:4] == ["train 2", "train 3", "train 4", "evaluate 4"]
+    # The second finds the very evaluation of the first, and does nothing of its own.
+    assert second_lines == first_lines[4:]
+    assert second_lines[0].startswith("ended ")
+
+
+def test_a_killed_holder_frees_the_arm_for_the_one_that_waits(tmp_path):
+    # The data are tokenised first, so that the holder dies while it trains.
+    arm = materials(tmp_path, settings(SEED)).arm(settings(SEED), 0)
+    workbench, told = bench(tmp_path)
+    with trainer(tmp_path, 60.0) as holder:
+        until(holder, "ready")
+        begin(holder)
+        until(holder, "train 1")
+        holder.send_signal(signal.SIGKILL)
+    found = advance(arm, materials(tmp_path, settings(SEED)), 4, workbench)
+    assert (found.step, trained(told)) == (4, [1, 2, 3, 4])
