@@ -16,9 +16,8 @@ is held to what happened. No torch, no Ray.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -154,7 +153,7 @@ class SearchRecords:
     def trial(self, number: int) -> TrialRecord | None:
         """The trial, or None if it was never suggested."""
         folder = self._folder(number)
-        suggestion = _read(folder / "candidate.json", Suggestion)
+        suggestion = _read(folder / "candidate.json", _SUGGESTION)
         if suggestion is None:
             return None
         end = self.end(number)
@@ -163,7 +162,7 @@ class SearchRecords:
             candidate=suggestion.candidate,
             rungs=list(self._rungs(number)),
             end=end,
-            progress=None if end else _read(folder / "progress.json", dict[str, object]),
+            progress=None if end else _read(folder / "progress.json", _PROGRESS),
         )
 
     def trials(self) -> list[TrialRecord]:
@@ -174,14 +173,14 @@ class SearchRecords:
         return trials
 
     def rung(self, number: int, rung: int) -> RungRecord | None:
-        return _read(self._folder(number) / f"rung-{rung}.json", RungRecord)
+        return _read(self._folder(number) / f"rung-{rung}.json", _RUNG)
 
     def end(self, number: int) -> EndRecord | None:
-        return _read(self._folder(number) / "end.json", EndRecord)
+        return _read(self._folder(number) / "end.json", _END)
 
     def write_candidate(self, number: int, candidate: Mapping[str, Scalar]) -> None:
         path = self._folder(number) / "candidate.json"
-        stored = _read(path, Suggestion)
+        stored = _read(path, _SUGGESTION)
         if stored is None:
             write_json(path, asdict(Suggestion(dict(candidate))))
         elif stored.candidate != candidate:
@@ -221,19 +220,17 @@ def search_names(runs: Path) -> Sequence[str]:
     return sorted(path.parent.name for path in runs.glob("searches/*/spec.json"))
 
 
+# Made once: making one takes longer than reading a record, and views read all of them every second.
+_SUGGESTION = TypeAdapter(Suggestion)
+_RUNG = TypeAdapter(RungRecord)
+_END = TypeAdapter(EndRecord)
+_PROGRESS = TypeAdapter(dict[str, object])
+
 T = TypeVar("T")
 
 
-def _read(path: Path, kind: type[T]) -> T | None:
+def _read(path: Path, kind: TypeAdapter[T]) -> T | None:
     try:
-        content = path.read_bytes()
+        return kind.validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
-    adapter: TypeAdapter[T] = _adapter(kind)
-    return adapter.validate_json(content)
-
-
-@cache
-def _adapter(kind: type) -> TypeAdapter[Any]:
-    """Made once: making one takes longer than reading a record, and views read all every second."""
-    return TypeAdapter(kind)

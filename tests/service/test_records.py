@@ -33,7 +33,7 @@ def test_a_candidate_comes_back_with_its_types(records):
 def test_a_candidate_is_written_once(records):
     records.write_candidate(0, CANDIDATE)
     records.write_candidate(0, CANDIDATE)
-    with pytest.raises(StoreError, match="trial 0 of small was .*-2.5.*, now .*-2.4"):
+    with pytest.raises(StoreError, match=r"trial 0 of small was .*-2.5.*, now .*-2.4"):
         records.write_candidate(0, CANDIDATE | {"future_seed.alpha": -2.4})
     assert records.trial(0).candidate == CANDIDATE
 
@@ -129,7 +129,7 @@ def test_a_search_is_found_by_name_and_others_are_named(tmp_path):
     (tmp_path / "searches" / "half-made").mkdir()
     assert search_names(tmp_path) == ["small"]
     assert SearchRecords.find(tmp_path, "small").name == "small"
-    with pytest.raises(InputError, match="no search is called 'smal' in .*; known: small"):
+    with pytest.raises(InputError, match=r"no search is called 'smal' in .*; known: small"):
         SearchRecords.find(tmp_path, "smal")
     with pytest.raises(InputError, match="known: none"):
         SearchRecords.find(tmp_path / "elsewhere", "small")
