@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from fstune.arm import ArmSettings, ArmSpec, Seeds
+from fstune.arm import ArmSettings, ArmSpec, Seeds, TrainSettings
 from fstune.errors import InputError
 from fstune.store import file_digest
 from model.checkpoint import read_config
@@ -63,7 +63,8 @@ def gather(settings: ArmSettings, cache: Path) -> Materials:
     Raises:
         InputError: if the checkpoint or the data cannot be used, with what there was.
     """
-    return _gather(settings.model_copy(update={"future_seed": None}).model_dump_json(), cache)
+    context = settings.model_copy(update={"future_seed": None, "train": TrainSettings()})
+    return _gather(context.model_dump_json(), cache)
 
 
 @lru_cache(maxsize=8)

@@ -75,7 +75,7 @@ def advance(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) 
         The evaluation at `to_step`.
 
     Raises:
-        DivergedError: if the loss was not finite at or before `to_step`.
+        DivergedError: if a loss was not finite at or before `to_step`, in training or evaluation.
     """
     store = bench.store
     digest = store.register(arm)
@@ -102,19 +102,28 @@ def _train(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) -
         while run.step < stop:
             loss = run.train_step()
             if not math.isfinite(loss):
-                divergence = Divergence(run.step, str(loss))
-                store.save_divergence(digest, divergence)
-                raise DivergedError(digest, divergence)
+                raise _diverged(store, digest, run.step, loss)
             bench.report(Progress(digest, "train", run.step, to_step, loss))
         # The checkpoint goes first: after a kill between the two nothing is trained again.
         if stop > newest:
             store.save_checkpoint(digest, stop, lambda path: run.save(path / CHECKPOINT_FILE))
         if store.outcome(digest, stop) is None:
             bench.report(Progress(digest, "evaluate", stop, to_step))
-            store.save_outcome(run.outcome())
-    outcome = store.outcome(digest, to_step)
-    assert outcome is not None
-    return outcome
+            outcome = run.outcome()
+            loss = float(outcome.nll_sum.sum())
+            if not math.isfinite(loss):
+                raise _diverged(store, digest, stop, loss)
+            store.save_outcome(outcome)
+    final = store.outcome(digest, to_step)
+    assert final is not None
+    return final
+
+
+def _diverged(store: ArmStore, digest: str, step: int, loss: float) -> DivergedError:
+    """The end of an arm, which is remembered."""
+    divergence = Divergence(step, str(loss))
+    store.save_divergence(digest, divergence)
+    return DivergedError(digest, divergence)
 
 
 class Run:

@@ -1,0 +1,189 @@
+"""Scores against a second way to compute them: full logits, one example at a time."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from arm_cases import CPU, SHAPES, settings
+
+from fstune import evaluation
+from fstune.evaluation import Subject, evaluate, token_scores
+from fstune.materials import gather
+from model.config import FutureSeed, ModelConfig
+from model.future_seed import Gates
+from model.rwkv7 import RWKV7
+from tasks.batch import collate
+from tasks.example import Example, Split
+
+# Rounding of float32 over sums of a few dozen terms, in nats of an example.
+TOLERANCE = 2e-5
+
+WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord"]
+
+
+def subject(future_seed: FutureSeed | None = None, seed: int = 0, **shapes: Any) -> Subject:
+    """A model in which every tensor is random, so that argmaxes differ from place to place."""
+    config = ModelConfig(**SHAPES | shapes)
+    model = RWKV7(config)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
+    gates = None if future_seed is None else Gates(config, future_seed)
+    return Subject(model, future_seed, gates, CPU, "float32")
+
+
+def rows(first: int, count: int) -> str:
+    """Rows like HotpotQA's, of different lengths."""
+    lines = []
+    for n in range(first, first + count):
+        titles = [f"{WORDS[(n + p) % 6]} {n}.{p}" for p in range(1 + n % 4)]
+        row = {
+            "question": f"How old is number {n}?",
+            "answer": "x" * (1 + n % 5) + " years",
+            "context": {"title": titles, "sentences": [[f"It is {n} years old."]] * len(titles)},
+            "supporting_facts": {"title": titles[:1]},
+        }
+        lines.append(json.dumps(row))
+    return "\n".join(lines) + "\n"
+
+
+def hotpot(folder: Path) -> Split:
+    (folder / "train.jsonl").write_text(rows(0, 8))
+    (folder / "validation.jsonl").write_text(rows(100, 12))
+    files = {name: str(folder / f"{name}.jsonl") for name in ("train", "validation")}
+    task = {"name": "hotpot", "train_size": 4, "validation_size": 9, "files": files}
+    return gather(settings(task=task), folder / "cache").validation
+
+
+def rightcopy(folder: Path) -> Split:
+    task = {"name": "rightcopy", "length": 5, "train_size": 4, "validation_size": 9}
+    return gather(settings(task=task), folder / "cache").validation
+
+
+def both(_: Path) -> Split:
+    """Examples of every form in one split: an answer, targets inside, both; lengths 1 to 40."""
+    generator = torch.Generator().manual_seed(3)
+
+    def tokens(count: int) -> tuple[int, ...]:
+        return tuple(torch.randint(256, (count,), generator=generator).tolist())
+
+    return Split.from_examples(
+        [
+            Example(tokens(1), answer=tokens(1)),
+            Example(tokens(40), answer=tokens(6)),
+            Example(tokens(7), (), (0, 3, 6), tokens(3)),
+            Example(tokens(12), tokens(2), (11,), tokens(1)),
+            Example(tokens(2), answer=tokens(3)),
+        ]
+    )
+
+
+SPLITS = [hotpot, rightcopy, both]
+MECHANISMS = [
+    None,
+    FutureSeed(alpha=1.0),
+    FutureSeed(alpha=2.0, gate="head", norm=True, clip=0.5),
+]
+
+
+def by_hand(tested: Subject, example: Example) -> tuple[float, int, int]:
+    """NLL, hits and targets of one example, from logits at every position of two plain passes."""
+    prompt = torch.tensor([example.prompt])
+    with torch.no_grad():
+        logits_TV, state = tested.model(prompt, future_seed=tested.future_seed, gates=tested.gates)
+        wanted = list(zip(example.target_positions, example.target_tokens, strict=True))
+        scored = [(logits_TV[0, place], token) for place, token in wanted]
+        last_V = logits_TV[0, -1]
+        for token in example.answer:
+            scored.append((last_V, token))
+            after_TV, state = tested.model(torch.tensor([[token]]), state=state)
+            last_V = after_TV[0, -1]
+    nll = -sum(float(logits_V.double().log_softmax(0)[token]) for logits_V, token in scored)
+    hits = sum(int(logits_V.argmax()) == token for logits_V, token in scored)
+    return nll, hits, len(scored)
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS, ids=["off", "scalar", "head"])
+@pytest.mark.parametrize("make", SPLITS)
+def test_every_example_is_scored_as_by_hand(tmp_path, make, mechanism):
+    split, tested = make(tmp_path), subject(mechanism)
+    found = evaluate(tested, split)
+    wanted = [by_hand(tested, split.example(index)) for index in range(len(split))]
+    np.testing.assert_allclose(found.nll_sum, [nll for nll, _, _ in wanted], rtol=TOLERANCE)
+    np.testing.assert_array_equal(found.correct, [hits for _, hits, _ in wanted])
+    np.testing.assert_array_equal(found.total, [total for _, _, total in wanted])
+    np.testing.assert_array_equal(found.total, split.target_counts)
+
+
+@pytest.mark.parametrize("tokens_per_batch", [1, 60, 200])
+def test_batching_changes_results_by_rounding_alone(tmp_path, monkeypatch, tokens_per_batch):
+    tested = subject(FutureSeed(alpha=1.0))
+    for make in SPLITS:
+        split = make(tmp_path)
+        whole = evaluate(tested, split)
+        with monkeypatch.context() as smaller:
+            smaller.setattr(evaluation, "PADDED_TOKENS_PER_BATCH", tokens_per_batch)
+            parts = evaluate(tested, split)
+        np.testing.assert_allclose(parts.nll_sum, whole.nll_sum, rtol=TOLERANCE)
+        np.testing.assert_array_equal(parts.correct, whole.correct)
+        np.testing.assert_array_equal(parts.total, whole.total)
+
+
+def test_the_most_likely_token_counts_as_correct():
+    tested = subject()
+    prompts = [(1, 2, 3), (4, 5), (6,)]
+    with torch.no_grad():
+        best = [int(tested.model(torch.tensor([prompt]))[0][0, -1].argmax()) for prompt in prompts]
+    # The last example asks for another token than the best.
+    wanted = [best[0], best[1], (best[2] + 1) % 256]
+    split = Split.from_examples(
+        Example(prompt, answer=(token,)) for prompt, token in zip(prompts, wanted, strict=True)
+    )
+    assert evaluate(tested, split).correct.tolist() == [1, 1, 0]
+
+
+def test_future_seed_changes_scores_after_and_inside_the_prompt():
+    # That it acts in the prompt pass alone is what `by_hand` holds it to.
+    split, on = both(Path()), subject(FutureSeed(alpha=3.0))
+    off = Subject(on.model, None, None, CPU, "float32")
+    assert (evaluate(on, split).nll_sum != evaluate(off, split).nll_sum).all()
+
+
+def test_logits_are_computed_at_targets_alone():
+    split, tested = both(Path()), subject()
+    scored: list[int] = []
+    tested.model.head.register_forward_hook(lambda _, inputs, __: scored.append(len(inputs[0])))
+    evaluate(tested, split)
+    assert sum(scored) == split.target_counts.sum()
+
+
+def test_evaluation_leaves_model_and_random_stream_alone():
+    split, tested = both(Path()), subject(FutureSeed())
+    before = {name: value.clone() for name, value in tested.model.state_dict().items()}
+    stream = torch.get_rng_state()
+    evaluate(tested, split)
+    for name, value in tested.model.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+    assert torch.equal(torch.get_rng_state(), stream)
+    assert all(parameter.grad is None for parameter in tested.model.parameters())
+
+
+def test_the_first_token_of_an_answer_is_told_apart():
+    scores = token_scores(subject(), collate(both(Path()), [1, 2]))
+    first = scores.first_N.nonzero().flatten().tolist()
+    assert [int(scores.example_N[n]) for n in first] == [0]
+    assert scores.nll_N.dtype == torch.float32
+    assert len(scores.nll_N) == 6 + 3
+
+
+def test_bf16_computes_scores_near_those_of_float32():
+    split, tested = both(Path()), subject(FutureSeed())
+    half = Subject(tested.model, tested.future_seed, tested.gates, CPU, "bf16")
+    fine, coarse = evaluate(tested, split).nll_sum, evaluate(half, split).nll_sum
+    assert (fine != coarse).all()
+    np.testing.assert_allclose(coarse, fine, rtol=0.1)
+    assert {parameter.dtype for parameter in tested.model.parameters()} == {torch.float32}
