@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fstune.arm import ArmSpec, Pair, Scalar
+from fstune.arm import ArmSettings, ArmSpec, Pair, Scalar
 from fstune.materials import Materials, gather
 from fstune.records import ArmPair, CurvePoint, RungRecord
 from fstune.spec import SearchSpec
@@ -23,13 +23,23 @@ def arms_of(
     spec: SearchSpec, candidate: Mapping[str, Scalar], cache: Path, seeds: int
 ) -> tuple[list[PairOfArms], Materials, Materials]:
     """Both arms of each of a candidate's first `seeds` seeds, and what they stand on."""
-    baseline, variant = spec.settings(candidate)
+    last_step = spec.rungs[-1].steps
+    baseline, variant = (_scheduled(settings, last_step) for settings in spec.settings(candidate))
     baseline_data, variant_data = gather(baseline, cache), gather(variant, cache)
     pairs = [
         (baseline_data.arm(baseline, seed), variant_data.arm(variant, seed))
         for seed in range(seeds)
     ]
     return pairs, baseline_data, variant_data
+
+
+def _scheduled(settings: ArmSettings, last_step: int) -> ArmSettings:
+    """The settings with the end of a decaying schedule that names none."""
+    train = settings.train
+    if train.lr_schedule == "constant" or train.lr_total_steps is not None:
+        return settings
+    train = train.model_copy(update={"lr_total_steps": last_step})
+    return settings.model_copy(update={"train": train})
 
 
 def run_rung(
@@ -65,8 +75,11 @@ def run_rung(
     ]
     deltas = paired_deltas(finals, metrics)
     objective = deltas[spec.metric().name]
-    mechanism = arms[0][1].settings.future_seed
+    baseline_settings, variant_settings = (arm.settings for arm in arms[0])
+    mechanism = variant_settings.future_seed
     largest_gate = mechanism.largest_gate(variant_data.config.num_layers) if mechanism else 1.0
+    # A shut gate says that nothing can come of it only where nothing else differs.
+    nothing_else = baseline_settings == variant_settings.model_copy(update={"future_seed": None})
     every = bench.evaluate_every or goal.steps
     reached = spec.rungs[rung - 1].steps if rung else 0
     on_the_way = [
@@ -79,7 +92,7 @@ def run_rung(
         steps=goal.steps,
         seeds=goal.seeds,
         deltas=deltas,
-        verdict=verdict(objective, spec.objective.margin, largest_gate),
+        verdict=verdict(objective, spec.objective.margin, largest_gate if nothing_else else 1.0),
         objective=objective.gain(spec.objective.bound),
         largest_gate=largest_gate,
         arms=[
