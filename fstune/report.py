@@ -1,9 +1,10 @@
 """Records to tables and JSON: what a search found, and where it stands. No torch, no Ray.
 
 Trials are ranked by the rung they reached and, within a rung, by the objective there: deltas at
-different rungs are not comparable.
+different rungs are not comparable. One that diverged or failed comes after all that did not.
 """
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,19 +29,25 @@ _COLOURS = {
 
 
 def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Trials from best to worst; those without a rung last."""
+    """Trials from best to worst; those that broke off or have no rung last."""
 
-    def standing(trial: TrialRecord) -> tuple[int, float]:
-        last = trial.rungs[-1] if trial.rungs else None
-        return (len(trial.rungs), last.objective if last else 0.0)
+    def standing(trial: TrialRecord) -> tuple[bool, int, float]:
+        objective = trial.rungs[-1].objective if trial.rungs else -math.inf
+        known = -math.inf if math.isnan(objective) else objective
+        return (_counts(trial), len(trial.rungs), known)
 
     return sorted(trials, key=standing, reverse=True)
+
+
+def _counts(trial: TrialRecord) -> bool:
+    """Whether a trial may be the best: it has a rung and did not break off."""
+    return bool(trial.rungs) and trial.verdict not in ("diverged", "failed")
 
 
 def as_json(records: SearchRecords, spec: SearchSpec) -> dict[str, Any]:
     """The search as the JSON that `fstune report NAME --format json` prints."""
     trials = records.trials()
-    best = next((trial for trial in ranked(trials) if trial.rungs), None)
+    best = next(filter(_counts, ranked(trials)), None)
     return {
         "search": spec.name,
         "spec_digest": spec.digest,

@@ -1,0 +1,207 @@
+import io
+import json
+import re
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+from arm_cases import made, rung_record, spec
+from rich.console import Console
+
+from fstune.records import EndRecord, SearchRecords, TrialRecord
+from fstune.report import (
+    as_json,
+    describe_candidate,
+    event_lines,
+    ranked,
+    result_table,
+    status_view,
+    write_report,
+)
+from fstune.spec import SearchSpec
+
+
+def shown(view: Any, width: int = 80) -> str:
+    """What a terminal of that width shows."""
+    file = io.StringIO()
+    Console(file=file, width=width).print(view)
+    return file.getvalue()
+
+
+@pytest.fixture
+def small(tmp_path) -> SearchSpec:
+    return spec(tmp_path)
+
+
+@pytest.fixture
+def records(tmp_path, small) -> SearchRecords:
+    """Four trials: at the last rung, stopped at the first, diverged, and running."""
+    records = made(tmp_path, small)
+    for number in range(4):
+        records.write_candidate(number, {"future_seed.alpha": -1.25 - number})
+    records.write_rung(0, rung_record(0, 0.2))
+    records.write_rung(0, rung_record(1, 0.15))
+    records.write_end(0, EndRecord("completed", "reached the last rung"))
+    records.write_rung(1, rung_record(0, 0.4, verdict="inconclusive"))
+    records.write_end(1, EndRecord("stopped", "ASHA"))
+    records.write_end(2, EndRecord("diverged", "arm x: loss nan at step 7"))
+    progress = {"rung": 0, "doing": "train", "step": 1, "to_step": 2, "loss": 2.5}
+    records.write_progress(3, progress | {"arm": "x", "pid": 1, "at": time.time()})
+    return records
+
+
+def trial(number: int, *objectives: float, end: EndRecord | None = None) -> TrialRecord:
+    rungs = [rung_record(rung, objective=value) for rung, value in enumerate(objectives)]
+    return TrialRecord(number, {}, rungs, end)
+
+
+def test_trials_are_ranked_by_rung_and_then_by_objective():
+    trials = [
+        trial(0),
+        trial(1, 0.9),
+        trial(2, 0.1, -0.2),
+        trial(3, 0.1, 0.3),
+        trial(4, 0.95),
+        trial(5, 0.1, float("nan")),
+        trial(6, 0.1, 0.3),
+    ]
+    assert [each.number for each in ranked(trials)] == [3, 6, 2, 5, 4, 1, 0]
+
+
+def test_a_trial_that_broke_off_is_not_the_best(tmp_path, small):
+    records = made(tmp_path, small)
+    for number in range(2):
+        records.write_candidate(number, {"future_seed.alpha": float(number)})
+        records.write_rung(number, rung_record(0, 0.5 - number / 10))
+    assert as_json(records, small)["best"] == 0
+    records.write_end(0, EndRecord("diverged", "loss nan"))
+    assert as_json(records, small)["best"] == 1
+    assert [each.number for each in ranked(records.trials())] == [1, 0]
+
+
+def test_a_search_without_a_rung_has_no_best(tmp_path, small):
+    records = made(tmp_path, small)
+    records.write_candidate(0, {"future_seed.alpha": 0.0})
+    found = as_json(records, small)
+    assert found["best"] is None
+    assert found["trials"][0]["verdict"] == found["trials"][0]["state"] == "running"
+
+
+def test_the_json_has_the_promised_shape(records, small):
+    found = as_json(records, small)
+    assert found["search"] == "small"
+    assert found["spec_digest"] == small.digest
+    assert found["best"] == 0
+    assert [each["candidate"] for each in found["trials"]] == [
+        {"future_seed.alpha": -1.25 - number} for number in range(4)
+    ]
+    assert [each["verdict"] for each in found["trials"]] == [
+        "unconfirmed gain",
+        "inconclusive",
+        "diverged",
+        "running",
+    ]
+    rungs = found["trials"][0]["rungs"]
+    assert [(rung["steps"], rung["seeds"]) for rung in rungs] == [(2, 1), (4, 2)]
+    metrics = {"token_accuracy", "nll", "exact_match"}
+    for rung, record in zip(rungs, records.trial(0).rungs, strict=True):
+        assert set(rung) >= {"steps", "seeds", "baseline", "variant", "delta"}
+        assert set(rung["baseline"]) == set(rung["variant"]) == set(rung["delta"]) == metrics
+        for name, delta in record.deltas.items():
+            assert rung["baseline"][name] == delta.baseline
+            assert rung["variant"][name] == delta.variant
+            wanted = {"mean": delta.mean, "low": delta.low, "high": delta.high}
+            assert rung["delta"][name] == wanted
+    assert found["trials"][0]["arms"] == [
+        {"seed": seed, "baseline": f"base{seed}", "variant": f"variant{seed}"} for seed in range(2)
+    ]
+    assert found["trials"][2]["rungs"] == found["trials"][2]["arms"] == []
+    assert found["trials"][2]["reason"] == "arm x: loss nan at step 7"
+
+
+def test_the_json_is_kept_beside_the_records(records, small):
+    path = write_report(records, small)
+    assert path == records.root / "report.json"
+    assert json.loads(path.read_text()) == as_json(records, small)
+
+
+def test_the_table_holds_the_numbers_of_the_json(records, small):
+    lines = shown(result_table(records, small)).splitlines()
+    found = as_json(records, small)["trials"]
+    rows = [line for line in lines if re.match(r" +\d+  ", line)]
+    assert [int(row.split()[0]) for row in rows] == [0, 1, 2, 3]
+    for row in rows[:2]:
+        trial = found[int(row.split()[0])]
+        rung = trial["rungs"][-1]
+        delta = rung["delta"]["token_accuracy"]
+        interval = f"{delta['mean']:+.4f} [{delta['low']:+.4f}, {delta['high']:+.4f}]"
+        assert f"{rung['steps']} × {rung['seeds']}" in row
+        assert f"{rung['baseline']['token_accuracy']:.4f}" in row
+        assert interval in row
+        assert row.endswith(trial["verdict"])
+    assert "alpha=-1.25" in lines[2]
+
+
+def test_the_table_fits_in_80_columns(tmp_path):
+    made_of = spec(tmp_path, more="objective: {metric: nll}\n")
+    records = made(tmp_path, made_of)
+    records.write_candidate(0, {f"future_seed.setting_{n}": 1.23456789 for n in range(9)})
+    wide = rung_record(0, -10.123456, steps=100_000, seeds=10)
+    records.write_rung(0, wide)
+    text = shown(result_table(records, made_of))
+    assert max(map(len, text.splitlines())) <= 80
+    row = text.splitlines()[1]
+    # No number runs into its neighbour.
+    assert re.search(r"100000 × 10 +3\.0000 +\+20\.2469 \[\+30\.\d{4}, \+5\.\d{4}\] +unconf", row)
+
+
+def test_the_table_can_be_cut_short(records, small):
+    assert len(shown(result_table(records, small, most=1)).splitlines()) == 3
+
+
+def test_status_tells_what_is_running(records, small):
+    text = shown(status_view(records, small))
+    assert "small  3 of 4 trials ended" in text
+    assert "trial 3: rung 1 of 2 (2 steps × 1), train step 1 of 2, loss 2.500" in text
+    assert "ago" not in text
+    records.write_progress(
+        3,
+        {"rung": 1, "doing": "evaluate", "step": 4, "to_step": 4, "loss": None, "at": 1.0},
+    )
+    text = " ".join(shown(status_view(records, small)).split())
+    assert "trial 3: rung 2 of 2 (4 steps × 2), evaluate step 4 of 4, " in text
+    assert "s ago" in text
+
+
+def test_status_of_a_trial_without_progress_says_what_it_waits_for(tmp_path, small):
+    records = made(tmp_path, small)
+    assert "0 of 4 trials ended" in shown(status_view(records, small))
+    records.write_candidate(0, {"future_seed.alpha": 0.0})
+    assert "trial 0: waiting for its worker" in shown(status_view(records, small))
+
+
+def test_status_estimates_the_rest_from_trials_that_ended(records, small):
+    # Two rungs and one rung and none of 1.5 s each, over three trials; one is left.
+    assert "about 2 s left" in shown(status_view(records, small))
+
+
+def test_events_are_told_once_each_and_in_order(records, small):
+    lines = event_lines(records, small)
+    assert len(lines) == len(set(lines))
+    assert lines[0] == "trial 0: alpha=-1.25"
+    assert lines[1].startswith("trial 0: 2 steps × 1: Δ token_accuracy +0.2000 [")
+    assert lines[3] == "trial 0: completed: reached the last rung"
+    assert lines[-1] == "trial 3: alpha=-4.25"
+
+
+def test_a_candidate_is_told_in_one_line():
+    candidate = {"future_seed.alpha": -2.123456, "future_seed.norm": True, "train.lr": 3e-5}
+    assert describe_candidate(candidate) == "alpha=-2.123 norm=True train.lr=3e-05"
+
+
+def test_a_report_reaches_neither_torch_nor_ray():
+    code = "import sys, fstune.report; print(sorted({'torch', 'ray', 'mlflow'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
