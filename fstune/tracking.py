@@ -24,6 +24,7 @@ from fstune.records import RungRecord, SearchRecords, TrialRecord
 from fstune.spec import SearchSpec
 
 _SEARCH, _TRIAL, _RUNGS = "fstune.search", "fstune.trial", "fstune.rungs"
+_STATE = "fstune.state"
 _PARENT = "mlflow.parentRunId"
 
 
@@ -45,6 +46,7 @@ class Tracker:
         self._connected: MlflowClient | None = None
         self._trials: dict[int, str] = {}
         self._rungs: dict[int, int] = {}
+        self._ended: set[int] = set()
 
     def __getstate__(self) -> dict[str, object]:
         # Tune pickles its callbacks and brings them back long after. A database connection cannot
@@ -87,6 +89,7 @@ class Tracker:
 
     def sync(self, trial: TrialRecord) -> None:
         """Bring one trial's run up to its record."""
+        client = self._client
         run_id = self._run_of(trial)
         for rung in trial.rungs[self._rungs.get(trial.number, 0) :]:
             tags = [RunTag(_RUNGS, str(rung.rung + 1))] + [
@@ -96,19 +99,20 @@ class Tracker:
             ]
             # Timestamps come from the record: should a kill fall between metrics and tags, logging
             # the same points again leaves one of each.
-            self._client.log_batch(run_id, metrics=_points(rung), tags=tags)
+            client.log_batch(run_id, metrics=_points(rung), tags=tags)
             self._rungs[trial.number] = rung.rung + 1
-        if trial.end is not None:
+        if trial.end is not None and trial.number not in self._ended:
             self._set_tags(
                 run_id,
                 {
                     "fstune.verdict": trial.verdict,
-                    "fstune.state": trial.end.state,
+                    _STATE: trial.end.state,
                     "fstune.reason": trial.end.reason,
                 },
             )
             failed = trial.end.state == "failed"
-            self._client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
+            client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
+            self._ended.add(trial.number)
 
     def close(self, status: str, report: Path | None) -> None:
         """End the parent run and every open one as `status` (FINISHED, KILLED, FAILED)."""
@@ -133,8 +137,8 @@ class Tracker:
         return self._connected
 
     def _know_children(self, client: MlflowClient) -> None:
-        """Which trial has which run, and how many rungs are logged there."""
-        self._trials, self._rungs = {}, {}
+        """Which trial has which run, how many rungs are logged there, and whether it is over."""
+        self._trials, self._rungs, self._ended = {}, {}, set()
         page = None
         while True:
             text = f"tags.`{_PARENT}` = '{self._parent}'"
@@ -143,6 +147,9 @@ class Tracker:
                 number = int(run.data.tags[_TRIAL])
                 self._trials[number] = run.info.run_id
                 self._rungs[number] = int(run.data.tags.get(_RUNGS, 0))
+                # A stop ends runs too; only that of a trial which ended has a state.
+                if _STATE in run.data.tags and run.info.status in ("FINISHED", "FAILED"):
+                    self._ended.add(number)
             page = found.token
             if not page:
                 return

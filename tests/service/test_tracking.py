@@ -1,0 +1,257 @@
+import dataclasses
+import pickle
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from arm_cases import made, rung_record, spec
+from mlflow.tracking import MlflowClient
+
+from fstune import tracking
+from fstune.records import CurvePoint, EndRecord, RungRecord, SearchRecords
+from fstune.statistics import Delta
+from fstune.tracking import Tracker, local_uri
+
+ENVIRONMENT = {"device": "CPU", "version.torch": "2", "commit": "abc"}
+DATASETS = {"rightcopy-train": "a" * 64, "rightcopy-validation": "b" * 64}
+PARTS = ("baseline/{}", "variant/{}", "delta/{}", "delta/{}_low", "delta/{}_high")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    """A folder of runs; making its store takes seconds, so that all tests here share it."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def client(runs) -> MlflowClient:
+    return MlflowClient(local_uri(runs))
+
+
+class Tracked:
+    """A search of its own in the shared store."""
+
+    def __init__(self, runs: Path, folder: Path, name: str) -> None:
+        self.spec = spec(folder).model_copy(update={"name": name})
+        self.records: SearchRecords = made(runs, self.spec)
+        self.runs = runs
+        self.tracker = self.opened()
+
+    def opened(self) -> Tracker:
+        """A tracker as a process makes it that begins or goes on with the search."""
+        tracker = Tracker(self.records, self.spec, self.runs, local_uri(self.runs))
+        tracker.open(ENVIRONMENT, DATASETS)
+        return tracker
+
+    def suggest(self, number: int) -> None:
+        self.records.write_candidate(number, {"future_seed.alpha": -1.0 - number})
+
+    def reach(self, number: int, rung: int) -> None:
+        self.records.write_rung(number, rung_record(rung, 0.25 + 0.01 * number))
+
+    def end(self, number: int, state: Any = "completed") -> None:
+        self.records.write_end(number, EndRecord(state, "for a reason"))
+
+    def sync(self, number: int, tracker: Tracker | None = None) -> None:
+        trial = self.records.trial(number)
+        assert trial is not None
+        (tracker or self.tracker).sync(trial)
+
+
+@pytest.fixture
+def search(runs, tmp_path, request) -> Tracked:
+    return Tracked(runs, tmp_path, request.node.name[:60].replace("[", "-").rstrip("]"))
+
+
+def found_runs(client: MlflowClient, search: Tracked) -> list[Any]:
+    """All runs of the search: its parent first, then its trials by number."""
+    experiment = client.get_experiment_by_name(search.spec.name)
+    found = client.search_runs([experiment.experiment_id])
+    return sorted(found, key=lambda run: int(run.data.tags.get("fstune.trial", -1)))
+
+
+def points(client: MlflowClient, run: Any) -> dict[str, list[tuple[int, float, int]]]:
+    """Step, value and time of every point of every metric."""
+    return {
+        key: sorted(
+            (metric.step, metric.value, metric.timestamp)
+            for metric in client.get_metric_history(run.info.run_id, key)
+        )
+        for key in run.data.metrics
+    }
+
+
+def wanted_points(records: list[RungRecord]) -> dict[str, list[tuple[int, float, int]]]:
+    wanted: dict[str, list[tuple[int, float, int]]] = {}
+    for point in (point for record in records for point in record.curve):
+        for name, delta in point.deltas.items():
+            values = (delta.baseline, delta.variant, delta.mean, delta.low, delta.high)
+            for part, value in zip(PARTS, values, strict=True):
+                at_ms = int(point.ended_at * 1000)
+                wanted.setdefault(part.format(name), []).append((point.step, value, at_ms))
+    return {key: sorted(values) for key, values in wanted.items()}
+
+
+def assert_as_recorded(client: MlflowClient, search: Tracked) -> None:
+    """One run per trial, one point per step, and the records' numbers."""
+    trials = search.records.trials()
+    parent, *children = found_runs(client, search)
+    assert [int(run.data.tags["fstune.trial"]) for run in children] == [t.number for t in trials]
+    for run, trial in zip(children, trials, strict=True):
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert points(client, run) == wanted_points(trial.rungs)
+        assert run.data.params == {k: str(v) for k, v in trial.candidate.items()}
+
+
+def test_a_trials_run_holds_the_numbers_of_its_record(search, client):
+    search.suggest(0)
+    search.sync(0)
+    search.reach(0, 0)
+    search.sync(0)
+    search.reach(0, 1)
+    search.sync(0)
+    assert_as_recorded(client, search)
+    run = found_runs(client, search)[1]
+    found = points(client, run)
+    # Baseline, variant and delta stand at the same steps.
+    assert {tuple(step for step, _, _ in values) for values in found.values()} == {(1, 2, 3, 4)}
+    assert len(found) == 15
+    tags = run.data.tags
+    assert tags["fstune.rungs"] == "2"
+    assert tags["fstune.arm.seed1.baseline"] == "base1"
+    assert tags["fstune.arm.seed1.variant"] == "variant1"
+    assert run.info.status == "RUNNING"
+
+
+@pytest.mark.parametrize("state", ["completed", "stopped", "diverged", "failed"])
+def test_a_trials_end_is_its_runs_end(search, client, state):
+    search.suggest(0)
+    search.reach(0, 0)
+    search.end(0, state)
+    search.sync(0)
+    run = found_runs(client, search)[1]
+    assert run.info.status == ("FAILED" if state == "failed" else "FINISHED")
+    assert run.data.tags["fstune.state"] == state
+    assert run.data.tags["fstune.reason"] == "for a reason"
+    verdict = state if state in ("diverged", "failed") else "unconfirmed gain"
+    assert run.data.tags["fstune.verdict"] == verdict
+
+
+def test_logging_again_adds_nothing(search, client):
+    for number in range(2):
+        search.suggest(number)
+        search.reach(number, 0)
+        search.sync(number)
+        search.sync(number)
+    search.end(0)
+    search.sync(0)
+    again = search.opened()
+    for number in range(2):
+        search.sync(number, again)
+    assert_as_recorded(client, search)
+
+
+def test_the_parent_run_holds_the_search(search, client, runs):
+    search.opened()
+    search.opened()
+    assert len(found_runs(client, search)) == 1
+    parent = found_runs(client, search)[0]
+    assert parent.info.run_name == search.spec.name
+    tags = parent.data.tags
+    assert tags["fstune.search"] == search.spec.name
+    assert tags["fstune.spec_digest"] == search.spec.digest
+    assert ENVIRONMENT.items() <= tags.items()
+    inputs = [(one.dataset.name, one.dataset.digest) for one in parent.inputs.dataset_inputs]
+    assert sorted(inputs) == [(name, digest[:36]) for name, digest in DATASETS.items()]
+    assert [file.path for file in client.list_artifacts(parent.info.run_id)] == ["spec.json"]
+    where = client.get_experiment_by_name(search.spec.name).artifact_location
+    assert where == (runs / "artifacts" / search.spec.name).as_uri()
+
+
+def test_a_tracker_that_was_pickled_goes_on_in_the_same_runs(search, client):
+    # Tune pickles its callbacks when it begins, and brings that copy back much later.
+    early = pickle.dumps(search.tracker)
+    for number in range(2):
+        search.suggest(number)
+        search.reach(number, 0)
+        search.sync(number)
+    restored = pickle.loads(early)
+    search.sync(0, restored)
+    search.reach(1, 1)
+    search.sync(1, restored)
+    search.suggest(2)
+    search.sync(2, restored)
+    assert_as_recorded(client, search)
+    # The first tracker does not know the third trial's run, and does not make another.
+    search.tracker.close("FINISHED", None)
+    assert_as_recorded(client, search)
+
+
+def test_a_kill_between_metrics_and_tags_leaves_one_point_per_step(search, client):
+    search.suggest(0)
+    search.sync(0)
+    search.reach(0, 0)
+    run = found_runs(client, search)[1]
+    logged = tracking._points(search.records.rung(0, 0))
+    client.log_batch(run.info.run_id, metrics=logged)
+    client.log_batch(run.info.run_id, metrics=logged[:4])
+    search.sync(0, search.opened())
+    assert_as_recorded(client, search)
+
+
+def test_a_long_curve_is_logged_whole(search, client):
+    deltas = {"nll": Delta(3.0, 2.5, -0.5, -0.6, -0.4, False)}
+    curve = [CurvePoint(step, 1e9 + step, deltas) for step in range(1, 302)]
+    search.suggest(0)
+    search.records.write_rung(0, dataclasses.replace(rung_record(0), curve=curve))
+    search.sync(0)
+    assert len(points(client, found_runs(client, search)[1])["delta/nll_low"]) == 301
+
+
+@pytest.mark.parametrize("status", ["FINISHED", "KILLED", "FAILED"])
+def test_closing_leaves_no_run_running(search, client, status, tmp_path):
+    for number in range(3):
+        search.suggest(number)
+        search.sync(number)
+    search.reach(0, 0)
+    search.end(0)
+    search.reach(1, 0)
+    report = tmp_path / "report.json"
+    report.write_text("{}")
+    search.tracker.close(status, report)
+    found = found_runs(client, search)
+    assert [run.info.status for run in found] == [status, "FINISHED", status, status]
+    assert_as_recorded(client, search)
+    names = [file.path for file in client.list_artifacts(found[0].info.run_id)]
+    assert "report.json" in names
+
+
+def test_a_search_that_was_stopped_goes_on_in_its_runs(search, client):
+    for number in range(2):
+        search.suggest(number)
+    search.reach(0, 0)
+    search.end(0)
+    search.sync(0)
+    search.tracker.close("KILLED", None)
+    resumed = search.opened()
+    assert found_runs(client, search)[0].info.status == "RUNNING"
+    search.reach(1, 0)
+    search.end(1)
+    search.sync(1, resumed)
+    resumed.close("FINISHED", None)
+    found = found_runs(client, search)
+    assert [run.info.status for run in found] == ["FINISHED"] * 3
+    assert_as_recorded(client, search)
+
+
+def test_a_trials_run_ends_when_the_trial_did(search, client):
+    search.suggest(0)
+    search.reach(0, 0)
+    search.end(0)
+    search.sync(0)
+    ended = found_runs(client, search)[1].info.end_time
+    time.sleep(0.01)
+    search.sync(0)
+    search.tracker.close("FINISHED", None)
+    assert found_runs(client, search)[1].info.end_time == ended
