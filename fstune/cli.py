@@ -162,21 +162,48 @@ def tasks(
         task = registry.get(name)
     except ValueError as error:
         raise InputError(str(error)) from error
-    console.print(f"[bold]{task.name}[/bold] (version {task.version}): {task.summary}")
-    console.print(f"data: {task.origin}; licence: {task.licence}", highlight=False)
+    facts = {
+        "task": f"{task.name}, version {task.version}: {task.summary}",
+        "needs the future": "yes" if task.needs_future else "no",
+        "orders": ", ".join(task.orders) or "one",
+        "data": f"{task.origin} ({task.licence})",
+    }
+    facts |= {f"metric {metric.name}": metric.summary for metric in task.metrics}
+    facts |= {f"setting {field}": doc for field, doc in _settings_of(name).items()}
+    for fact, value in facts.items():
+        console.print(f"{fact}: {value}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _settings_of(task: str) -> dict[str, str]:
+    """A task's settings with their defaults and descriptions."""
+    from pydantic import TypeAdapter
+
+    from tasks import registry
+
+    properties = TypeAdapter(registry.get(task).Settings).json_schema()["properties"]
+    return {
+        field: f"{facts.get('description', '')} (default: {facts.get('default', 'none')})"
+        for field, facts in properties.items()
+        if field != "name"
+    }
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    spec: Annotated[str | None, typer.Argument(help="A spec, to check what it needs.")] = None,
+    data: Data = None,
+) -> None:
     """What this machine has, and what a search would use of it."""
-    from fstune.environment import cores, describe, describe_device
+    from fstune.environment import describe, workbench_facts
 
     console = _console()
-    facts = describe()
-    console.print(f"device: {describe_device()}; {cores()} cores for CPU work", highlight=False)
-    for name, value in facts.items():
-        if name != "device":
-            console.print(f"{name}: {value}", highlight=False)
+    for name, value in (describe() | workbench_facts()).items():
+        console.print(f"{name}: {value}", highlight=False, soft_wrap=True)
+    if spec is not None:
+        from fstune.search import needs
+
+        for name, value in needs(spec, data or []).items():
+            console.print(f"{name}: {value}", highlight=False, soft_wrap=True)
 
 
 @app.command()

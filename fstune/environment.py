@@ -42,6 +42,16 @@ def describe() -> dict[str, str]:
     }
 
 
+def workbench_facts() -> dict[str, str]:
+    """What arms are computed with here, and why."""
+    precision = "float32; bf16 on request (`model.precision`)"
+    if torch.cuda.is_available():
+        kernel = "chunked, in torch: there is no GPU kernel yet"
+    else:
+        kernel = "chunked, in torch; the loop for fewer than 4 tokens"
+    return {"cores": str(cores()), "WKV kernel": kernel, "precision": precision}
+
+
 def _commit(folder: Path) -> str:
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
     try:

@@ -27,11 +27,12 @@ from fstune.materials import checkpoint_config, gather
 from fstune.records import SearchRecords
 from fstune.report import write_report
 from fstune.space import Space
-from fstune.spec import SearchSpec, load, read_resolved, resolve_files, write_resolved
+from fstune.spec import SearchSpec, find, load, read_resolved, resolve_files, write_resolved
 from fstune.store import ArmStore, write_atomic, write_json
 from fstune.tracking import Tracker, local_uri
 from fstune.trainable import PairedTrial
 from fstune.tuning import Bookkeeper, Suggester, scheduler, snapshot_fault, trial_folder
+from model.tokenizer import for_vocabulary
 
 MAX_WORKER_LOSSES = 3
 """How often a trial may lose its worker (a kill, the machine's memory) before it is given up."""
@@ -191,6 +192,28 @@ class Search:
             yield
         finally:
             lock.release()
+
+
+def needs(spec_name: str, data_dirs: Sequence[Path]) -> dict[str, str]:
+    """What a spec needs, whether it is there, and what will be used."""
+    path = find(spec_name)
+    spec = load(path)
+    facts = {"spec": str(path)}
+    config = spec.model.init
+    try:
+        spec = _resolve(spec, [*data_dirs, path.resolve().parent])
+    except InputError as error:
+        return facts | {"missing": str(error)}
+    if spec.model.checkpoint is not None:
+        config = checkpoint_config(Path(spec.model.checkpoint))
+        facts["checkpoint"] = spec.model.checkpoint
+    assert config is not None
+    tokenizer = for_vocabulary(config.vocab_size, spec.model.tokenizer)
+    return facts | {
+        "model": f"{config.num_layers} layers of width {config.width}, {config.num_heads} heads",
+        "vocabulary": f"{config.vocab_size} entries: tokenizer {tokenizer.name}",
+        "gpus": f"{_gpus_per_trial(spec):g} per trial",
+    }
 
 
 def _resolve(spec: SearchSpec, data_dirs: Sequence[Path]) -> SearchSpec:

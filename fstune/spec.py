@@ -163,8 +163,11 @@ def locate(name: str, data_dirs: Sequence[Path]) -> Path:
     for place in places:
         if place.is_file():
             return place.resolve()
-    looked = ", ".join(str(place.absolute()) for place in places) or "nowhere: no data folder given"
-    raise InputError(f"{name}: there is no such file; looked for it at {looked}")
+    looked = ", ".join(str(place.absolute()) for place in places) or "nowhere"
+    raise InputError(
+        f"{name}: there is no such file; looked for it at {looked} "
+        "(--data DIR or FSTUNE_DATA names more folders)"
+    )
 
 
 def resolve_files(
