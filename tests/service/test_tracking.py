@@ -138,6 +138,15 @@ def test_a_trials_end_is_its_runs_end(search, client, state):
     assert run.data.tags["fstune.verdict"] == verdict
 
 
+def test_a_reason_of_many_pages_is_no_obstacle(search, client):
+    search.suggest(0)
+    search.records.write_end(0, EndRecord("failed", "missing: a tensor\n" * 2000))
+    search.sync(0)
+    run = found_runs(client, search)[1]
+    assert run.info.status == "FAILED"
+    assert run.data.tags["fstune.reason"].startswith("missing: a tensor\nmissing")
+
+
 def test_logging_again_adds_nothing(search, client):
     for number in range(2):
         search.suggest(number)

@@ -1,0 +1,227 @@
+"""The command line as a user meets it: a process, what it prints, and its exit code."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from arm_cases import SPEC, made, rung_record, spec
+
+from fstune.cli import main
+from fstune.records import EndRecord
+from fstune.spec import shipped
+from tasks import registry
+
+OWN_VARIABLES = ("FSTUNE_DATA", "FSTUNE_RUNS", "MLFLOW_TRACKING_URI", "COLUMNS")
+HEAVY = ["torch", "ray", "mlflow", "optuna", "numpy", "pydantic", "datasets", "transformers"]
+
+
+def fstune(
+    folder: Path, *arguments: object, code: int = 0, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in a folder and hold it to an exit code; a traceback is never an answer."""
+    environment = {name: value for name, value in os.environ.items() if name not in OWN_VARIABLES}
+    done = subprocess.run(
+        [sys.executable, "-m", "fstune.cli", *map(str, arguments)],
+        cwd=folder,
+        env=environment | {"PYTHONPATH": os.pathsep.join(sys.path)} | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def refusal(folder: Path, *arguments: object, **variables: str) -> list[str]:
+    """The lines on stderr of a command that exits with 2 and has nothing else to say."""
+    done = fstune(folder, *arguments, code=2, **variables)
+    assert done.stdout == ""
+    return done.stderr.splitlines()
+
+
+@pytest.fixture
+def refusal_here(tmp_path, monkeypatch, capfd):
+    """As `refusal`, but in this process: a command that gets as far as Ray takes 4 s to start."""
+
+    def refusal_here(*arguments: str) -> list[str]:
+        monkeypatch.setattr(sys, "argv", ["fstune", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        told = capfd.readouterr()
+        assert (caught.value.code, told.out) == (2, "")
+        return told.err.splitlines()
+
+    for name in OWN_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return refusal_here
+
+
+@pytest.fixture
+def runs(tmp_path) -> Path:
+    """A folder of runs with one search that has ended."""
+    runs = tmp_path / "mlruns"
+    made_of = spec(tmp_path)
+    records = made(runs, made_of)
+    for number, mean in enumerate((0.2, 0.3)):
+        records.write_candidate(number, {"future_seed.alpha": -1.0 - number})
+        records.write_rung(number, rung_record(0, mean))
+        records.write_end(number, EndRecord("completed", "reached the last rung"))
+    return runs
+
+
+def test_help_names_every_command_and_imports_nothing_heavy(tmp_path):
+    code = f"""if True:
+        import sys
+        sys.argv = ["fstune", "--help"]
+        from fstune.cli import main
+        try:
+            main()
+        finally:
+            print("heavy:", sorted(set({HEAVY}) & set(sys.modules)))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert "heavy: []" in done.stdout
+    for command in ("search", "resume", "status", "report", "tasks", "doctor", "schema"):
+        assert f" {command} " in done.stdout
+
+
+def test_no_argument_shows_the_help_and_a_wrong_command_exits_2(tmp_path):
+    assert "Usage" in fstune(tmp_path, code=2).stdout
+    assert "No such command 'frobnicate'" in fstune(tmp_path, "frobnicate", code=2).stderr
+
+
+def test_a_bad_spec_exits_2_with_every_problem_in_a_line(tmp_path):
+    text = SPEC.replace("lr: 1e-2", "lr: -1, lrr: 2").replace("trials: 4", "trials: 0")
+    (tmp_path / "bad.yaml").write_text(text)
+    lines = refusal(tmp_path, "search", "bad.yaml")
+    assert len(lines) == 3
+    assert all(line.startswith("bad.yaml:") for line in lines)
+    assert "train.lr: " in lines[0]
+    assert "lrr" in lines[1]
+    assert "search.trials: " in lines[2]
+    assert not (tmp_path / "mlruns").exists()
+
+
+def test_an_unknown_shipped_spec_exits_2_with_the_nearest(tmp_path):
+    (line,) = refusal(tmp_path, "search", "quickstat")
+    assert "did you mean 'quickstart'?" in line
+    assert ", ".join(shipped()) in line
+
+
+@pytest.mark.parametrize("command", ["status", "report", "resume"])
+def test_an_unknown_search_exits_2_with_the_known_ones(runs, refusal_here, command):
+    (line,) = refusal_here(command, "smal")
+    assert "no search is called 'smal'" in line
+    assert line.endswith("known: small")
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("trian.lr=3", "did you mean 'train'?"),
+        ("train.lr=-1", "--set train.lr=-1"),
+        ("train.lr", "path=value"),
+    ],
+)
+def test_a_bad_override_exits_2(tmp_path, override, told):
+    (line,) = refusal(tmp_path, "search", "quickstart", "--set", override)
+    assert told in line
+
+
+def test_a_checkpoint_that_is_missing_is_named_with_the_places_looked_at(
+    tmp_path, monkeypatch, refusal_here
+):
+    name = "rwkv7-g1d-0.1b-20260129-ctx8192.pth"
+    (line,) = refusal_here("search", "hotpot_len4096", "--data", "one", "--data", "two")
+    assert line.startswith(f"{name}: there is no such file; looked for it at ")
+    for folder in (tmp_path / "one", tmp_path / "two", "search_spaces"):
+        assert f"{folder}/{name}" in line
+    monkeypatch.setenv("FSTUNE_DATA", f"{tmp_path}/three{os.pathsep}{tmp_path}/four")
+    (line,) = refusal_here("search", "hotpot_len4096")
+    for folder in (tmp_path / "three", tmp_path / "four", "search_spaces"):
+        assert f"{folder}/{name}" in line
+    assert not (tmp_path / "mlruns").exists()
+
+
+def test_a_gpu_that_is_not_there_exits_2(tmp_path, refusal_here):
+    (line,) = refusal_here("search", "quickstart", "--set", "resources.gpus=64")
+    assert line.startswith("resources.gpus: 64 asked, ")
+    assert not (tmp_path / "mlruns").exists()
+
+
+def test_a_search_that_exists_is_not_begun_again(runs, refusal_here):
+    (line,) = refusal_here("search", "spec.yaml")
+    assert "a search called 'small' exists" in line
+    assert "fstune resume small" in line
+
+
+def test_too_few_data_exit_2_with_what_there_was(tmp_path, refusal_here):
+    text = SPEC.replace("length: 2, train_size: 10", "length: 1, alphabet: ab, train_size: 10")
+    (tmp_path / "spec.yaml").write_text(text)
+    (line,) = refusal_here("search", "spec.yaml")
+    assert "rightcopy train: 10 examples asked" in line
+
+
+def test_tasks_lists_every_task(tmp_path):
+    text = fstune(tmp_path, "tasks").stdout
+    assert all(name in text for name in registry.names())
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_a_task_is_shown_with_its_settings_and_metrics(tmp_path, name):
+    text = fstune(tmp_path, "tasks", name).stdout
+    task = registry.get(name)
+    assert task.summary in text
+    assert task.licence in text
+    assert all(metric.name in text for metric in task.metrics)
+    assert "train_size" in text
+
+
+def test_an_unknown_task_exits_2_with_the_nearest(tmp_path):
+    (line,) = refusal(tmp_path, "tasks", "hotpo")
+    assert "did you mean 'hotpot'?" in line
+
+
+def test_the_schema_is_json(tmp_path):
+    schema = json.loads(fstune(tmp_path, "schema").stdout)
+    assert {"name", "model", "task", "rungs", "space"} <= set(schema["properties"])
+
+
+def test_doctor_tells_device_and_versions(tmp_path):
+    text = fstune(tmp_path, "doctor").stdout
+    assert "device: " in text
+    assert "version.torch: " in text
+
+
+def test_a_report_is_a_table_or_json(tmp_path, runs):
+    table = fstune(tmp_path, "report", "small").stdout
+    assert max(map(len, table.splitlines())) <= 80
+    assert [line.split()[0] for line in table.splitlines()[1::2]] == ["1", "0"]
+    assert "+0.3000 [+0.2950, +0.3100]" in table
+    found = json.loads(fstune(tmp_path, "report", "small", "--format", "json").stdout)
+    made_of = spec(tmp_path)
+    assert found["spec_digest"] == made_of.digest
+    assert found["best"] == 1
+    assert found["trials"][1]["rungs"][0]["delta"]["token_accuracy"]["mean"] == 0.3
+
+
+def test_status_shows_one_search_or_all(tmp_path, runs):
+    for arguments in ((), ("small",)):
+        assert "small  2 of 4 trials ended" in fstune(tmp_path, "status", *arguments).stdout
+    elsewhere = fstune(tmp_path, "status", FSTUNE_RUNS="none", COLUMNS="200").stdout
+    assert "no search in" in elsewhere
+    assert "fstune search quickstart" in elsewhere
+    shown = fstune(tmp_path.parent, "status", "--runs", runs).stdout
+    assert "small  2 of 4 trials ended" in shown
