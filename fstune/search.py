@@ -114,7 +114,8 @@ class Search:
             status = "KILLED"
             try:
                 _start_ray(self.spec)
-                self._tuner(Bookkeeper(self.records, store, tracker)).fit()
+                with _sigterm_as_sigint():  # Ray's start puts a handler of its own in place
+                    self._tuner(Bookkeeper(self.records, store, tracker)).fit()
                 status = self._status()
             finally:
                 ray.shutdown()

@@ -1,0 +1,120 @@
+"""A search that is killed, robbed or stopped ends as one that ran through."""
+
+import os
+import random
+import signal
+import time
+
+import pytest
+from search_process import Place, kill, wait_until
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    place = Place(tmp_path_factory.mktemp("unbroken"))
+    assert place.search().wait() == 0, place.output()
+    return place
+
+
+def run_until_killed(place, process, evaluations):
+    """Kill the driver once so many evaluations are stored; what was stored must never change."""
+    wait_until(lambda: len(place.evaluations()) >= evaluations, process)
+    time.sleep(random.uniform(0, 0.3))
+    kill(process)
+    return place.evaluations()
+
+
+def assert_same_search(place, unbroken, evaluated):
+    assert place.report() == unbroken.report(), place.output()
+    assert place.evaluations().keys() == unbroken.evaluations().keys()
+    assert evaluated.items() <= place.evaluations().items(), "an evaluation was done again"
+    assert place.tracked() == unbroken.tracked()
+    assert {run[0] for run in place.tracked().values()} == {"FINISHED"}
+
+
+def test_an_unbroken_search_decides_something(unbroken):
+    trials = unbroken.report()["trials"]
+    assert [trial["number"] for trial in trials] == list(range(6))
+    assert {trial["state"] for trial in trials} == {"completed", "stopped"}
+    assert not list(unbroken.runs.glob("arms/*/checkpoints/*")), "an ended search keeps no weights"
+
+
+def test_killing_the_driver_at_random_moments_changes_nothing(unbroken, tmp_path):
+    place = Place(tmp_path)
+    total = len(unbroken.evaluations())
+    moments = sorted(random.sample(range(1, total), 2))
+    print("killed after evaluations", moments)
+    evaluated = run_until_killed(place, place.search(), moments[0])
+    evaluated |= run_until_killed(place, place.resume(), moments[1])
+    assert place.resume().wait() == 0, place.output()
+    assert_same_search(place, unbroken, evaluated)
+
+
+def test_a_torn_or_missing_snapshot_of_tune_costs_nothing(unbroken, tmp_path):
+    place = Place(tmp_path)
+    total = len(unbroken.evaluations())
+    evaluated = run_until_killed(place, place.search(), total // 3)
+    for state in place.records.glob("tune/experiment_state-*.json"):
+        state.write_bytes(state.read_bytes()[:100])
+    evaluated |= run_until_killed(place, place.resume(), 2 * total // 3)
+    assert "replaying from the records, since Tune's snapshot is torn" in place.log()
+    for state in place.records.glob("tune/experiment_state-*.json"):
+        state.unlink()
+    assert place.resume().wait() == 0, place.output()
+    assert "no experiment_state-*.json" in place.log()
+    assert_same_search(place, unbroken, evaluated)
+
+
+def test_losing_the_worker_and_being_stopped_change_nothing(unbroken, tmp_path):
+    place = Place(tmp_path)
+    process = place.search()
+    assert wait_until(lambda: bool(place.workers()), process), place.output()
+    evaluated = place.evaluations()
+    for pid in place.workers():
+        os.kill(pid, signal.SIGKILL)
+    half = len(unbroken.evaluations()) // 2
+    assert wait_until(lambda: len(place.evaluations()) >= half, process), place.output()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 130
+    assert "fstune resume small" in place.output()
+    statuses = {name: run[0] for name, run in place.tracked().items()}
+    assert "RUNNING" not in statuses.values()
+    evaluated |= place.evaluations()
+    assert place.resume().wait() == 0, place.output()
+    assert "restoring Tune's snapshot" in place.log()
+    assert_same_search(place, unbroken, evaluated)
+
+
+def test_a_search_that_runs_or_exists_is_not_started_twice(unbroken):
+    again = unbroken.search()
+    assert again.wait() == 2
+    assert "fstune resume small" in unbroken.output()
+    before = unbroken.evaluations()
+    assert unbroken.resume().wait() == 0, unbroken.output()
+    assert unbroken.evaluations() == before
+
+
+def test_table_json_and_mlflow_hold_the_same_numbers(unbroken):
+    tracked = unbroken.tracked()
+    table = unbroken.table()
+    for trial in unbroken.report()["trials"]:
+        last = trial["rungs"][-1]
+        _, params, tags, history = tracked[str(trial["number"])]
+        assert params == {path: str(value) for path, value in trial["candidate"].items()}
+        assert tags["fstune.verdict"] == trial["verdict"]
+        for metric, delta in last["delta"].items():
+            logged = {
+                name: history[f"delta/{metric}{suffix}"][-1]
+                for name, suffix in (("mean", ""), ("low", "_low"), ("high", "_high"))
+            }
+            assert logged == {name: (last["steps"], value) for name, value in delta.items()}
+            for arm in ("baseline", "variant"):
+                assert history[f"{arm}/{metric}"][-1] == (last["steps"], last[arm][metric])
+                steps = [step for step, _ in history[f"{arm}/{metric}"]]
+                assert steps == [step for step, _ in history[f"delta/{metric}"]]
+                assert steps == sorted(set(steps)), "a step was logged twice"
+        delta = last["delta"]["nll"]
+        shown = f"{delta['mean']:+.4f} [{delta['low']:+.4f}, {delta['high']:+.4f}]"
+        assert any(shown in line and trial["verdict"] in line for line in table)
