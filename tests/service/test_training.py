@@ -139,8 +139,11 @@ def test_weight_decay_acts_on_matrices_and_on_nothing_else(tmp_path):
         kinds[is_matrix].add(name.split(".")[-1])
     assert "r_k" in kinds[False]
     assert {"w1", "w2", "a1", "g2", "weight"} <= kinds[True]
-    for name, value in plain.subject.gates.named_parameters():
-        torch.testing.assert_close(decayed.subject.gates.get_parameter(name), value)
+    # The gates have no gradient yet: a new model's time mix puts out zeros.
+    gated, _ = first_step(
+        tmp_path, settings({"alpha": 2.0, "alpha_lr": 0.1}, train={"weight_decay": 5.0})
+    )
+    assert gated.subject.gates.alpha.tolist() == [2.0]
 
 
 @pytest.mark.parametrize("gate", ["scalar", "head", "input"])
@@ -388,7 +391,8 @@ def test_an_arm_that_is_past_a_step_is_evaluated_there_and_keeps_its_later_check
     earlier = place.advance(4)
     assert trained(place.told) == [1, 2, 3, 4]
     assert_same_numbers(earlier, Place(tmp_path / "alone", settings(SEED)).advance(4))
-    assert place.saved()["step"] == 6
+    kept = (place.store.root / place.arm.digest / "checkpoints").iterdir()
+    assert [path.name for path in kept] == ["000000006"]
     assert_same_checkpoint(place.saved(), before)
     place.told.clear()
     place.advance(8)
