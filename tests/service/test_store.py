@@ -178,7 +178,7 @@ def test_a_damaged_checkpoint_is_passed_over(store, damage):
     assert store.latest_checkpoint("arm")[0] == 8
 
 
-@hypothesis_settings(max_examples=200, deadline=None)
+@hypothesis_settings(max_examples=60, deadline=None)
 @given(place=st.integers(0, 10**6), bit=st.integers(0, 7))
 def test_a_manifest_with_a_flipped_bit_never_breaks_the_store(tmp_path_factory, place, bit):
     store = ArmStore(tmp_path_factory.getbasetemp() / "flipped")
