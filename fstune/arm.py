@@ -73,6 +73,7 @@ class TrainSettings(Section):
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the learning rate goes after the warm-up."""
     lr_warmup_steps: int = Field(0, ge=0)
+    """Steps over which the learning rate rises; the first has a rate of 0."""
     lr_total_steps: int | None = Field(None, ge=1)
     """Where a decaying schedule ends; the last rung's steps if absent."""
     first_token_weight: float = Field(1.0, gt=0, allow_inf_nan=False)
@@ -138,7 +139,9 @@ class ArmSpec:
         """What the digest covers. File names do not count, file contents do."""
         settings = self.settings.model_dump(mode="json")
         settings["model"].pop("checkpoint")
+        # File contents are in the digests; a test split is nothing that an arm sees.
         settings["task"].pop("files", None)
+        settings["task"].pop("test_size")
         return {"format": ARM_FORMAT, **asdict(self), "settings": settings}
 
     @property

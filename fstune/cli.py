@@ -115,7 +115,7 @@ def status(
     console = _console()
     names = [name] if name else list(search_names(runs))
     if not names:
-        console.print(f"no search in {runs}; `fstune search quickstart` makes one")
+        console.print(f"no search in {runs}; `fstune search quickstart` makes one", soft_wrap=True)
     for each in names:
         records, spec = _opened(each, runs)
         console.print(status_view(records, spec, None if name else 3))
@@ -321,6 +321,8 @@ def _live(console: "Console", search: "Search") -> Iterator[None]:
         console=console,
         refresh_per_second=1 / REFRESH_S,
         transient=True,
+        redirect_stdout=False,  # what Ray prints belongs in the log, not above the table
+        redirect_stderr=False,
     ):
         yield
 

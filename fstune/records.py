@@ -14,6 +14,7 @@ Every record is written once. Writing it again is allowed if it says the same, w
 is held to what happened. No torch, no Ray.
 """
 
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ from pydantic import TypeAdapter
 from fstune.arm import Scalar, canonical_json
 from fstune.errors import InputError, StoreError
 from fstune.statistics import Delta, Verdict
-from fstune.store import write_json
+from fstune.store import write_atomic, write_json
 
 State = Literal["completed", "stopped", "diverged", "failed"]
 """How a trial ended: at the last rung, before it, or not at all well."""
@@ -133,6 +134,14 @@ class SearchRecords:
     @property
     def spec(self) -> Path:
         return self.root / "spec.json"
+
+    @property
+    def identity(self) -> str:
+        """Tells this search from every other, whatever its name; made when first asked for."""
+        path = self.root / "identity"
+        if not path.exists():
+            write_atomic(path, uuid.uuid4().hex.encode())
+        return path.read_text()
 
     @property
     def user_spec(self) -> Path:

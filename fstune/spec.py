@@ -164,10 +164,8 @@ def locate(name: str, data_dirs: Sequence[Path]) -> Path:
         if place.is_file():
             return place.resolve()
     looked = ", ".join(str(place.absolute()) for place in places) or "nowhere"
-    raise InputError(
-        f"{name}: there is no such file; looked for it at {looked} "
-        "(--data DIR or FSTUNE_DATA names more folders)"
-    )
+    hint = "" if path.is_absolute() else "; --data DIR or FSTUNE_DATA names more folders"
+    raise InputError(f"{name}: there is no such file; looked for it at {looked}{hint}")
 
 
 def resolve_files(

@@ -1,9 +1,11 @@
 """From paired outcomes to deltas, intervals and verdicts. Numpy only.
 
 A delta is the mean over seeds and examples of variant minus baseline, example by example. Its
-interval is a percentile bootstrap over the pairs: with one seed over examples, with several on two
-levels, seeds first and then examples within each drawn seed (Davison & Hinkley, Bootstrap Methods
-and their Application, 1997, §3.8). With one seed it holds for that seed only.
+interval is a percentile bootstrap: over examples with one seed, for which alone it then holds; with
+several on two levels, seeds and examples. All seeds are evaluated on the same examples, so that
+the examples are drawn once for all drawn seeds (the pigeonhole bootstrap for crossed effects: Owen,
+Annals of Applied Statistics 1(2), 2007). Drawing them anew within each seed would take an example's
+own effect for noise that seeds average out, and covers 81 to 89 % instead of 95.
 """
 
 from collections.abc import Sequence
@@ -24,7 +26,7 @@ BOOTSTRAP_SEED = 20_260_220
 """Fixed, so that the same outcomes give the same interval, wherever and whenever computed."""
 
 INDICES_AT_ONCE = 4_000_000
-"""Examples drawn in one go: memory does not grow with seeds × examples."""
+"""Examples drawn in one go: memory does not grow with their number."""
 
 OFF_IN_EFFECT = 2.0**-24
 """Rounding of float32: a seed that much smaller than the state it copies is lost beside it."""
@@ -97,17 +99,15 @@ def _bootstrap_means(difference_MSN: NDArray[np.float64]) -> NDArray[np.float64]
     _, num_seeds, num_examples = difference_MSN.shape
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     means_MB = np.empty((len(difference_MSN), RESAMPLES))
-    block = max(1, INDICES_AT_ONCE // (num_seeds * num_examples))
+    block = max(1, INDICES_AT_ONCE // num_examples)
     for start in range(0, RESAMPLES, block):
         size = min(block, RESAMPLES - start)
-        if num_seeds == 1:
-            seed_BS = np.zeros((size, 1), dtype=np.int64)
-        else:
-            seed_BS = rng.integers(num_seeds, size=(size, num_seeds))
-        example_BSN = rng.integers(num_examples, size=(size, num_seeds, num_examples))
-        flat_BSN = seed_BS[:, :, None] * num_examples + example_BSN
+        share_S = np.full(num_seeds, 1 / num_seeds)
+        weight_BS = rng.multinomial(num_seeds, share_S, size=size) / num_seeds
+        example_BN = rng.integers(num_examples, size=(size, num_examples))
         for m, difference_SN in enumerate(difference_MSN):
-            means_MB[m, start : start + size] = difference_SN.reshape(-1)[flat_BSN].mean((1, 2))
+            drawn_BN = np.take_along_axis(weight_BS @ difference_SN, example_BN, axis=1)
+            means_MB[m, start : start + size] = drawn_BN.mean(axis=1)
     return means_MB
 
 

@@ -3,7 +3,8 @@
 The only place that imports MLflow. Everything logged comes from the records, so that a search which
 was killed is brought up to date by logging its records again: what is there already is left alone.
 
-    parent run   tags fstune.search, fstune.spec_digest, fstune.commit, package versions; the spec
+    parent run   tags fstune.search, fstune.search_id, fstune.spec_digest, commit, device, python,
+                 version.<package>; the spec as written and as resolved, and the report
     trial run    params: the candidate's settings; tags fstune.trial, fstune.verdict, fstune.state,
                  fstune.reason, fstune.rungs, fstune.arm.seed<k>.baseline and .variant
     metrics      baseline/<metric>, variant/<metric>, delta/<metric>, delta/<metric>_low and _high,
@@ -25,6 +26,7 @@ from fstune.spec import SearchSpec
 
 _SEARCH, _TRIAL, _RUNGS = "fstune.search", "fstune.trial", "fstune.rungs"
 _STATE = "fstune.state"
+_IDENTITY = "fstune.search_id"
 _PARENT = "mlflow.parentRunId"
 
 
@@ -72,8 +74,10 @@ class Tracker:
         else:
             experiment_id = experiment.experiment_id
         self._experiment = experiment_id
-        tags = {_SEARCH: self._spec.name, "fstune.spec_digest": self._spec.digest}
-        parent = self._find(tags)
+        # By identity, not by name: on a shared server others may run the same spec.
+        identity = {_IDENTITY: self._records.identity}
+        tags = identity | {_SEARCH: self._spec.name, "fstune.spec_digest": self._spec.digest}
+        parent = self._find(identity)
         if parent is None:
             self._parent = client.create_run(
                 experiment_id, tags=tags | dict(environment), run_name=self._spec.name

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from ray import tune
 
-from fstune.environment import cores
+from fstune.environment import cores, use_fast_matmul
 from fstune.errors import FstuneError
 from fstune.pairing import run_rung
 from fstune.records import EndRecord, RungRecord, SearchRecords
@@ -134,5 +134,7 @@ def _spec(path: Path) -> SearchSpec:
 def _device(spec: SearchSpec) -> torch.device:
     share = max(1, cores() // spec.resources.concurrent_trials)
     torch.set_num_threads(spec.resources.cpu_threads or share)
-    has_gpu = spec.resources.gpus != 0 and torch.cuda.is_available()
-    return torch.device("cuda" if has_gpu else "cpu")
+    if spec.resources.gpus != 0 and torch.cuda.is_available():
+        return torch.device("cuda")
+    use_fast_matmul()
+    return torch.device("cpu")

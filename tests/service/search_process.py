@@ -112,6 +112,7 @@ class Place:
                 for key in run.data.metrics
             }
             tags = {k: v for k, v in run.data.tags.items() if k.startswith("fstune.")}
+            tags.pop("fstune.search_id", None)  # every search has its own
             runs[name] = (run.info.status, run.data.params, tags, history)
         return runs
 

@@ -63,7 +63,6 @@ OTHER: dict[str, dict[str, Any]] = {
     "rightcopy": {
         "train_size": 11,
         "validation_size": 7,
-        "test_size": 5,
         "data_seed": 1,
         "length": 3,
         "alphabet": "ab",
@@ -72,7 +71,6 @@ OTHER: dict[str, dict[str, Any]] = {
     "hotpot": {
         "train_size": 9,
         "validation_size": 5,
-        "test_size": 5,
         "data_seed": 1,
         "order": "question_first",
         "max_prompt_tokens": 100,
@@ -87,8 +85,8 @@ OTHER: dict[str, dict[str, Any]] = {
 WITHOUT_EFFECT = {
     "train": {"optimizer"},  # there is only one
     "model": {"checkpoint", "init"},  # their contents count, see below
-    "rightcopy": {"name"},
-    "hotpot": {"name", "files"},
+    "rightcopy": {"name", "test_size"},  # no arm sees the test split
+    "hotpot": {"name", "files", "test_size"},
 }
 FIELDS = {
     "train": set(TrainSettings.model_fields),
