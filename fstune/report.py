@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Group
+from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.text import Text
 
 from fstune.arm import Scalar
 from fstune.records import RungRecord, SearchRecords, TrialRecord
 from fstune.spec import SearchSpec
-from fstune.statistics import VERDICT_RULES
+from fstune.statistics import OFF_IN_EFFECT, VERDICT_RULES, Delta
 from fstune.store import write_json
 
 _COLOURS = {
@@ -94,7 +95,7 @@ def write_report(records: SearchRecords, spec: SearchSpec) -> Path:
     return path
 
 
-def result_table(records: SearchRecords, spec: SearchSpec, most: int | None = None) -> Text:
+def result_table(records: SearchRecords, spec: SearchSpec, most: int | None = None) -> Group:
     """The ranked table: two lines a trial, so that 80 columns are enough.
 
     Args:
@@ -104,12 +105,17 @@ def result_table(records: SearchRecords, spec: SearchSpec, most: int | None = No
     """
     metric = spec.metric().name
     heading = f"Δ {metric} [95 %]"
-    lines = [Text(f"trial  {'steps × seeds':<14}baseline  {heading:<29}verdict", style="bold")]
+    lines: list[RenderableType] = [
+        Text(f"trial  {'steps × seeds':<14}baseline  {heading:<29}verdict", style="bold")
+    ]
     for trial in ranked(records.trials())[:most]:
         verdict = (trial.verdict, _COLOURS.get(trial.verdict, ""))
         lines.append(Text.assemble(f"{trial.number:>5}  ", _figures(trial, metric), verdict))
-        lines.append(Text(f"{'':<7}{describe_candidate(trial.candidate)}", style="dim"))
-    return Text("\n").join(lines)
+        setting = Text(describe_candidate(trial.candidate), style="dim")
+        if trial.rungs and trial.rungs[-1].largest_gate < OFF_IN_EFFECT:
+            setting.append(f" (off in effect: no gate over {trial.rungs[-1].largest_gate:.1g})")
+        lines.append(Padding(setting, (0, 0, 0, len("trial  "))))
+    return Group(*lines)
 
 
 def _figures(trial: TrialRecord, metric: str) -> str:
@@ -118,8 +124,11 @@ def _figures(trial: TrialRecord, metric: str) -> str:
     rung = trial.rungs[-1]
     delta = rung.deltas[metric]
     reached = f"{rung.steps} × {rung.seeds}"
-    interval = f"{delta.mean:+.4f} [{delta.low:+.4f}, {delta.high:+.4f}]"
-    return f"{reached:<14}{delta.baseline:<10.4f}{interval:<29}"
+    return f"{reached:<14}{delta.baseline:<10.4f}{_interval(delta):<29}"
+
+
+def _interval(delta: Delta) -> str:
+    return f"{delta.mean:+.4f} [{delta.low:+.4f}, {delta.high:+.4f}]"
 
 
 def describe_candidate(candidate: Mapping[str, Scalar]) -> str:
@@ -157,7 +166,7 @@ def event_lines(records: SearchRecords, spec: SearchSpec) -> list[str]:
             delta = rung.deltas[metric]
             lines.append(
                 f"trial {trial.number}: {rung.steps} steps × {rung.seeds}: Δ {metric} "
-                f"{delta.mean:+.4f} [{delta.low:+.4f}, {delta.high:+.4f}], {rung.verdict}"
+                f"{_interval(delta)}, {rung.verdict}"
             )
         if trial.end is not None:
             lines.append(f"trial {trial.number}: {trial.end.state}: {trial.end.reason}")

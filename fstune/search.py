@@ -115,7 +115,7 @@ class Search:
             try:
                 _start_ray(self.spec)
                 with _sigterm_as_sigint():  # Ray's start puts a handler of its own in place
-                    self._tuner(Bookkeeper(self.records, store, tracker)).fit()
+                    self._tuner(Bookkeeper(self.records, self.spec, store, tracker)).fit()
                 status = self._status()
             finally:
                 ray.shutdown()
@@ -123,9 +123,10 @@ class Search:
                 tracker.close(status, table)
         if status == "KILLED":
             raise KeyboardInterrupt
-        for trial in self.records.trials():
-            for pair in (pair for rung in trial.rungs for pair in rung.arms):
-                store.drop_checkpoints(pair.baseline)
+        if self.spec.resources.keep_checkpoints == "open":
+            for trial in self.records.trials():
+                for pair in (pair for rung in trial.rungs for pair in rung.arms):
+                    store.drop_checkpoints(pair.baseline)
         if status == "FAILED":
             raise SearchFailedError(
                 f"no trial of {self.spec.name} reached a rung; see {self.records.log}"

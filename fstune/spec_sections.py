@@ -105,6 +105,8 @@ class Resources(Section):
     """GPUs to use; absent for one where there is one."""
     concurrent_trials: int = Field(1, ge=1)
     """Trials that run at the same time, sharing the GPUs."""
+    keep_checkpoints: Literal["open", "all"] = "open"
+    """Which arms keep their latest weights: those that may still go on, or all."""
     cpu_threads: int | None = Field(None, ge=1)
     """Threads of each trial on a CPU; absent for an equal share of the cores. One is fastest for
     models of a few hundred thousand parameters."""

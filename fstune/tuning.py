@@ -134,8 +134,11 @@ def scheduler(spec: SearchSpec, records: SearchRecords) -> TrialScheduler:
 class Bookkeeper(tune.Callback):
     """Writes down in the driver what only the driver knows: why a trial stopped, and MLflow."""
 
-    def __init__(self, records: SearchRecords, store: ArmStore, tracker: Tracker) -> None:
+    def __init__(
+        self, records: SearchRecords, spec: SearchSpec, store: ArmStore, tracker: Tracker
+    ) -> None:
         self._records = records
+        self._keeps_all = spec.resources.keep_checkpoints == "all"
         self._store = store
         self._tracker = tracker
 
@@ -170,8 +173,9 @@ class Bookkeeper(tune.Callback):
         """Free what an ended trial no longer needs; baselines are shared and stay."""
         record = self._records.trial(number)
         assert record is not None
-        for arm in {pair.variant for rung in record.rungs for pair in rung.arms}:
-            self._store.drop_checkpoints(arm)
+        if not self._keeps_all:
+            for arm in {pair.variant for rung in record.rungs for pair in rung.arms}:
+                self._store.drop_checkpoints(arm)
         self._tracker.sync(record)
 
     def _record(self, trial: Trial) -> TrialRecord:
