@@ -70,7 +70,7 @@ def test_a_task_declares_itself(task, settings):
     defaults = {field.name: field.default for field in fields(task.Settings)}
     assert defaults["train_size"] is defaults["validation_size"] is MISSING
     assert (defaults["test_size"], defaults["data_seed"]) == (0, 0)
-    assert task.Settings.__pydantic_config__ == {"extra": "forbid"}
+    assert task.Settings.__pydantic_config__["extra"] == "forbid"
     assert task.orders[:1] == ((settings.order,) if task.orders else ())
 
 
