@@ -169,6 +169,8 @@ class Outcome:
     """Tokens trained on up to this step."""
     train_wall_s: float
     """Seconds of training up to this step."""
+    eval_wall_s: float
+    """Seconds of this evaluation."""
     ended_at: float
     """When the evaluation ended, in seconds since the epoch."""
 

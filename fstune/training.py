@@ -202,6 +202,7 @@ class Run:
 
     def outcome(self) -> Outcome:
         """Evaluate the arm where it stands."""
+        started = time.perf_counter()
         split = self.data.validation
         scores = evaluate(self.subject, split)
         return Outcome(
@@ -214,6 +215,7 @@ class Run:
             total=scores.total,
             train_tokens=self.tokens,
             train_wall_s=self.train_wall_s,
+            eval_wall_s=time.perf_counter() - started,
             ended_at=time.time(),
         )
 

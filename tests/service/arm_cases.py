@@ -71,6 +71,7 @@ def outcome(correct: Any, total: Any = 1, nll: Any = 0.0, **changes: Any) -> Out
         "total": np.broadcast_to(np.asarray(total, dtype=np.int64), correct.shape).copy(),
         "train_tokens": 0,
         "train_wall_s": 0.0,
+        "eval_wall_s": 0.0,
         "ended_at": 0.0,
     }
     return Outcome(**values | changes)

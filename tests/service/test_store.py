@@ -58,6 +58,7 @@ def test_an_outcome_comes_back_bit_for_bit(store):
         step=120,
         train_tokens=10**12,
         train_wall_s=0.1 + 0.2,
+        eval_wall_s=0.7,
         ended_at=1_795_223_662.196_377_3,
     )
     store.save_outcome(saved)
