@@ -24,7 +24,7 @@ else:
     TaskSettings = Annotated[settings_types(), Field(discriminator="name")]
 
 ARM_FORMAT = 1
-"""Part of every arm's digest. Raise it with any change that alters what an arm computes."""
+"""Part of every arm's digest. Raise it with any change of what an arm computes or stores."""
 
 
 Scalar = bool | int | float | str
