@@ -82,6 +82,10 @@ class TrainSettings(Section):
     """Base of the seed streams; seed k of a rung is derived from it and k."""
 
 
+EvaluatedSplit = Literal["validation", "test"]
+"""What an arm is evaluated on: test in a confirmation, and in nothing else."""
+
+
 class ArmSettings(Section):
     """Everything that a spec says about one arm."""
 
@@ -132,8 +136,8 @@ class ArmSpec:
     """SHA-256 of the checkpoint file; None for a model from scratch."""
     train_digest: str
     """Digest of the tokenised training split."""
-    validation_digest: str
-    """Digest of the tokenised validation split."""
+    evaluated_digest: str
+    """Digest of the tokenised split that the arm is evaluated on: validation, or test."""
 
     def as_json(self) -> dict[str, object]:
         """What the digest covers. File names do not count, file contents do."""

@@ -104,6 +104,21 @@ def resume_search(name: Name, runs: Runs = RUNS, tracking_uri: Tracking = None) 
 
 
 @app.command()
+def confirm(name: Name, runs: Runs = RUNS, tracking_uri: Tracking = None) -> None:
+    """Try a search's finalists again on new seeds and the test split: one look."""
+    from fstune.report import confirmation_table
+
+    with _telling("reading the search"):
+        from fstune.confirmation import run_confirmation
+        from fstune.search import Search
+
+        found = Search.open(name, runs, tracking_uri)
+    with _telling("confirming the finalists"), _quietly(found.records.log):
+        run_confirmation(found)
+    _console().print(confirmation_table(found.records, found.spec))
+
+
+@app.command()
 def status(
     name: Annotated[str | None, typer.Argument(help="Name of a search; all if absent.")] = None,
     runs: Runs = RUNS,
@@ -128,7 +143,7 @@ def report(
     format_: Annotated[Format, typer.Option("--format")] = Format.table,
 ) -> None:
     """The ranked table of a search, or all of it as JSON."""
-    from fstune.report import as_json, result_table
+    from fstune.report import as_json, confirmation_table, result_table
 
     records, spec = _opened(name, runs)
     if format_ is Format.json:
@@ -136,7 +151,7 @@ def report(
 
         typer.echo(json.dumps(as_json(records, spec), indent=1))
     else:
-        _console().print(result_table(records, spec))
+        _console().print(result_table(records, spec), confirmation_table(records, spec))
 
 
 @app.command()

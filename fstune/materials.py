@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from fstune.arm import ArmSettings, ArmSpec, Seeds, TrainSettings
+from fstune.arm import ArmSettings, ArmSpec, EvaluatedSplit, Seeds, TrainSettings
 from fstune.errors import InputError
 from fstune.store import file_digest
 from model.checkpoint import read_config
@@ -27,7 +27,8 @@ class Materials:
     tokenizer: Tokenizer
     checkpoint_digest: str | None
     train: Split
-    validation: Split
+    evaluated: Split
+    """The validation split; in a confirmation the test split."""
     metrics: tuple[Metric, ...]
 
     def arm(self, settings: ArmSettings, seed_index: int) -> ArmSpec:
@@ -37,7 +38,7 @@ class Materials:
             seeds=Seeds.derive(settings.train.seed, seed_index),
             checkpoint_digest=self.checkpoint_digest,
             train_digest=self.train.digest,
-            validation_digest=self.validation.digest,
+            evaluated_digest=self.evaluated.digest,
         )
 
 
@@ -53,22 +54,23 @@ def checkpoint_config(path: Path) -> ModelConfig:
         raise InputError(f"model.checkpoint: {error}") from error
 
 
-def gather(settings: ArmSettings, cache: Path) -> Materials:
+def gather(settings: ArmSettings, cache: Path, split: EvaluatedSplit = "validation") -> Materials:
     """Materials of an arm; what was gathered in this process is not gathered again.
 
     Args:
         settings: the arm's; only `model` and `task` matter.
         cache: folder of the tokenised splits.
+        split: what the arms are evaluated on.
 
     Raises:
         InputError: if the checkpoint or the data cannot be used, with what there was.
     """
     context = settings.model_copy(update={"future_seed": None, "train": TrainSettings()})
-    return _gather(context.model_dump_json(), cache)
+    return _gather(context.model_dump_json(), cache, split)
 
 
 @lru_cache(maxsize=8)
-def _gather(settings_json: str, cache: Path) -> Materials:
+def _gather(settings_json: str, cache: Path, split: EvaluatedSplit) -> Materials:
     settings = ArmSettings.model_validate_json(settings_json)
     path = settings.model.checkpoint
     config = settings.model.init or checkpoint_config(Path(path or ""))
@@ -76,7 +78,7 @@ def _gather(settings_json: str, cache: Path) -> Materials:
     try:
         tokenizer = for_vocabulary(config.vocab_size, settings.model.tokenizer)
         train = load_split(task, settings.task, "train", tokenizer, cache, ())
-        validation = load_split(task, settings.task, "validation", tokenizer, cache, ())
+        evaluated = load_split(task, settings.task, split, tokenizer, cache, ())
     except TaskError as error:
         raise InputError(str(error)) from error
     except ValueError as error:
@@ -86,6 +88,6 @@ def _gather(settings_json: str, cache: Path) -> Materials:
         tokenizer=tokenizer,
         checkpoint_digest=None if path is None else file_digest(Path(path)),
         train=train,
-        validation=validation,
+        evaluated=evaluated,
         metrics=task.metrics,
     )

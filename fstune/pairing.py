@@ -1,36 +1,55 @@
-"""One rung of one candidate: both arms of every seed to the same step, and what differs.
+"""Both arms of every seed to the same step, and what differs there.
 
-The only place where a baseline meets its variant.
+The only place where a baseline meets its variant: at a rung of a search, and in a confirmation.
 """
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from fstune.arm import ArmSettings, ArmSpec, Pair, Scalar
+from fstune.arm import ArmSettings, ArmSpec, EvaluatedSplit, Pair, Scalar
 from fstune.materials import Materials, gather
-from fstune.records import ArmPair, CurvePoint, RungRecord
+from fstune.records import ArmPair, Comparison, CurvePoint, RungRecord
 from fstune.spec import SearchSpec
-from fstune.statistics import Delta, paired_deltas, verdict
+from fstune.statistics import CONFIDENCE, Delta, paired_deltas, verdict
 from fstune.store import ArmStore
 from fstune.training import Workbench, advance
 
-PairOfArms = tuple[ArmSpec, ArmSpec]
-"""Baseline and variant."""
+CONFIRMATION_SEEDS_FROM = 1_000_000
+"""Index of a confirmation's first seed; no rung comes near it."""
+
+
+@dataclass(frozen=True)
+class ArmsOfSeeds:
+    """Baseline and variant of each seed, and what each stands on."""
+
+    pairs: list[tuple[ArmSpec, ArmSpec]]
+    baseline_data: Materials
+    variant_data: Materials
 
 
 def arms_of(
-    spec: SearchSpec, candidate: Mapping[str, Scalar], cache: Path, seeds: int
-) -> tuple[list[PairOfArms], Materials, Materials]:
-    """Both arms of each of a candidate's first `seeds` seeds, and what they stand on."""
+    spec: SearchSpec,
+    candidate: Mapping[str, Scalar],
+    cache: Path,
+    seeds: Sequence[int],
+    split: EvaluatedSplit = "validation",
+) -> ArmsOfSeeds:
+    """The arms of a candidate for some seeds.
+
+    Args:
+        spec: the search.
+        candidate: one setting of its space.
+        cache: folder of the tokenised splits.
+        seeds: indices of the seeds.
+        split: what the arms are evaluated on.
+    """
     last_step = spec.rungs[-1].steps
     baseline, variant = (_scheduled(settings, last_step) for settings in spec.settings(candidate))
-    baseline_data, variant_data = gather(baseline, cache), gather(variant, cache)
-    pairs = [
-        (baseline_data.arm(baseline, seed), variant_data.arm(variant, seed))
-        for seed in range(seeds)
-    ]
-    return pairs, baseline_data, variant_data
+    baseline_data, variant_data = gather(baseline, cache, split), gather(variant, cache, split)
+    pairs = [(baseline_data.arm(baseline, seed), variant_data.arm(variant, seed)) for seed in seeds]
+    return ArmsOfSeeds(pairs, baseline_data, variant_data)
 
 
 def _scheduled(settings: ArmSettings, last_step: int) -> ArmSettings:
@@ -64,55 +83,102 @@ def run_rung(
     """
     started = time.perf_counter()
     goal = spec.rungs[rung]
-    arms, baseline_data, variant_data = arms_of(spec, candidate, cache, goal.seeds)
-    metrics = variant_data.metrics
-    finals = [
-        Pair(
-            baseline=advance(baseline, baseline_data, goal.steps, bench),
-            variant=advance(variant, variant_data, goal.steps, bench),
-        )
-        for baseline, variant in arms
-    ]
-    deltas = paired_deltas(finals, metrics)
-    objective = deltas[spec.metric().name]
-    baseline_settings, variant_settings = (arm.settings for arm in arms[0])
-    mechanism = variant_settings.future_seed
-    largest_gate = mechanism.largest_gate(variant_data.config.num_layers) if mechanism else 1.0
-    # A shut gate says that nothing can come of it only where nothing else differs.
-    nothing_else = baseline_settings == variant_settings.model_copy(update={"future_seed": None})
+    arms = arms_of(spec, candidate, cache, range(goal.seeds))
+    pairs = _advance(arms, goal.steps, bench)
+    found = _compare(spec, arms, pairs, CONFIDENCE, confirms=False)
     every = bench.evaluate_every or goal.steps
     reached = spec.rungs[rung - 1].steps if rung else 0
+    metrics = arms.variant_data.metrics
     on_the_way = [
-        pairs
+        _point(stored, paired_deltas(stored, metrics))
         for step in range(reached - reached % every + every, goal.steps, every)
-        if (pairs := _stored_pairs(arms, step, bench.store))
+        if (stored := _stored_pairs(arms, step, bench.store))
     ]
     return RungRecord(
+        **vars(found),
         rung=rung,
-        steps=goal.steps,
-        seeds=goal.seeds,
-        deltas=deltas,
-        verdict=verdict(objective, spec.objective.margin, largest_gate if nothing_else else 1.0),
-        objective=objective.gain(spec.objective.bound),
-        largest_gate=largest_gate,
-        arms=[
-            ArmPair(seed, baseline.digest, variant.digest)
-            for seed, (baseline, variant) in enumerate(arms)
-        ],
-        curve=[_point(pairs, paired_deltas(pairs, metrics)) for pairs in on_the_way]
-        + [_point(finals, deltas)],
+        curve=[*on_the_way, _point(pairs, found.deltas)],
         wall_s=time.perf_counter() - started,
     )
 
 
-def _stored_pairs(arms: Sequence[PairOfArms], step: int, store: ArmStore) -> list[Pair]:
+def confirm(
+    spec: SearchSpec,
+    candidate: Mapping[str, Scalar],
+    finalists: int,
+    cache: Path,
+    bench: Workbench,
+) -> Comparison:
+    """Compare a finalist's arms on new seeds and the test split, at the last rung's steps.
+
+    The error of the intervals is shared among the finalists (Bonferroni), so that all of them hold
+    together at the usual level.
+
+    Args:
+        spec: the search; has a section `confirm`.
+        candidate: the finalist.
+        finalists: how many there are.
+        cache: folder of the tokenised splits.
+        bench: where arms are trained and who is told.
+
+    Raises:
+        DivergedError: if an arm's loss was not finite.
+        InputError: if the data or the checkpoint cannot be used.
+    """
+    assert spec.confirm is not None
+    seeds = range(CONFIRMATION_SEEDS_FROM, CONFIRMATION_SEEDS_FROM + spec.confirm.seeds)
+    arms = arms_of(spec, candidate, cache, seeds, "test")
+    pairs = _advance(arms, spec.rungs[-1].steps, bench)
+    return _compare(spec, arms, pairs, 1 - (1 - CONFIDENCE) / finalists, confirms=True)
+
+
+def _advance(arms: ArmsOfSeeds, step: int, bench: Workbench) -> list[Pair]:
+    return [
+        Pair(
+            baseline=advance(baseline, arms.baseline_data, step, bench),
+            variant=advance(variant, arms.variant_data, step, bench),
+        )
+        for baseline, variant in arms.pairs
+    ]
+
+
+def _compare(
+    spec: SearchSpec,
+    arms: ArmsOfSeeds,
+    pairs: Sequence[Pair],
+    confidence: float,
+    confirms: bool,
+) -> Comparison:
+    deltas = paired_deltas(pairs, arms.variant_data.metrics, confidence)
+    objective = deltas[spec.metric().name]
+    baseline, variant = (arm.settings for arm in arms.pairs[0])
+    mechanism = variant.future_seed
+    largest_gate = mechanism.largest_gate(arms.variant_data.config.num_layers) if mechanism else 1.0
+    # A shut gate says that nothing can come of it only where nothing else differs.
+    nothing_else = baseline == variant.model_copy(update={"future_seed": None})
+    gate = largest_gate if nothing_else else 1.0
+    return Comparison(
+        steps=pairs[0].step,
+        seeds=len(pairs),
+        deltas=deltas,
+        verdict=verdict(objective, spec.objective.margin, gate, confirms),
+        objective=objective.gain(spec.objective.bound),
+        largest_gate=largest_gate,
+        arms=[
+            ArmPair(baseline.seeds.index, baseline.digest, variant.digest)
+            for baseline, variant in arms.pairs
+        ],
+    )
+
+
+def _stored_pairs(arms: ArmsOfSeeds, step: int, store: ArmStore) -> list[Pair]:
     """The pairs at a step, or none where an arm was not evaluated there."""
     outcomes = [
         (store.outcome(baseline.digest, step), store.outcome(variant.digest, step))
-        for baseline, variant in arms
+        for baseline, variant in arms.pairs
     ]
     pairs = [Pair(b, v) for b, v in outcomes if b is not None and v is not None]
-    return pairs if len(pairs) == len(arms) else []
+    return pairs if len(pairs) == len(arms.pairs) else []
 
 
 def _point(pairs: Sequence[Pair], deltas: dict[str, Delta]) -> CurvePoint:

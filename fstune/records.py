@@ -6,6 +6,8 @@
     <runs>/searches/<name>/trials/0003/candidate.json
     <runs>/searches/<name>/trials/0003/rung-0.json
     <runs>/searches/<name>/trials/0003/end.json
+    <runs>/searches/<name>/trials/0003/confirmation.json
+    <runs>/searches/<name>/finalists.json          which trials are confirmed
     <runs>/searches/<name>/trials/0003/progress.json   where it is right now; not part of the truth
     <runs>/searches/<name>/tune/                   Ray Tune's own files
     <runs>/searches/<name>/log.txt                 what Ray, MLflow and Optuna had to say
@@ -50,10 +52,9 @@ class CurvePoint:
 
 
 @dataclass(frozen=True)
-class RungRecord:
-    """One rung of one trial."""
+class Comparison:
+    """What the pairs of a candidate say at one step."""
 
-    rung: int
     steps: int
     seeds: int
     deltas: dict[str, Delta]
@@ -63,6 +64,13 @@ class RungRecord:
     largest_gate: float
     """Upper bound of the variant's gates."""
     arms: list[ArmPair]
+
+
+@dataclass(frozen=True)
+class RungRecord(Comparison):
+    """One rung of one trial."""
+
+    rung: int
     curve: list[CurvePoint]
     """Every common evaluation of the rung's arms since the rung before, this one last."""
     wall_s: float
@@ -88,6 +96,27 @@ class EndRecord:
 
 
 @dataclass(frozen=True)
+class Confirmation:
+    """A finalist on seeds and examples that the search has not seen."""
+
+    comparison: Comparison | None
+    """None if an arm diverged."""
+    ended_at: float
+    failure: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        return "diverged" if self.comparison is None else self.comparison.verdict
+
+
+@dataclass(frozen=True)
+class Finalists:
+    """The trials that are confirmed, chosen once."""
+
+    numbers: list[int]
+
+
+@dataclass(frozen=True)
 class Suggestion:
     """A candidate as it was suggested."""
 
@@ -103,9 +132,13 @@ class TrialRecord:
     rungs: list[RungRecord] = field(default_factory=list)
     end: EndRecord | None = None
     progress: dict[str, object] | None = None
+    confirmation: Confirmation | None = None
 
     @property
     def verdict(self) -> Verdict:
+        """The confirmation's, if there is one; else that of the last rung reached."""
+        if self.confirmation is not None:
+            return self.confirmation.verdict
         if self.end is not None and self.end.state in ("diverged", "failed"):
             return self.end.state
         return self.rungs[-1].verdict if self.rungs else "running"
@@ -130,6 +163,16 @@ class SearchRecords:
             known = ", ".join(search_names(runs)) or "none"
             raise InputError(f"no search is called {name!r} in {runs}; known: {known}")
         return records
+
+    @property
+    def runs(self) -> Path:
+        """The folder of all that runs write."""
+        return self.root.parent.parent
+
+    @property
+    def cache(self) -> Path:
+        """Tokenised splits, shared by all searches."""
+        return self.runs / "cache"
 
     @property
     def spec(self) -> Path:
@@ -171,6 +214,7 @@ class SearchRecords:
             candidate=suggestion.candidate,
             rungs=list(self._rungs(number)),
             end=end,
+            confirmation=self.confirmation(number),
             progress=None if end else _read(folder / "progress.json", _PROGRESS),
         )
 
@@ -186,6 +230,22 @@ class SearchRecords:
 
     def end(self, number: int) -> EndRecord | None:
         return _read(self._folder(number) / "end.json", _END)
+
+    def confirmation(self, number: int) -> Confirmation | None:
+        return _read(self._folder(number) / "confirmation.json", _CONFIRMATION)
+
+    def write_confirmation(self, number: int, record: Confirmation) -> None:
+        """Keep a finalist's confirmation: one look, so that the first stays."""
+        if self.confirmation(number) is None:
+            write_json(self._folder(number) / "confirmation.json", asdict(record))
+
+    def finalists(self) -> list[int] | None:
+        """Numbers of the trials that are confirmed; None before they were chosen."""
+        chosen = _read(self.root / "finalists.json", _FINALISTS)
+        return None if chosen is None else chosen.numbers
+
+    def write_finalists(self, numbers: Sequence[int]) -> None:
+        write_json(self.root / "finalists.json", asdict(Finalists(list(numbers))))
 
     def write_candidate(self, number: int, candidate: Mapping[str, Scalar]) -> None:
         path = self._folder(number) / "candidate.json"
@@ -233,6 +293,8 @@ def search_names(runs: Path) -> Sequence[str]:
 _SUGGESTION = TypeAdapter(Suggestion)
 _RUNG = TypeAdapter(RungRecord)
 _END = TypeAdapter(EndRecord)
+_CONFIRMATION = TypeAdapter(Confirmation)
+_FINALISTS = TypeAdapter(Finalists)
 _PROGRESS = TypeAdapter(dict[str, object])
 
 T = TypeVar("T")

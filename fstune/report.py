@@ -15,12 +15,13 @@ from rich.padding import Padding
 from rich.text import Text
 
 from fstune.arm import Scalar
-from fstune.records import RungRecord, SearchRecords, TrialRecord
+from fstune.records import Comparison, Confirmation, SearchRecords, TrialRecord
 from fstune.spec import SearchSpec
-from fstune.statistics import OFF_IN_EFFECT, VERDICT_RULES, Delta
+from fstune.statistics import CONFIDENCE, OFF_IN_EFFECT, VERDICT_RULES, Delta
 from fstune.store import write_json
 
 _COLOURS = {
+    "gain": "bold green",
     "unconfirmed gain": "green",
     "loss": "red",
     "diverged": "red",
@@ -64,9 +65,10 @@ def _trial_json(trial: TrialRecord) -> dict[str, Any]:
         "number": trial.number,
         "candidate": trial.candidate,
         "verdict": trial.verdict,
+        "confirmation": _confirmation_json(trial.confirmation),
         "state": "running" if trial.end is None else trial.end.state,
         "reason": None if trial.end is None else trial.end.reason,
-        "rungs": [_rung_json(rung) for rung in trial.rungs],
+        "rungs": [_comparison_json(rung) for rung in trial.rungs],
         "arms": [
             {"seed": pair.seed, "baseline": pair.baseline, "variant": pair.variant}
             for pair in (trial.rungs[-1].arms if trial.rungs else [])
@@ -74,7 +76,13 @@ def _trial_json(trial: TrialRecord) -> dict[str, Any]:
     }
 
 
-def _rung_json(rung: RungRecord) -> dict[str, Any]:
+def _confirmation_json(confirmation: Confirmation | None) -> dict[str, Any] | None:
+    if confirmation is None or confirmation.comparison is None:
+        return None if confirmation is None else {"verdict": confirmation.verdict}
+    return _comparison_json(confirmation.comparison)
+
+
+def _comparison_json(rung: Comparison) -> dict[str, Any]:
     return {
         "steps": rung.steps,
         "seeds": rung.seeds,
@@ -104,24 +112,44 @@ def result_table(records: SearchRecords, spec: SearchSpec, most: int | None = No
         most: how many trials at the most; all if None.
     """
     metric = spec.metric().name
-    heading = f"Δ {metric} [95 %]"
-    lines: list[RenderableType] = [
-        Text(f"trial  {'steps × seeds':<14}baseline  {heading:<29}verdict", style="bold")
-    ]
+    lines: list[RenderableType] = [Text(_heading(metric, CONFIDENCE, "verdict"), style="bold")]
     for trial in ranked(records.trials())[:most]:
         verdict = (trial.verdict, _COLOURS.get(trial.verdict, ""))
-        lines.append(Text.assemble(f"{trial.number:>5}  ", _figures(trial, metric), verdict))
+        last = trial.rungs[-1] if trial.rungs else None
+        lines.append(Text.assemble(f"{trial.number:>5}  ", _figures(last, metric), verdict))
         setting = Text(describe_candidate(trial.candidate), style="dim")
-        if trial.rungs and trial.rungs[-1].largest_gate < OFF_IN_EFFECT:
-            setting.append(f" (off in effect: no gate over {trial.rungs[-1].largest_gate:.1g})")
-        lines.append(Padding(setting, (0, 0, 0, len("trial  "))))
+        if last is not None and last.largest_gate < OFF_IN_EFFECT:
+            setting.append(f" (off in effect: no gate over {last.largest_gate:.1g})")
+        lines.append(Padding(setting, (0, 0, 0, len("trial  ")), expand=False))
     return Group(*lines)
 
 
-def _figures(trial: TrialRecord, metric: str) -> str:
-    if not trial.rungs:
+def confirmation_table(records: SearchRecords, spec: SearchSpec) -> Group:
+    """The finalists on new seeds and the test split; nothing, where none is confirmed."""
+    metric = spec.metric().name
+    confirmed = [trial for trial in ranked(records.trials()) if trial.confirmation is not None]
+    if not confirmed:
+        return Group()
+    level = 1 - (1 - CONFIDENCE) / len(confirmed)
+    lines = [Text(_heading(metric, level, "confirmed"), style="bold")]
+    for trial in confirmed:
+        assert trial.confirmation is not None
+        verdict = (trial.verdict, _COLOURS.get(trial.verdict, ""))
+        figures = _figures(trial.confirmation.comparison, metric)
+        lines.append(Text.assemble(f"{trial.number:>5}  ", figures, verdict))
+    note = f"test split, new seeds; together the intervals hold at {CONFIDENCE:.0%}"
+    lines.append(Text(note, style="dim"))
+    return Group(*lines)
+
+
+def _heading(metric: str, level: float, last: str) -> str:
+    delta = f"Δ {metric} [{100 * level:.3g} %]"
+    return f"trial  {'steps × seeds':<14}baseline  {delta:<29}{last}"
+
+
+def _figures(rung: Comparison | None, metric: str) -> str:
+    if rung is None:
         return f"{'-':<14}{'-':<10}{'-':<29}"
-    rung = trial.rungs[-1]
     delta = rung.deltas[metric]
     reached = f"{rung.steps} × {rung.seeds}"
     return f"{reached:<14}{delta.baseline:<10.4f}{_interval(delta):<29}"

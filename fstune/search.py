@@ -46,6 +46,15 @@ TUNE_SETTINGS = {
 }
 
 
+@dataclass
+class Session:
+    """Ray and MLflow, for as long as a search is held."""
+
+    tracker: Tracker
+    status: str = "KILLED"
+    """What the search's runs end as in MLflow, unless the session comes to another."""
+
+
 @dataclass(frozen=True)
 class Search:
     """A search that exists on disk."""
@@ -105,32 +114,42 @@ class Search:
             KeyboardInterrupt: if it was stopped by SIGINT or SIGTERM; `run` again goes on.
             SearchFailedError: if it could not end as it should.
         """
-        with self._lock(), _sigterm_as_sigint():
-            _require_gpus(self.spec)
-            os.environ.update(TUNE_SETTINGS)
-            store = ArmStore(self.runs / "arms")
-            tracker = Tracker(self.records, self.spec, self.runs, self.tracking_uri)
-            tracker.open(describe(), self._datasets())
-            status = "KILLED"
-            try:
-                _start_ray(self.spec)
-                with _sigterm_as_sigint():  # Ray's start puts a handler of its own in place
-                    self._tuner(Bookkeeper(self.records, self.spec, store, tracker)).fit()
-                status = self._status()
-            finally:
-                ray.shutdown()
-                table = write_report(self.records, self.spec)
-                tracker.close(status, table)
-        if status == "KILLED":
+        store = ArmStore(self.runs / "arms")
+        with self.session() as session:
+            keeper = Bookkeeper(self.records, self.spec, store, session.tracker)
+            self._tuner(keeper).fit()
+            session.status = self._status()
+        if session.status == "KILLED":
             raise KeyboardInterrupt
         if self.spec.resources.keep_checkpoints == "open":
             for trial in self.records.trials():
                 for pair in (pair for rung in trial.rungs for pair in rung.arms):
                     store.drop_checkpoints(pair.baseline)
-        if status == "FAILED":
+        if session.status == "FAILED":
             raise SearchFailedError(
                 f"no trial of {self.spec.name} reached a rung; see {self.records.log}"
             )
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator["Session"]:
+        """Hold the search, with Ray started and MLflow's parent run open; end both afterwards.
+
+        Raises:
+            InputError: if another process holds it, or GPUs are asked for that are not there.
+        """
+        with self._lock(), _sigterm_as_sigint():
+            _require_gpus(self.spec)
+            os.environ.update(TUNE_SETTINGS)
+            tracker = Tracker(self.records, self.spec, self.runs, self.tracking_uri)
+            tracker.open(describe(), self._datasets())
+            session = Session(tracker)
+            try:
+                _start_ray(self.spec)
+                with _sigterm_as_sigint():  # Ray's start puts a handler of its own in place
+                    yield session
+            finally:
+                ray.shutdown()
+                tracker.close(session.status, write_report(self.records, self.spec))
 
     def _status(self) -> str:
         trials = self.records.trials()
@@ -139,7 +158,7 @@ class Search:
         return "FINISHED" if any(trial.rungs for trial in trials) else "FAILED"
 
     def _tuner(self, bookkeeper: Bookkeeper) -> tune.Tuner:
-        resources = {"cpu": 1, "gpu": _gpus_per_trial(self.spec)}
+        resources = {"cpu": 1, "gpu": gpus_per_trial(self.spec)}
         trainable = tune.with_resources(PairedTrial, resources)
         folder = self.records.tune
         if folder.exists():
@@ -177,7 +196,7 @@ class Search:
         name = self.spec.task_name
         return {
             f"{name}-train": materials.train.digest,
-            f"{name}-validation": materials.validation.digest,
+            f"{name}-validation": materials.evaluated.digest,
         }
 
     @contextlib.contextmanager
@@ -214,7 +233,7 @@ def needs(spec_name: str, data_dirs: Sequence[Path]) -> dict[str, str]:
     return facts | {
         "model": f"{config.num_layers} layers of width {config.width}, {config.num_heads} heads",
         "vocabulary": f"{config.vocab_size} entries: tokenizer {tokenizer.name}",
-        "gpus": f"{_gpus_per_trial(spec):g} per trial",
+        "gpus": f"{gpus_per_trial(spec):g} per trial",
     }
 
 
@@ -244,7 +263,7 @@ def _require_gpus(spec: SearchSpec) -> None:
     )
 
 
-def _gpus_per_trial(spec: SearchSpec) -> float:
+def gpus_per_trial(spec: SearchSpec) -> float:
     gpus = spec.resources.gpus
     if gpus is None:
         gpus = min(1, torch.cuda.device_count())

@@ -210,6 +210,14 @@ def _trials_suffice(draft: Draft) -> Iterator[Problem]:
             )
 
 
+def _a_confirmation_has_examples(draft: Draft) -> Iterator[Problem]:
+    spec = draft.spec
+    if spec.confirm is not None and spec.task.test_size < 1:
+        yield Problem(
+            ("confirm",), "needs test examples: `task.test_size` must be at least 1, got 0"
+        )
+
+
 def place_of(section: str, path: str) -> KeyPath:
     return ("fixed", *path.split(".")) if section == "fixed" else (section, path)
 
@@ -239,5 +247,6 @@ _RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (("model", "task", "train", "baseline"), _baseline_differs),
     (("points",), _points_are_candidates),
     (("search",), _trials_suffice),
+    (("confirm", "task"), _a_confirmation_has_examples),
 )
 """Each rule with the sections that it needs whole."""

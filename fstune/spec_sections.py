@@ -98,6 +98,15 @@ class SearchSettings(Section):
     """Of the sampler."""
 
 
+class Confirm(Section):
+    """The confirmation: finalists again, on seeds and examples that the search has not seen."""
+
+    finalists: int = Field(2, ge=1)
+    """How many of the best trials at the last rung are confirmed."""
+    seeds: int = Field(5, ge=1)
+    """New seeds for each finalist and its baseline."""
+
+
 class Resources(Section):
     """What a search may use; decides how long it takes, never its results."""
 
@@ -140,6 +149,8 @@ class SearchSpec(Section):
     """What makes a candidate good."""
     search: SearchSettings
     """How the space is searched."""
+    confirm: Confirm | None = None
+    """The confirmation (`fstune confirm`), on the task's test split; absent for none."""
     resources: Resources = Resources()
     """What the search may use."""
 

@@ -19,6 +19,8 @@ from fstune.arm import Outcome, Pair
 from tasks.example import Metric, metric_values
 
 CONFIDENCE = 0.95
+"""Level of every interval; a confirmation of k finalists shares its error among them."""
+
 RESAMPLES = 2000
 """Bootstrap draws: the standard error of a 2.5 % quantile is then about 0.35 % in level."""
 
@@ -35,7 +37,7 @@ VERDICT_RULES = 1
 """Version of the rules in `verdict`, kept in every record."""
 
 Verdict = Literal[
-    "unconfirmed gain", "loss", "no effect", "inconclusive", "diverged", "failed", "running"
+    "gain", "unconfirmed gain", "loss", "no effect", "inconclusive", "diverged", "failed", "running"
 ]
 
 
@@ -57,12 +59,15 @@ class Delta:
         return self.low if self.higher_is_better else -self.high
 
 
-def paired_deltas(pairs: Sequence[Pair], metrics: Sequence[Metric]) -> dict[str, Delta]:
+def paired_deltas(
+    pairs: Sequence[Pair], metrics: Sequence[Metric], confidence: float = CONFIDENCE
+) -> dict[str, Delta]:
     """Deltas of one rung in every metric; all metrics share the bootstrap's draws.
 
     Args:
         pairs: one per seed, all at one step and over the same number of examples.
         metrics: what is computed per example.
+        confidence: level of the intervals.
 
     Raises:
         ValueError: if there is no pair, the pairs are of different steps or splits, or a seed comes
@@ -76,7 +81,7 @@ def paired_deltas(pairs: Sequence[Pair], metrics: Sequence[Metric]) -> dict[str,
     variant_MSN = np.stack([_values([pair.variant for pair in pairs], m) for m in metrics])
     difference_MSN = variant_MSN - baseline_MSN
     means_MB = _bootstrap_means(difference_MSN)
-    tail = 100 * (1 - CONFIDENCE) / 2
+    tail = 100 * (1 - confidence) / 2
     low_M, high_M = np.percentile(means_MB, [tail, 100 - tail], axis=1)
     return {
         metric.name: Delta(
@@ -111,14 +116,16 @@ def _bootstrap_means(difference_MSN: NDArray[np.float64]) -> NDArray[np.float64]
     return means_MB
 
 
-def verdict(delta: Delta, margin: float, largest_gate: float = 1.0) -> Verdict:
+def verdict(
+    delta: Delta, margin: float, largest_gate: float = 1.0, confirms: bool = False
+) -> Verdict:
     """What one rung allows to say, by rules in this order (version `VERDICT_RULES`).
 
     1. No gate can rise above `OFF_IN_EFFECT`: no effect. What the arms then differ by is rounding,
        which training may amplify to a few flipped guesses.
     2. The interval lies within ± margin: no effect.
     3. The whole interval is on the better side of zero: unconfirmed gain. It is called a gain only
-       by a confirmation on seeds and examples that the search has not seen.
+       in a confirmation, on seeds and examples that the search has not seen.
     4. The whole interval is on the worse side of zero: loss.
     5. Otherwise: inconclusive.
 
@@ -126,10 +133,11 @@ def verdict(delta: Delta, margin: float, largest_gate: float = 1.0) -> Verdict:
         delta: of the objective's metric.
         margin: practical equivalence, in the metric's units.
         largest_gate: upper bound of the variant's gates.
+        confirms: whether the delta is a confirmation's.
     """
     if largest_gate < OFF_IN_EFFECT or (-margin <= delta.low and delta.high <= margin):
         return "no effect"
     if delta.gain("lower") > 0:
-        return "unconfirmed gain"
+        return "gain" if confirms else "unconfirmed gain"
     worst_case = delta.high if delta.higher_is_better else -delta.low
     return "loss" if worst_case < 0 else "inconclusive"

@@ -8,7 +8,8 @@ was killed is brought up to date by logging its records again: what is there alr
     trial run    params: the candidate's settings; tags fstune.trial, fstune.verdict, fstune.state,
                  fstune.reason, fstune.rungs, fstune.arm.seed<k>.baseline and .variant
     metrics      baseline/<metric>, variant/<metric>, delta/<metric>, delta/<metric>_low and _high,
-                 all at the same optimiser steps, mean over the seeds of the rung
+                 all at the same optimiser steps, mean over the seeds of the rung;
+                 confirm/… the same of a confirmation, with the tag fstune.confirmed, its verdict
 """
 
 import logging
@@ -23,6 +24,7 @@ from mlflow.tracking import MlflowClient
 from fstune.arm import Scalar
 from fstune.records import RungRecord, SearchRecords, TrialRecord
 from fstune.spec import SearchSpec
+from fstune.statistics import Delta
 
 _SEARCH, _TRIAL, _RUNGS = "fstune.search", "fstune.trial", "fstune.rungs"
 _STATE = "fstune.state"
@@ -105,6 +107,12 @@ class Tracker:
             # the same points again leaves one of each.
             client.log_batch(run_id, metrics=_points(rung), tags=tags)
             self._rungs[trial.number] = rung.rung + 1
+        confirmed = trial.confirmation and trial.confirmation.comparison
+        if trial.confirmation is not None and confirmed:
+            at_ms = int(trial.confirmation.ended_at * 1000)
+            points = _values(confirmed.deltas, confirmed.steps, at_ms, "confirm/")
+            tags = [RunTag("fstune.confirmed", trial.confirmation.verdict)]
+            client.log_batch(run_id, metrics=points, tags=tags)
         if trial.end is not None and trial.number not in self._ended:
             self._set_tags(
                 run_id,
@@ -181,23 +189,26 @@ class Tracker:
 
 
 def _points(rung: RungRecord) -> list[Metric]:
-    points = []
-    for point in rung.curve:
-        at_ms = int(point.ended_at * 1000)
-        for name, delta in point.deltas.items():
-            values = {
-                f"baseline/{name}": delta.baseline,
-                f"variant/{name}": delta.variant,
-                f"delta/{name}": delta.mean,
-                f"delta/{name}_low": delta.low,
-                f"delta/{name}_high": delta.high,
-            }
-            points += [
-                Metric(key, value, at_ms, point.step)
-                for key, value in values.items()
-                if math.isfinite(value)
-            ]
-    return points
+    return [
+        metric
+        for point in rung.curve
+        for metric in _values(point.deltas, point.step, int(point.ended_at * 1000))
+    ]
+
+
+def _values(deltas: Mapping[str, Delta], step: int, at_ms: int, prefix: str = "") -> list[Metric]:
+    values: dict[str, float] = {}
+    for name, delta in deltas.items():
+        values |= {
+            f"{prefix}baseline/{name}": delta.baseline,
+            f"{prefix}variant/{name}": delta.variant,
+            f"{prefix}delta/{name}": delta.mean,
+            f"{prefix}delta/{name}_low": delta.low,
+            f"{prefix}delta/{name}_high": delta.high,
+        }
+    return [
+        Metric(key, value, at_ms, step) for key, value in values.items() if math.isfinite(value)
+    ]
 
 
 def _dataset(name: str, digest: str) -> DatasetInput:

@@ -8,6 +8,7 @@ import json
 import os
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -47,12 +48,7 @@ class PairedTrial(tune.Trainable):
         self._spec = _spec(self._records.spec)
         self._rung = 0
         self._told_at = 0.0
-        self._bench = Workbench(
-            store=ArmStore(self._runs / "arms"),
-            device=_device(self._spec),
-            evaluate_every=self._spec.evaluation.every,
-            report=self._report,
-        )
+        self._bench = workbench(self._records, self._spec, self._report)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.setup(new_config)
@@ -86,14 +82,10 @@ class PairedTrial(tune.Trainable):
         content = json.loads((Path(checkpoint_dir) / "rung.json").read_text())
         self._rung = content["rungs_done"]
 
-    @property
-    def _runs(self) -> Path:
-        return self._records.root.parent.parent
-
     def _run(self, rung: int) -> RungRecord | None:
         """The rung's record; None if the trial ended without one, which is then noted."""
         try:
-            record = run_rung(self._spec, self._candidate, rung, self._runs / "cache", self._bench)
+            record = run_rung(self._spec, self._candidate, rung, self._records.cache, self._bench)
             self._records.write_rung(self._number, record)
         except DivergedError as error:
             self._records.write_end(self._number, EndRecord("diverged", str(error)))
@@ -129,6 +121,18 @@ class PairedTrial(tune.Trainable):
 @lru_cache(maxsize=4)
 def _spec(path: Path) -> SearchSpec:
     return read_resolved(path)
+
+
+def workbench(
+    records: SearchRecords, spec: SearchSpec, report: Callable[[Progress], None]
+) -> Workbench:
+    """Where a search's arms are trained in this process."""
+    return Workbench(
+        store=ArmStore(records.runs / "arms"),
+        device=_device(spec),
+        evaluate_every=spec.evaluation.every,
+        report=report,
+    )
 
 
 def _device(spec: SearchSpec) -> torch.device:

@@ -203,7 +203,7 @@ class Run:
     def outcome(self) -> Outcome:
         """Evaluate the arm where it stands."""
         started = time.perf_counter()
-        split = self.data.validation
+        split = self.data.evaluated
         scores = evaluate(self.subject, split)
         return Outcome(
             arm=self.arm.digest,

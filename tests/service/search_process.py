@@ -16,7 +16,7 @@ from mlflow.tracking import MlflowClient
 SPEC = """
 name: small
 model: {init: {num_layers: 2, width: 32, head_size: 16, vocab_size: 256}}
-task: {name: rightcopy, length: 3, train_size: 256, validation_size: 32}
+task: {name: rightcopy, length: 3, train_size: 256, validation_size: 32, test_size: 32}
 train: {lr: 4e-3, batch_size: 8}
 evaluation: {every: 3}
 rungs:
@@ -27,6 +27,7 @@ space:
   future_seed.norm: {choice: [true, false]}
 objective: {metric: nll}
 search: {trials: 6, reduction_factor: 2}
+confirm: {finalists: 1, seeds: 2}
 resources: {gpus: 0, cpu_threads: 1}
 """
 NAME = "small"

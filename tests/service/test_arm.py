@@ -107,7 +107,7 @@ def arm(changed: ArmSettings | None = None, **changes: Any) -> ArmSpec:
         "seeds": Seeds(0, 1, 2),
         "checkpoint_digest": None,
         "train_digest": "train",
-        "validation_digest": "validation",
+        "evaluated_digest": "validation",
     }
     return ArmSpec(**values | changes)
 
@@ -165,7 +165,7 @@ def test_a_setting_that_counts_changes_the_digest(section, name):
         {"seeds": Seeds(0, 1, 3)},
         {"checkpoint_digest": "another"},
         {"train_digest": "another"},
-        {"validation_digest": "another"},
+        {"evaluated_digest": "another"},
     ],
     ids=str,
 )

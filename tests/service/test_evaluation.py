@@ -56,12 +56,12 @@ def hotpot(folder: Path) -> Split:
     (folder / "validation.jsonl").write_text(rows(100, 12))
     files = {name: str(folder / f"{name}.jsonl") for name in ("train", "validation")}
     task = {"name": "hotpot", "train_size": 4, "validation_size": 9, "files": files}
-    return gather(settings(task=task), folder / "cache").validation
+    return gather(settings(task=task), folder / "cache").evaluated
 
 
 def rightcopy(folder: Path) -> Split:
     task = {"name": "rightcopy", "length": 5, "train_size": 4, "validation_size": 9}
-    return gather(settings(task=task), folder / "cache").validation
+    return gather(settings(task=task), folder / "cache").evaluated
 
 
 def both(_: Path) -> Split:

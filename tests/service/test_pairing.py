@@ -223,11 +223,12 @@ def test_an_arm_that_diverges_ends_the_rung(tmp_path):
 
 
 def test_arms_of_a_candidate_share_seeds_and_data(tmp_path):
-    pairs, baseline_data, variant_data = arms_of(spec(tmp_path), OPEN, tmp_path / "cache", 3)
+    arms = arms_of(spec(tmp_path), OPEN, tmp_path / "cache", range(3))
+    pairs, baseline_data, variant_data = arms.pairs, arms.baseline_data, arms.variant_data
     assert baseline_data is variant_data
     assert [variant.seeds.index for _, variant in pairs] == [0, 1, 2]
     for baseline, variant in pairs:
         assert baseline.seeds == variant.seeds
         assert baseline.train_digest == variant.train_digest
-        assert baseline.validation_digest == variant.validation_digest
-    assert arms_of(spec(tmp_path), OPEN, tmp_path / "cache", 2)[0] == pairs[:2]
+        assert baseline.evaluated_digest == variant.evaluated_digest
+    assert arms_of(spec(tmp_path), OPEN, tmp_path / "cache", range(2)).pairs == pairs[:2]

@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from search_process import Place, kill, wait_until
+from search_process import NAME, Place, kill, wait_until
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -118,3 +118,23 @@ def test_table_json_and_mlflow_hold_the_same_numbers(unbroken):
         delta = last["delta"]["nll"]
         shown = f"{delta['mean']:+.4f} [{delta['low']:+.4f}, {delta['high']:+.4f}]"
         assert any(shown in line and trial["verdict"] in line for line in table)
+
+
+def test_a_confirmation_is_one_look_at_what_the_search_has_not_seen(unbroken):
+    searched = unbroken.evaluations()
+    assert not list(unbroken.runs.glob("cache/*-test-*")), "the search has read test examples"
+    assert unbroken.start("confirm", NAME).wait() == 0, unbroken.output()
+    confirmed = unbroken.evaluations()
+    assert searched.items() <= confirmed.items()
+    assert len(confirmed) == len(searched) + 2 * 2 * 4, "2 seeds, 2 arms, 4 evaluations each"
+    report = unbroken.report()
+    (winner,) = [trial for trial in report["trials"] if trial["confirmation"]]
+    assert winner["number"] == report["best"]
+    assert winner["confirmation"]["seeds"] == 2
+    assert winner["verdict"] == winner["confirmation"]["verdict"]
+    _, _, tags, history = unbroken.tracked()[str(winner["number"])]
+    assert tags["fstune.confirmed"] == winner["verdict"]
+    delta = winner["confirmation"]["delta"]["nll"]
+    assert history["confirm/delta/nll"] == [(12, delta["mean"])]
+    assert unbroken.start("confirm", NAME).wait() == 0, "asked again, it only shows"
+    assert unbroken.evaluations() == confirmed

@@ -475,5 +475,5 @@ def test_an_arm_is_made_of_the_contents_it_stands_on(tmp_path):
     arm = data.arm(settings(SEED), 2)
     assert isinstance(arm, ArmSpec)
     assert arm.seeds.index == 2
-    assert (arm.train_digest, arm.validation_digest) == (data.train.digest, data.validation.digest)
+    assert (arm.train_digest, arm.evaluated_digest) == (data.train.digest, data.evaluated.digest)
     assert arm.checkpoint_digest is None
