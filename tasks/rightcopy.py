@@ -10,10 +10,10 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.example import EXACT_MATCH, NLL, TOKEN_ACCURACY, Example, Tokenizer
+from tasks.example import Example, Tokenizer
 from tasks.sources import Generated, Row
-from tasks.symbols import DIGITS, Symbols, check_alphabet, check_mask, draw_word
-from tasks.task import Builder, Task, TaskSettings, require
+from tasks.symbols import DIGITS, Symbols, SymbolTask, check_alphabet, check_mask, draw_word
+from tasks.task import Builder, TaskSettings, require
 
 _SEPARATORS = "=|"
 _FRAME = "LMR" + _SEPARATORS
@@ -39,17 +39,13 @@ class RightCopySettings(TaskSettings):
         check_alphabet(self.alphabet, _SEPARATORS, self.mask)
 
 
-class RightCopy(Task[RightCopySettings]):
+class RightCopy(SymbolTask[RightCopySettings]):
     """Copies a span from the right into the masked span before it."""
 
     name = "rightcopy"
     version = 1
     summary = "fill a masked span in place with what stands to its right"
-    licence = "none needed: generated"
-    origin = "generated from data_seed"
     needs_future = True
-    metrics = (TOKEN_ACCURACY, NLL, EXACT_MATCH)
-    primary_metric = "token_accuracy"
     Settings = RightCopySettings
 
     def source(self, settings: RightCopySettings) -> Generated:

@@ -50,7 +50,11 @@ class Generated:
 
     draw: Callable[[random.Random], Row]
     group_fields: tuple[str, ...]
-    """Rows that agree in these are the same example."""
+    """Rows that agree in these never fall into two splits."""
+    finish: Callable[[Row], Row | None] | None = None
+    """What is left to do with a row once it is a split's: the costly part; None if it cannot be."""
+    example_fields: tuple[str, ...] = ()
+    """Finished rows that agree in these are the same example; empty for those of the group."""
 
 
 @dataclass(frozen=True)

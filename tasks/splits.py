@@ -202,12 +202,21 @@ def _drawn(request: _Request, source: Generated) -> Iterator[Row]:
     stream = random.Random(f"{request.task.name}/{request.split}/{request.settings.data_seed}")
     seen: set[bytes] = set()
     for _ in range(_MIN_DRAWS + _DRAWS_PER_EXAMPLE * request.size):
-        row = source.draw(stream)
-        content = json.dumps([row[name] for name in source.group_fields]).encode()
-        group = hashlib.sha256(content).digest()
-        if _OWNERS[group[0] % len(_OWNERS)] == request.split and group not in seen:
-            seen.add(group)
+        drawn = source.draw(stream)
+        if _OWNERS[_hash(drawn, source.group_fields)[0] % len(_OWNERS)] != request.split:
+            continue
+        row = drawn if source.finish is None else source.finish(drawn)
+        if row is None:
+            continue
+        example = _hash(row, source.example_fields or source.group_fields)
+        if example not in seen:
+            seen.add(example)
             yield row
+
+
+def _hash(row: Row, fields: Sequence[str]) -> bytes:
+    content = json.dumps([row[name] for name in fields]).encode()
+    return hashlib.sha256(content).digest()
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,20 @@ tokenised as a whole, since a vocabulary may merge neighbours (World merges pair
 import random
 from collections.abc import Mapping, Sequence
 
-from tasks.example import Example, TaskError, Tokenizer
-from tasks.task import require
+from tasks.example import EXACT_MATCH, NLL, TOKEN_ACCURACY, Example, TaskError, Tokenizer
+from tasks.task import S, Task, require
 
 DIGITS = "0123456789"
 BASE_36 = DIGITS + "abcdefghijklmnopqrstuvwxyz"
+
+
+class SymbolTask(Task[S]):
+    """What tasks of drawn symbols declare alike."""
+
+    licence = "none needed: generated"
+    origin = "generated from data_seed"
+    metrics = (TOKEN_ACCURACY, NLL, EXACT_MATCH)
+    primary_metric = "token_accuracy"
 
 
 class Symbols:
