@@ -62,14 +62,12 @@ class PairedTrial(tune.Trainable):
         if record is not None:
             self._judge(record)
         self._rung += 1
-        end = self._records.end(self._number)
-        ended_here = record is None or self._records.rung(self._number, rung + 1) is None
         return {
             OBJECTIVE: float("nan") if record is None else record.objective,
             RUNG_CLOCK: self._spec.search.reduction_factor**rung,
             "rung": rung,
             "last_rung": rung == len(self._spec.rungs) - 1,
-            "done": end is not None and ended_here,
+            "done": record is None or self._ended_at(rung),
         }
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -81,6 +79,13 @@ class PairedTrial(tune.Trainable):
     def load_checkpoint(self, checkpoint_dir: str) -> None:
         content = json.loads((Path(checkpoint_dir) / "rung.json").read_text())
         self._rung = content["rungs_done"]
+
+    def _ended_at(self, rung: int) -> bool:
+        """Whether a rung with a record is the trial's last; a bad end comes after it."""
+        end = self._records.end(self._number)
+        if end is None or end.state in ("diverged", "failed"):
+            return False
+        return self._records.rung(self._number, rung + 1) is None
 
     def _run(self, rung: int) -> RungRecord | None:
         """The rung's record; None if the trial ended without one, which is then noted."""

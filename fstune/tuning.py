@@ -121,9 +121,23 @@ class RungAsha(AsyncHyperBandScheduler):
                 super().on_trial_result(tune_controller, trial, result)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        # A restored trial may tell its last rung again, if a kill came before the decision was
+        # carried out. ASHA lets pass whom it has seen at a rung, so it must not have seen this one.
+        told = dict(self._brackets[0]._rungs).get(result[RUNG_CLOCK], {})
+        told.pop(trial.trial_id, None)
         decision: str = super().on_trial_result(tune_controller, trial, result)
-        went_on = self._records.rung(trial.config["number"], result["rung"] + 1) is not None
-        return TrialScheduler.CONTINUE if went_on else decision
+        return TrialScheduler.CONTINUE if self._went_on(trial, result["rung"]) else decision
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        # NaN is nobody's rival, and a rung of nothing else makes NumPy complain.
+        if not math.isnan(result.get(OBJECTIVE, math.nan)):
+            super().on_trial_complete(tune_controller, trial, result)
+
+    def _went_on(self, trial: Trial, rung: int) -> bool:
+        number = trial.config["number"]
+        end = self._records.end(number)
+        ended_badly = end is not None and end.state in ("diverged", "failed")
+        return ended_badly or self._records.rung(number, rung + 1) is not None
 
 
 def scheduler(spec: SearchSpec, records: SearchRecords) -> TrialScheduler:
