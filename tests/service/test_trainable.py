@@ -21,9 +21,11 @@ WILD = {"train.lr": 1e30}
 
 
 @pytest.fixture(autouse=True)
-def _home(tmp_path, monkeypatch):
-    """Ray makes a folder for a trainable's results at home."""
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+def _results_here(tmp_path, monkeypatch):
+    """Ray makes a folder for every trainable, at home unless told otherwise."""
+    monkeypatch.setattr(
+        "ray.tune.trainable.trainable.DEFAULT_STORAGE_PATH", str(tmp_path / "ray_results")
+    )
 
 
 def search(folder: Path, text: str = SPEC, more: str = "") -> SearchRecords:
