@@ -14,8 +14,19 @@ if TYPE_CHECKING:
     AnyTask: TypeAlias = Task[Any]
 
 _TASKS = {
+    "constr": "tasks.constr:Constr",
+    "copy_a2q": "tasks.retrieval:CopyA2Q",
     "hotpot": "tasks.hotpot:Hotpot",
+    "kvsort": "tasks.sorting:KvSort",
+    "kvsort_after": "tasks.sorting:KvSortAfter",
+    "middlematch": "tasks.lists:MiddleMatch",
+    "nameindex": "tasks.lists:NameIndex",
+    "permfill": "tasks.sorting:PermFill",
+    "retrieval": "tasks.retrieval:Retrieval",
+    "retrieval_a2q": "tasks.retrieval:RetrievalA2Q",
     "rightcopy": "tasks.rightcopy:RightCopy",
+    "sudoku": "tasks.sudoku:Sudoku",
+    "sudoku_after": "tasks.sudoku:SudokuAfter",
 }
 
 

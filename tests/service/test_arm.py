@@ -31,6 +31,24 @@ HOTPOT = {
     "files": {"train": "/here/train.jsonl", "validation": "/here/validation.jsonl"},
 }
 
+SIZED = {"train_size": 9, "validation_size": 5, "data_seed": 1}
+SPAN = SIZED | {"length": 3, "alphabet": "ab", "mask": "?"}
+SORTED = SIZED | {"pairs": 3, "key_width": 3, "value_width": 3, "alphabet": "abcdefgh"}
+LISTED = SIZED | {
+    "order": "query_first",
+    "names": 5,
+    "name_width": 3,
+    "alphabet": "abcdefghijkl",
+}
+PAIRED = SIZED | {
+    "pairs": 3,
+    "key_width": 3,
+    "value_width": 3,
+    "key_alphabet": "abcdefgh",
+    "value_alphabet": "abcdefgh",
+}
+BOARD = SIZED | {"side": 9, "blanks": 5, "mask": "prefix"}
+
 # Another value for every field that decides what an arm computes. A field that is not listed here
 # makes a test below fail: whoever adds one says whether it counts.
 OTHER: dict[str, dict[str, Any]] = {
@@ -81,12 +99,30 @@ OTHER: dict[str, dict[str, Any]] = {
         "hub_revision": "abc",
         "columns": {"question": "q"},
     },
+    "constr": SPAN,
+    "copy_a2q": SPAN,
+    "kvsort": SORTED | {"mask": "?"},
+    "kvsort_after": SORTED,
+    "middlematch": LISTED,
+    "nameindex": LISTED,
+    "permfill": SIZED
+    | {"items": 5, "anchors": 1, "alphabet": "0123456789abcdefghijkl", "mask": "?"},
+    "retrieval": PAIRED | {"order": "query_first"},
+    "retrieval_a2q": PAIRED | {"mask": "?"},
+    "sudoku": BOARD,
+    "sudoku_after": BOARD,
 }
 WITHOUT_EFFECT = {
     "train": {"optimizer"},  # there is only one
     "model": {"checkpoint", "init"},  # their contents count, see below
     "rightcopy": {"name", "test_size"},  # no arm sees the test split
     "hotpot": {"name", "files", "test_size"},
+    "sudoku": {"name", "files", "test_size"},
+    "sudoku_after": {"name", "files", "test_size"},
+} | {
+    name: {"name", "test_size"}
+    for name in registry.names()
+    if name not in ("rightcopy", "hotpot", "sudoku", "sudoku_after")
 }
 FIELDS = {
     "train": set(TrainSettings.model_fields),
@@ -124,7 +160,9 @@ def with_change(section: str, changes: dict[str, Any]) -> ArmSettings:
         return settings(SEED, model={"init": SHAPES} | changes)
     if section == "init":
         return settings(SEED, model={"init": SHAPES | changes})
-    return settings(SEED, task=(TASK if section == "rightcopy" else HOTPOT) | changes)
+    plain = {"rightcopy": TASK, "hotpot": HOTPOT}
+    least = {"name": section, "train_size": 10, "validation_size": 6}
+    return settings(SEED, task=plain.get(section, least) | changes)
 
 
 @pytest.mark.parametrize("name", ["step", "seed_index", "examples"])

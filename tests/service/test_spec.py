@@ -19,6 +19,7 @@ from fstune.spec import (
     shipped,
     write_resolved,
 )
+from tasks import registry
 
 GOOD = """\
 name: small
@@ -76,7 +77,7 @@ BROKEN = {
         "11: space.future_seed.layer_start.choices: is not a known key; did you mean 'choice'?",
     ]),
     "unknown task": ("rightcopy", "rightcpy", [
-        "4: task.name: must be one of 'hotpot', 'rightcopy', got 'rightcpy'; "
+        f"4: task.name: must be one of {', '.join(map(repr, registry.names()))}, got 'rightcpy'; "
         "did you mean 'rightcopy'?"]),
     "no task name": ("name: rightcopy, ", "", ["4: task: must have a `name`"]),
     "repeated key": ("search: {", "name: again\nsearch: {", [

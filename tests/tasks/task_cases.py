@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.sources import Files
+from tasks.symbols import BASE_36
 
 _WORDS = "amber birch cedar delta ember fjord grove heath inlet jetty knoll larch"
 WORDS = _WORDS.split()
@@ -66,12 +67,70 @@ def write_case_data(folder: Path) -> None:
 HOTPOT_FILES = Files(train="hotpot/train.jsonl", validation="hotpot/validation.jsonl")
 
 CASES: dict[str, dict[str, Any]] = {
+    "constr": {"length": 6},
+    "copy_a2q": {"length": 4},
     "hotpot": {"files": HOTPOT_FILES, "max_prompt_tokens": 300},
+    "kvsort": {"pairs": 4, "value_width": 2},
+    "kvsort_after": {"pairs": 4, "value_width": 2},
+    "middlematch": {"names": 12},
+    "nameindex": {"names": 12},
+    "permfill": {"items": 8},
+    "retrieval": {"pairs": 4, "value_width": 3},
+    "retrieval_a2q": {"pairs": 4, "value_width": 3},
     "rightcopy": {"length": 4},
+    "sudoku": {"blanks": 6},
+    "sudoku_after": {"side": 9, "blanks": 40},
 }
 SIZES = {"train_size": 24, "validation_size": 12, "test_size": 8}
 
+_NAMES = ["h0", "k1", "a7", "zz", "3p", "qq", "x4", "b2", "c9", "m5", "r8", "t6"]
+_PERMUTED = BASE_36[25:] + BASE_36[:25]
+_BOARD_9 = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
+_PUZZLE_9 = "530070000600195000098000060800060003400803001700020006060000280000419005000080079"
+
 
 def golden_row(name: str) -> dict[str, Any]:
-    rows = {"hotpot": hotpot_row(7), "rightcopy": {"left": "3141", "right": "5926"}}
+    """A row that fits the task's case."""
+    rows = {
+        "constr": {"left": "407182", "turn": "51"},
+        "copy_a2q": {"copied": "k3x9"},
+        "hotpot": hotpot_row(7),
+        "kvsort": {"keys": ["31", "12", "90", "05"], "values": ["55", "90", "17", "42"]},
+        "kvsort_after": {"keys": ["31", "12", "90", "05"], "values": ["55", "90", "17", "42"]},
+        "middlematch": {"names": _NAMES, "asked": 6},
+        "nameindex": {"names": _NAMES, "asked": 6},
+        "permfill": {"order": _PERMUTED, "items": "h3x0zq7b", "anchors": [2, 5]},
+        "retrieval": {
+            "keys": ["ab", "4k", "zz", "x0"],
+            "values": ["407", "550", "139", "862"],
+            "asked": 2,
+        },
+        "retrieval_a2q": {
+            "keys": ["ab", "4k", "zz", "x0"],
+            "values": ["407", "550", "139", "862"],
+            "asked": 2,
+        },
+        "rightcopy": {"left": "3141", "right": "5926"},
+        "sudoku": {"solution": "1234341221434321", "puzzle": "0000340221430320"},
+        "sudoku_after": {"solution": _BOARD_9, "puzzle": _PUZZLE_9},
+    }
     return rows[name]
+
+
+def other_future(name: str) -> dict[str, Any]:
+    """For a task that needs the future: what differs from the golden row.
+
+    All that stands before the first target stays; what stands to the right is permuted.
+    """
+    changes = {
+        "constr": {"turn": "15"},
+        "copy_a2q": {"copied": "9x3k"},
+        "kvsort": {"values": ["90", "55", "42", "17"]},
+        # The anchors, z and 7, stay where they are.
+        "permfill": {"order": _PERMUTED.translate(str.maketrans("qxbh", "xqhb"))},
+        "retrieval_a2q": {"keys": ["zz", "x0", "ab", "4k"]},
+        "rightcopy": {"right": "9265"},
+        # The first two columns change places.
+        "sudoku": {"solution": "2134431212433421", "puzzle": "0000430212433020"},
+    }
+    return golden_row(name) | changes[name]

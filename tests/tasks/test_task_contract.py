@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from make_golden import GOLDEN, golden
-from task_cases import CASES, SIZES, Bytes
+from task_cases import CASES, SIZES, Bytes, golden_row, other_future
 
 from tasks import registry
 from tasks.batch import collate
@@ -139,6 +139,27 @@ def test_a_task_that_needs_the_future_has_targets_before_the_end_of_the_prompt(
     example = build(settings, "validation").example(0)
     before_the_end = [p for p in example.target_positions if p < len(example.prompt) - 1]
     assert bool(before_the_end) == task.needs_future
+
+
+def test_what_stands_to_the_right_decides_the_target_of_a_task_that_needs_the_future(
+    task, settings
+):
+    if not task.needs_future:
+        pytest.skip(f"{task.name} does not need the future")
+    build = task.builder(settings, TOKENIZER)
+    one, other = build(golden_row(task.name)), build(other_future(task.name))
+    assert Counter(one.prompt) == Counter(other.prompt)
+    wanted = [
+        dict(zip(example.target_positions, example.target_tokens, strict=True))
+        for example in (one, other)
+    ]
+    undecided = [
+        position
+        for position in wanted[0].keys() & wanted[1].keys()
+        if one.prompt[: position + 1] == other.prompt[: position + 1]
+        and wanted[0][position] != wanted[1][position]
+    ]
+    assert undecided
 
 
 def test_rendering_marks_the_target(task, settings, build):
