@@ -15,7 +15,9 @@ from model.checkpoint import read_config
 from model.config import ModelConfig
 from model.tokenizer import Tokenizer, for_vocabulary
 from tasks import registry
-from tasks.example import Metric, Split, TaskError
+from tasks.example import Split, TaskError
+from tasks.metrics import Metric
+from tasks.scoring import Scoring
 from tasks.splits import load_split
 
 
@@ -30,6 +32,7 @@ class Materials:
     evaluated: Split
     """The validation split; in a confirmation the test split."""
     metrics: tuple[Metric, ...]
+    scoring: Scoring
 
     def arm(self, settings: ArmSettings, seed_index: int) -> ArmSpec:
         """The arm of these settings and repetition `seed_index`."""
@@ -89,5 +92,8 @@ def _gather(settings_json: str, cache: Path, split: EvaluatedSplit) -> Materials
         checkpoint_digest=None if path is None else file_digest(Path(path)),
         train=train,
         evaluated=evaluated,
-        metrics=task.metrics,
+        metrics=task.measured(settings.task),
+        scoring=Scoring(
+            task.scorer(settings.task, tokenizer), task.generation(settings.task, tokenizer)
+        ),
     )

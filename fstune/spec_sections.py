@@ -25,7 +25,7 @@ from model.config import FutureSeed
 from tasks import registry
 
 if TYPE_CHECKING:
-    from tasks.example import Metric
+    from tasks.metrics import Metric
     from tasks.task import TaskSettings
 else:
     from fstune.arm import TaskSettings
@@ -198,7 +198,7 @@ class SearchSpec(Section):
         """The objective's metric."""
         task = registry.get(self.task_name)
         wanted = self.objective.metric or task.primary_metric
-        return next(metric for metric in task.metrics if metric.name == wanted)
+        return next(metric for metric in task.measured(self.task) if metric.name == wanted)
 
     @property
     def digest(self) -> str:

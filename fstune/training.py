@@ -26,6 +26,7 @@ from model.future_seed import Gates
 from model.initial import initialise
 from tasks.batch import collate
 from tasks.example import Split
+from tasks.metrics import NLL_SUM
 
 CHECKPOINT_FILE = "run.pt"
 
@@ -110,7 +111,7 @@ def _train(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) -
         if store.outcome(digest, stop) is None:
             bench.report(Progress(digest, "evaluate", stop, to_step))
             outcome = run.outcome()
-            loss = float(outcome.nll_sum.sum())
+            loss = float(outcome.measures[NLL_SUM].sum())
             if not math.isfinite(loss):
                 raise _diverged(store, digest, stop, loss)
             store.save_outcome(outcome)
@@ -204,15 +205,15 @@ class Run:
         """Evaluate the arm where it stands."""
         started = time.perf_counter()
         split = self.data.evaluated
-        scores = evaluate(self.subject, split)
+        seed = self.arm.seeds.generation
+        found = evaluate(self.subject, split, self.data.tokenizer, self.data.scoring, seed)
         return Outcome(
             arm=self.arm.digest,
             seed_index=self.arm.seeds.index,
             examples=_wanted_digest(split),
             step=self.step,
-            nll_sum=scores.nll_sum,
-            correct=scores.correct,
-            total=scores.total,
+            measures=found.measures,
+            predictions=found.predictions,
             train_tokens=self.tokens,
             train_wall_s=self.train_wall_s,
             eval_wall_s=time.perf_counter() - started,

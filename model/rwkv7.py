@@ -51,6 +51,12 @@ class State:
             torch.zeros(L, B, C, device=device, dtype=dtype),
         )
 
+    def take(self, rows_N: Tensor) -> "State":
+        """The states of these rows of the batch, in this order; a row may come several times."""
+        return State(
+            self.wkv_LBHVK[:, rows_N], self.att_shift_LBC[:, rows_N], self.ffn_shift_LBC[:, rows_N]
+        )
+
     def require(self, config: ModelConfig, batch_size: int) -> None:
         """Raise a ValueError where this state does not fit the model or the batch."""
         L, B, H, D = config.num_layers, batch_size, config.num_heads, config.head_size

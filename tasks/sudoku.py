@@ -18,7 +18,7 @@ from tasks.example import Example, Tokenizer
 from tasks.sources import Files, Generated, Row, Source
 from tasks.sudoku_grid import blanked, count_solutions, draw_board
 from tasks.symbols import DIGITS, Symbols, SymbolTask
-from tasks.task import Builder, Dropped, TaskSettings, require
+from tasks.task import Builder, Dropped, Material, TaskSettings, require
 
 _BLANK = "0"
 _FRAME = "SUDOKU|BPA="
@@ -116,7 +116,9 @@ class Sudoku(_BoardTask[SudokuSettings]):
     needs_future = True
     Settings = SudokuSettings
 
-    def builder(self, settings: SudokuSettings, tokenizer: Tokenizer) -> Builder:
+    def builder(
+        self, settings: SudokuSettings, tokenizer: Tokenizer, material: Material
+    ) -> Builder:
         symbols = Symbols(self.name, _FRAME + DIGITS, tokenizer)
 
         def build(row: Row) -> Example | Dropped:
@@ -146,7 +148,9 @@ class SudokuAfter(_BoardTask[SudokuAfterSettings]):
     needs_future = False
     Settings = SudokuAfterSettings
 
-    def builder(self, settings: SudokuAfterSettings, tokenizer: Tokenizer) -> Builder:
+    def builder(
+        self, settings: SudokuAfterSettings, tokenizer: Tokenizer, material: Material
+    ) -> Builder:
         symbols = Symbols(self.name, _FRAME + DIGITS, tokenizer)
 
         def build(row: Row) -> Example | Dropped:

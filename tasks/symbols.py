@@ -8,7 +8,8 @@ tokenised as a whole, since a vocabulary may merge neighbours (World merges pair
 import random
 from collections.abc import Mapping, Sequence
 
-from tasks.example import EXACT_MATCH, NLL, TOKEN_ACCURACY, Example, TaskError, Tokenizer
+from tasks.example import Example, TaskError, Tokenizer
+from tasks.metrics import EXACT_MATCH, NLL, TOKEN_ACCURACY
 from tasks.task import S, Task, require
 
 DIGITS = "0123456789"
