@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
@@ -19,9 +19,12 @@ from fstune import spec_effects, spec_rules, yaml_reader
 from fstune.errors import InputError, SpecError
 from fstune.space import Domain, nearest
 from fstune.spec_rules import Draft
-from fstune.spec_sections import Rung, SearchSpec, schema, section_types
+from fstune.spec_sections import Rung, SearchSpec, schema, section_types, setting_docs
 from fstune.spec_wording import Problem, explain
 from tasks import registry
+
+if TYPE_CHECKING:
+    from tasks.task import TaskSettings
 
 __all__ = [
     "Rung",
@@ -32,7 +35,9 @@ __all__ = [
     "read_resolved",
     "resolve_files",
     "schema",
+    "setting_docs",
     "shipped",
+    "task_with_files",
     "write_resolved",
 ]
 
@@ -191,13 +196,10 @@ def resolve_files(
             missing.append(str(error))
             return name
 
-    model, task = spec.model, spec.task
+    model = spec.model
     if model.checkpoint is not None:
         model = model.model_copy(update={"checkpoint": find_one(model.checkpoint)})
-    files = getattr(task, "files", None)
-    if files is not None:
-        found = {split: find_one(file) for split, file in _files(files) if file}
-        task = dataclasses.replace(task, files=dataclasses.replace(files, **found))  # type: ignore[call-arg]
+    task = _with_files(spec.task, find_one)
     if missing:
         raise InputError("\n".join(missing))
     if model.checkpoint is not None:
@@ -206,6 +208,23 @@ def resolve_files(
         if problems:
             raise SpecError([problem.line(spec.name) for problem in problems])
     return spec.model_copy(update={"model": model, "task": task})
+
+
+def task_with_files(task: "TaskSettings", data_dirs: Sequence[Path]) -> "TaskSettings":
+    """A task's settings with every data file's absolute path.
+
+    Raises:
+        InputError: a file that is nowhere.
+    """
+    return _with_files(task, lambda name: str(locate(name, data_dirs)))
+
+
+def _with_files(task: "TaskSettings", find_one: Callable[[str], str]) -> "TaskSettings":
+    files = getattr(task, "files", None)
+    if files is None:
+        return task
+    found = {split: find_one(file) for split, file in _files(files) if file}
+    return dataclasses.replace(task, files=dataclasses.replace(files, **found))  # type: ignore[call-arg]
 
 
 def _files(files: object) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,8 @@ import copy
 import json
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from dataclasses import is_dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, JsonValue, TypeAdapter, model_validator
 
@@ -250,15 +251,31 @@ def section_types(task: str) -> dict[str, type]:
     }
 
 
+def setting_docs(task: str) -> dict[str, str]:
+    """What each of a task's settings is for, by name.
+
+    Pydantic reads attribute docstrings off a class alone, not off those it inherits from.
+    """
+    found: dict[str, str] = {}
+    for kind in reversed(registry.get(task).Settings.__mro__):
+        if is_dataclass(kind):
+            properties = TypeAdapter(kind).json_schema().get("properties", {})
+            docs = {name: schema.get("description") for name, schema in properties.items()}
+            found |= {name: " ".join(doc.split()) for name, doc in docs.items() if doc}
+    return found
+
+
 def schema() -> dict[str, JsonValue]:
     """JSON schema of a spec, with the docstrings of its settings as descriptions."""
-    result: dict[str, JsonValue] = SearchSpec.model_json_schema()
+    result: dict[str, Any] = SearchSpec.model_json_schema()
     seed = TypeAdapter(FutureSeed).json_schema(ref_template="#/$defs/{model}")
     definitions = result["$defs"]
-    assert isinstance(definitions, dict)
     definitions.update(seed.pop("$defs", {}))
     definitions["FutureSeed"] = seed
+    for task in registry.names():
+        settings = definitions[registry.get(task).Settings.__name__]
+        for name, doc in setting_docs(task).items():
+            settings["properties"][name].setdefault("description", doc)
     fixed = definitions["Fixed"]
-    assert isinstance(fixed, dict)
     fixed["properties"] = {MECHANISM: {"$ref": "#/$defs/FutureSeed"}}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **result}
