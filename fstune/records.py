@@ -3,6 +3,7 @@
     <runs>/searches/<name>/spec.json               the resolved spec
     <runs>/searches/<name>/spec.yaml               the user's text
     <runs>/searches/<name>/environment.json        versions, device, commit
+    <runs>/searches/<name>/guesses.json            what chance and trivial strategies score
     <runs>/searches/<name>/trials/0003/candidate.json
     <runs>/searches/<name>/trials/0003/rung-0.json
     <runs>/searches/<name>/trials/0003/end.json
@@ -239,6 +240,13 @@ class SearchRecords:
         if self.confirmation(number) is None:
             write_json(self._folder(number) / "confirmation.json", asdict(record))
 
+    def guesses(self) -> dict[str, dict[str, float]]:
+        """What chance and trivial strategies score on the validation split, by metric."""
+        return _read(self.root / "guesses.json", _GUESSES) or {}
+
+    def write_guesses(self, guesses: Mapping[str, Mapping[str, float]]) -> None:
+        write_json(self.root / "guesses.json", guesses)
+
     def finalists(self) -> list[int] | None:
         """Numbers of the trials that are confirmed; None before they were chosen."""
         chosen = _read(self.root / "finalists.json", _FINALISTS)
@@ -295,6 +303,7 @@ _RUNG = TypeAdapter(RungRecord)
 _END = TypeAdapter(EndRecord)
 _CONFIRMATION = TypeAdapter(Confirmation)
 _FINALISTS = TypeAdapter(Finalists)
+_GUESSES = TypeAdapter(dict[str, dict[str, float]])
 _PROGRESS = TypeAdapter(dict[str, object])
 
 T = TypeVar("T")

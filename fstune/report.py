@@ -57,6 +57,7 @@ def as_json(records: SearchRecords, spec: SearchSpec) -> dict[str, Any]:
         "verdict_rules": VERDICT_RULES,
         "trials": [_trial_json(trial) for trial in trials],
         "best": None if best is None else best.number,
+        "guesses": records.guesses(),
     }
 
 
@@ -121,6 +122,13 @@ def result_table(records: SearchRecords, spec: SearchSpec, most: int | None = No
         if last is not None and last.largest_gate < OFF_IN_EFFECT:
             setting.append(f" (off in effect: no gate over {last.largest_gate:.1g})")
         lines.append(Padding(setting, (0, 0, 0, len("trial  ")), expand=False))
+    guesses = [
+        f"{name} {scores[metric]:.4f}"
+        for name, scores in records.guesses().items()
+        if metric in scores
+    ]
+    if guesses:
+        lines.append(Text(f"{metric} without understanding: {', '.join(guesses)}", style="dim"))
     return Group(*lines)
 
 

@@ -89,8 +89,9 @@ class Search:
         spec = _resolve(spec, [*data_dirs, spec_path.resolve().parent])
         _require_gpus(spec)
         cache = runs.resolve() / "cache"
-        for settings in spec.settings(_any_candidate(spec)):
-            gather(settings, cache)
+        baseline, variant = spec.settings(_any_candidate(spec))
+        gather(variant, cache)
+        records.write_guesses(gather(baseline, cache).guesses(baseline.task))
         write_json(records.environment, describe())
         write_atomic(records.user_spec, spec_path.read_bytes())
         write_resolved(spec, records.spec)

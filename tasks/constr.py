@@ -56,6 +56,9 @@ class Constr(SymbolTask[ConstrSettings]):
 
         return Generated(draw=draw, group_fields=("left", "turn"))
 
+    def wanted_symbols(self, settings: ConstrSettings) -> str:
+        return settings.alphabet
+
     def builder(
         self, settings: ConstrSettings, tokenizer: Tokenizer, material: Material
     ) -> Builder:

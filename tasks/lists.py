@@ -87,6 +87,9 @@ class NameIndex(SymbolTask[NameIndexSettings]):
     def source(self, settings: NameIndexSettings) -> Generated:
         return _drawn_list(settings, 0, settings.names - 1)
 
+    def wanted_symbols(self, settings: NameIndexSettings) -> str:
+        return settings.alphabet
+
     def builder(
         self, settings: NameIndexSettings, tokenizer: Tokenizer, material: Material
     ) -> Builder:
@@ -124,6 +127,9 @@ class MiddleMatch(SymbolTask[MiddleMatchSettings]):
 
     def source(self, settings: MiddleMatchSettings) -> Generated:
         return _drawn_list(settings, 1, settings.names - 2)
+
+    def wanted_symbols(self, settings: MiddleMatchSettings) -> str:
+        return settings.alphabet
 
     def builder(
         self, settings: MiddleMatchSettings, tokenizer: Tokenizer, material: Material

@@ -105,6 +105,9 @@ class Retrieval(SymbolTask[RetrievalSettings]):
     def source(self, settings: RetrievalSettings) -> Generated:
         return _drawn_pairs(settings)
 
+    def wanted_symbols(self, settings: RetrievalSettings) -> str:
+        return settings.value_alphabet
+
     def builder(
         self, settings: RetrievalSettings, tokenizer: Tokenizer, material: Material
     ) -> Builder:
@@ -147,6 +150,9 @@ class RetrievalA2Q(SymbolTask[RetrievalA2QSettings]):
 
     def source(self, settings: RetrievalA2QSettings) -> Generated:
         return _drawn_pairs(settings)
+
+    def wanted_symbols(self, settings: RetrievalA2QSettings) -> str:
+        return settings.key_alphabet
 
     def builder(
         self, settings: RetrievalA2QSettings, tokenizer: Tokenizer, material: Material
@@ -196,6 +202,9 @@ class CopyA2Q(SymbolTask[CopyA2QSettings]):
             return {"copied": draw_word(stream, settings.alphabet, settings.length)}
 
         return Generated(draw=draw, group_fields=("copied",))
+
+    def wanted_symbols(self, settings: CopyA2QSettings) -> str:
+        return settings.alphabet
 
     def builder(
         self, settings: CopyA2QSettings, tokenizer: Tokenizer, material: Material

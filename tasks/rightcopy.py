@@ -55,6 +55,9 @@ class RightCopy(SymbolTask[RightCopySettings]):
 
         return Generated(draw=draw, group_fields=("left", "right"))
 
+    def wanted_symbols(self, settings: RightCopySettings) -> str:
+        return settings.alphabet
+
     def builder(
         self, settings: RightCopySettings, tokenizer: Tokenizer, material: Material
     ) -> Builder:

@@ -105,6 +105,9 @@ class KvSort(SymbolTask[KvSortSettings]):
     def source(self, settings: KvSortSettings) -> Generated:
         return _drawn_pairs(settings)
 
+    def wanted_symbols(self, settings: KvSortSettings) -> str:
+        return settings.alphabet
+
     def builder(
         self, settings: KvSortSettings, tokenizer: Tokenizer, material: Material
     ) -> Builder:
@@ -137,6 +140,9 @@ class KvSortAfter(SymbolTask[KvSortAfterSettings]):
 
     def source(self, settings: KvSortAfterSettings) -> Generated:
         return _drawn_pairs(settings)
+
+    def wanted_symbols(self, settings: KvSortAfterSettings) -> str:
+        return settings.alphabet
 
     def builder(
         self, settings: KvSortAfterSettings, tokenizer: Tokenizer, material: Material
@@ -195,6 +201,9 @@ class PermFill(SymbolTask[PermFillSettings]):
             }
 
         return Generated(draw=draw, group_fields=("order", "items"))
+
+    def wanted_symbols(self, settings: PermFillSettings) -> str:
+        return settings.alphabet
 
     def builder(
         self, settings: PermFillSettings, tokenizer: Tokenizer, material: Material
