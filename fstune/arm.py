@@ -7,6 +7,7 @@ Nothing here trains, stores or reads files.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
@@ -168,6 +169,10 @@ class Outcome:
     """What the task's metrics are computed from, by name, one number per example."""
     predictions: tuple[str, ...]
     """What was predicted for the first examples, as text: enough to see a constant answer."""
+    diagnostics: Mapping[str, float]
+    """What else there was to see, by the names in `fstune.diagnostics`."""
+    events: tuple[str, ...]
+    """What happened to the arm up to this step beside training, a line each."""
     train_tokens: int
     """Tokens trained on up to this step."""
     train_wall_s: float

@@ -6,6 +6,7 @@ pass from the carried state without it. Training uses the same function.
 Letters: N scored tokens of a batch, V vocabulary, C width.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from model.future_seed import FutureSeed, Gates
 from model.rwkv7 import RWKV7, State
 from tasks.batch import Batch, Pass, collate
-from tasks.example import Split, Tokenizer
+from tasks.example import Example, Split, Tokenizer
 from tasks.metrics import CORRECT, NLL_SUM, TOTAL, Measures, gathered
 from tasks.scoring import Prediction, Scoring
 
@@ -140,10 +141,40 @@ class Evaluation:
     """By name, one number per example, in the split's order."""
     predictions: tuple[str, ...]
     """The first examples' answers as text: as written out, else the argmax at each target."""
+    answers: Mapping[str, float]
+    """How alike they are, over all examples; names in `fstune.diagnostics`."""
+
+
+class _Answers:
+    """Counts predictions, to tell a model that always says the same."""
+
+    def __init__(self) -> None:
+        self._said: Counter[tuple[int, ...]] = Counter()
+        self._wanted: Counter[tuple[int, ...]] = Counter()
+        self._empty = 0
+
+    def add(self, example: Example, prediction: Prediction) -> None:
+        said = prediction.generated[0] if prediction.generated else prediction.tokens
+        self._said[said] += 1
+        self._empty += not said
+        self._wanted[(*example.target_tokens, *example.answer)] += 1
+
+    def values(self) -> dict[str, float]:
+        examples = self._said.total()
+        return {
+            "answers/most_common": max(self._said.values()) / examples,
+            "answers/most_common_wanted": max(self._wanted.values()) / examples,
+            "answers/empty": self._empty / examples,
+        }
 
 
 def evaluate(
-    subject: Subject, split: Split, tokenizer: Tokenizer, scoring: Scoring, seed: int
+    subject: Subject,
+    split: Split,
+    tokenizer: Tokenizer,
+    scoring: Scoring,
+    seed: int,
+    padded_tokens: int = PADDED_TOKENS_PER_BATCH,
 ) -> Evaluation:
     """Score every example of the split once, without gradients.
 
@@ -153,21 +184,25 @@ def evaluate(
         tokenizer: of the task and the model.
         scoring: what the task wants beyond its target tokens.
         seed: of the answers that are drawn.
+        padded_tokens: size of a batch of prompts; one of a longer prompt holds it alone.
     """
+    answers = _Answers()
     rows: list[Mapping[str, float]] = [{}] * len(split)
     shown: list[str] = [""] * min(PREDICTIONS_KEPT, len(split))
     with torch.inference_mode(), subject.compute():
-        for indices in _batches(split):
+        for indices in _batches(split, padded_tokens):
             batch = collate(split, indices).to(subject.device)
             for index, (basic, prediction) in zip(
                 indices, _predicted(subject, batch, scoring, indices, seed), strict=True
             ):
-                more = scoring.scorer(split.example(index), prediction) if scoring.scorer else {}
+                example = split.example(index)
+                more = scoring.scorer(example, prediction) if scoring.scorer else {}
                 rows[index] = {**basic, **more}
+                answers.add(example, prediction)
                 if index < len(shown):
                     said = prediction.generated[0] if prediction.generated else prediction.tokens
                     shown[index] = tokenizer.decode(said)
-    return Evaluation(gathered(rows), tuple(shown))
+    return Evaluation(gathered(rows), tuple(shown), answers.values())
 
 
 def _predicted(
@@ -196,12 +231,12 @@ def _predicted(
     ]
 
 
-def _batches(split: Split) -> Iterator[list[int]]:
+def _batches(split: Split, padded_tokens: int) -> Iterator[list[int]]:
     """Indices of examples of like length, so that little is padded."""
     length = split.prompt_lengths
     batch: list[int] = []
     for index in np.argsort(-length, kind="stable").tolist():
-        if batch and (len(batch) + 1) * length[batch[0]] > PADDED_TOKENS_PER_BATCH:
+        if batch and (len(batch) + 1) * length[batch[0]] > padded_tokens:
             yield batch
             batch = []
         batch.append(index)

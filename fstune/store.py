@@ -116,8 +116,8 @@ class ArmStore:
                 for name in data.files
                 if name.startswith(_MEASURE)
             }
-            predictions = tuple(rest.pop("predictions"))
-            return Outcome(arm=digest, measures=measures, predictions=predictions, **rest)
+            rest |= {name: tuple(rest[name]) for name in ("predictions", "events")}
+            return Outcome(arm=digest, measures=measures, **rest)
 
     def evaluated_steps(self, digest: str) -> list[int]:
         """Steps with a stored evaluation, rising."""

@@ -8,7 +8,7 @@ so that both arms of a pair see the same ones, and an arm that was stopped goes 
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +17,16 @@ import torch
 from transformers import get_scheduler
 
 from fstune.arm import ArmSpec, Outcome
+from fstune.diagnostics import gate_values, memory_gb, sample_of, seed_ratios
 from fstune.errors import FstuneError
-from fstune.evaluation import Subject, TokenScores, evaluate, token_scores
+from fstune.evaluation import (
+    PADDED_TOKENS_PER_BATCH,
+    Evaluation,
+    Subject,
+    TokenScores,
+    evaluate,
+    token_scores,
+)
 from fstune.materials import Materials
 from fstune.store import ArmStore, Divergence
 from model.checkpoint import load
@@ -38,6 +46,15 @@ class DivergedError(FstuneError):
         self.arm = arm
         self.divergence = divergence
         super().__init__(f"arm {arm}: loss {divergence.loss} at step {divergence.step}")
+
+
+class InfeasibleError(FstuneError):
+    """An arm that this machine cannot train."""
+
+    def __init__(self, arm: str, reason: str) -> None:
+        self.arm = arm
+        self.reason = reason
+        super().__init__(f"arm {arm} is infeasible: {reason}")
 
 
 @dataclass(frozen=True)
@@ -77,6 +94,7 @@ def advance(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) 
 
     Raises:
         DivergedError: if a loss was not finite at or before `to_step`, in training or evaluation.
+        InfeasibleError: if memory does not suffice for a single example.
     """
     store = bench.store
     digest = store.register(arm)
@@ -137,6 +155,10 @@ class Run:
         self.step = 0
         self.tokens = 0
         self.train_wall_s = 0.0
+        self._micro_batch = settings.train.batch_size
+        self._padded_tokens = PADDED_TOKENS_PER_BATCH
+        self._events: list[str] = []
+        self._grad_norms: dict[str, tuple[float, int]] = {}
         if settings.model.checkpoint is not None:
             model = load(settings.model.checkpoint, device=str(device))
         else:
@@ -146,6 +168,7 @@ class Run:
         if mechanism is not None:
             gates = Gates(materials.config, mechanism).to(device)
             gates.requires_grad_(mechanism.alpha_lr > 0)
+        self._first_weights = sample_of(model)
         self.subject = Subject(model, mechanism, gates, device, settings.model.precision)
         self._batches = BatchStream(
             len(materials.train), settings.train.batch_size, arm.seeds.order
@@ -174,39 +197,99 @@ class Run:
             )
 
     def train_step(self) -> float:
-        """One optimiser step; returns its loss. If that is not finite, no parameter moves."""
+        """One optimiser step; returns its loss. If that is not finite, no parameter moves.
+
+        Where memory does not suffice, the step is done again in smaller pieces, whose gradients
+        add up to the same.
+
+        Raises:
+            InfeasibleError: if a single example does not fit.
+        """
         started = time.perf_counter()
-        batch = collate(self.data.train, self._batches.indices(self.step)).to(self.subject.device)
-        loss = self._loss(token_scores(self.subject, batch))
-        value = float(loss.detach())
+        indices = self._batches.indices(self.step)
+        while (done := self._try_step(indices)) is None:
+            self._halve(f"training batch {self._micro_batch}")
+        value, tokens = done
         self.step += 1
-        if math.isfinite(value):
-            for optimizer in self._optimizers:
-                optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            clip = self.arm.settings.train.grad_clip
-            if clip > 0:
-                torch.nn.utils.clip_grad_norm_(self.subject.model.parameters(), clip)
-            for optimizer in self._optimizers:
-                optimizer.step()
-            self._schedule.step()
-        self.tokens += batch.num_tokens
+        self.tokens += tokens
         self.train_wall_s += time.perf_counter() - started
         return value
 
-    def _loss(self, scores: TokenScores) -> torch.Tensor:
+    def _try_step(self, indices: Sequence[int]) -> tuple[float, int] | None:
+        """Loss and tokens of a step, or None, with nothing moved, if memory did not suffice."""
+        try:
+            return self._step(indices)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            return None
+
+    def _step(self, indices: Sequence[int]) -> tuple[float, int]:
+        for optimizer in self._optimizers:
+            optimizer.zero_grad(set_to_none=True)
         weight = self.arm.settings.train.first_token_weight
-        if weight == 1.0:
-            return scores.nll_N.mean()
-        weight_N = torch.where(scores.first_N, weight, 1.0)
-        return (scores.nll_N * weight_N).sum() / weight_N.sum()
+        value, tokens = 0.0, 0
+        total = self._total_weight(indices, weight)
+        for start in range(0, len(indices), self._micro_batch):
+            piece = indices[start : start + self._micro_batch]
+            batch = collate(self.data.train, piece).to(self.subject.device)
+            loss = _weighted_sum(token_scores(self.subject, batch), weight) / total
+            value += float(loss.detach())
+            tokens += batch.num_tokens
+            if math.isfinite(value):
+                loss.backward()  # type: ignore[no-untyped-call]
+        if math.isfinite(value):
+            self._move()
+        return value, tokens
+
+    def _move(self) -> None:
+        """Apply the gradients."""
+        model, gates = self.subject.model, self.subject.gates
+        clip = self.arm.settings.train.grad_clip or math.inf
+        self._note("model", torch.nn.utils.clip_grad_norm_(model.parameters(), clip))
+        if gates is not None:
+            gradients = [each.grad for each in gates.parameters() if each.grad is not None]
+            self._note("gates", torch.nn.utils.get_total_norm(gradients))
+        for optimizer in self._optimizers:
+            optimizer.step()
+        self._schedule.step()
+
+    def _note(self, name: str, norm: torch.Tensor) -> None:
+        total, count = self._grad_norms.get(name, (0.0, 0))
+        self._grad_norms[name] = (total + float(norm), count + 1)
+
+    def _total_weight(self, indices: Sequence[int], first_token_weight: float) -> float:
+        """What the losses of all target tokens of a batch are divided by."""
+        split = self.data.train
+        targets = split.target_counts[indices].sum()
+        answers = (np.diff(split.answer_offsets)[indices] > 0).sum()
+        return float(targets + (first_token_weight - 1.0) * answers)
+
+    def _halve(self, what: str) -> None:
+        """Go on with half of what did not fit into memory."""
+        torch.cuda.empty_cache()
+        if self._micro_batch == 1:
+            raise InfeasibleError(self.arm.digest, f"memory: {what} does not fit")
+        self._micro_batch = -(-self._micro_batch // 2)
+        self._tell(f"out of memory, {what}: from now on {self._micro_batch} examples at a time")
+
+    def _tell(self, event: str) -> None:
+        self._events.append(f"step {self.step}: {event}")
 
     def outcome(self) -> Outcome:
-        """Evaluate the arm where it stands."""
+        """Evaluate the arm where it stands.
+
+        Raises:
+            InfeasibleError: if a single example does not fit into memory.
+        """
         started = time.perf_counter()
         split = self.data.evaluated
-        seed = self.arm.seeds.generation
-        found = evaluate(self.subject, split, self.data.tokenizer, self.data.scoring, seed)
+        while (found := self._try_evaluation()) is None:
+            torch.cuda.empty_cache()
+            if self._padded_tokens < split.prompt_lengths.max():
+                raise InfeasibleError(self.arm.digest, "memory: one example to evaluate")
+            self._padded_tokens //= 2
+            self._tell(f"out of memory in evaluation: from now on {self._padded_tokens} tokens")
         return Outcome(
             arm=self.arm.digest,
             seed_index=self.arm.seeds.index,
@@ -214,11 +297,35 @@ class Run:
             step=self.step,
             measures=found.measures,
             predictions=found.predictions,
+            diagnostics={**self._diagnostics(), **found.answers},
+            events=tuple(self._events),
             train_tokens=self.tokens,
             train_wall_s=self.train_wall_s,
             eval_wall_s=time.perf_counter() - started,
             ended_at=time.time(),
         )
+
+    def _try_evaluation(self) -> Evaluation | None:
+        """The evaluation, or None if memory did not suffice."""
+        data, seed = self.data, self.arm.seeds.generation
+        size = self._padded_tokens
+        try:
+            return evaluate(self.subject, data.evaluated, data.tokenizer, data.scoring, seed, size)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            return None
+
+    def _diagnostics(self) -> dict[str, float]:
+        unmoved = sample_of(self.subject.model) == self._first_weights
+        found = gate_values(self.subject.gates)
+        found |= seed_ratios(self.subject, self.data.evaluated)
+        found |= {f"grad_norm/{name}": s / n for name, (s, n) in self._grad_norms.items()}
+        return found | {
+            "unmoved_share": float(unmoved.float().mean()),
+            "tokens_per_s": self.tokens / self.train_wall_s if self.train_wall_s else 0.0,
+            "peak_memory_gb": memory_gb(self.subject.device),
+        }
 
     def save(self, path: Path) -> None:
         """Write all that training goes on from: weights, gates, optimisers, chance, data cursor."""
@@ -228,6 +335,10 @@ class Run:
                 "step": self.step,
                 "tokens": self.tokens,
                 "train_wall_s": self.train_wall_s,
+                "micro_batch": self._micro_batch,
+                "padded_tokens": self._padded_tokens,
+                "events": self._events,
+                "grad_norms": self._grad_norms,
                 "model": self.subject.model.state_dict(),
                 "gates": None if gates is None else gates.state_dict(),
                 "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
@@ -249,6 +360,8 @@ class Run:
         torch.set_rng_state(saved["random"].cpu())
         self.step, self.tokens = saved["step"], saved["tokens"]
         self.train_wall_s = saved["train_wall_s"]
+        self._micro_batch, self._padded_tokens = saved["micro_batch"], saved["padded_tokens"]
+        self._events, self._grad_norms = saved["events"], saved["grad_norms"]
 
 
 class BatchStream:
@@ -274,6 +387,21 @@ class BatchStream:
             rng = np.random.default_rng([self._order_seed, epoch])
             self._epoch = (epoch, rng.permutation(self._num_examples).tolist())
         return self._epoch[1][offset]
+
+
+def _weighted_sum(scores: TokenScores, first_token_weight: float) -> torch.Tensor:
+    """The losses of all target tokens, those of answers' first tokens weighted."""
+    if first_token_weight == 1.0:
+        return scores.nll_N.sum()
+    return (scores.nll_N * torch.where(scores.first_N, first_token_weight, 1.0)).sum()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice, on a GPU or on a CPU."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # What torch's CPU allocator raises is a plain RuntimeError.
+    return "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 def _decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, object]]:

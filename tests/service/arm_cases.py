@@ -72,6 +72,8 @@ def outcome(correct: Any, total: Any = 1, nll: Any = 0.0, **changes: Any) -> Out
             "total": np.broadcast_to(np.asarray(total, dtype=np.float64), correct.shape).copy(),
         },
         "predictions": ("one", "two"),
+        "diagnostics": {"gate/L01": 0.1, "peak_memory_gb": 1.5},
+        "events": ("step 3: something",),
         "train_tokens": 0,
         "train_wall_s": 0.0,
         "eval_wall_s": 0.0,

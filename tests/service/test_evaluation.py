@@ -9,7 +9,6 @@ import pytest
 import torch
 from arm_cases import CPU, SHAPES, settings
 
-from fstune import evaluation
 from fstune.evaluation import Subject, evaluate, token_scores
 from fstune.materials import gather
 from model.config import FutureSeed, ModelConfig
@@ -39,8 +38,9 @@ def subject(future_seed: FutureSeed | None = None, seed: int = 0, **shapes: Any)
     return Subject(model, future_seed, gates, CPU, "float32")
 
 
-def measures(tested: Subject, split: Split) -> Measures:
-    return evaluate(tested, split, for_vocabulary(256), Scoring(), 0).measures
+def measures(tested: Subject, split: Split, padded_tokens: int = 16_384) -> Measures:
+    scoring, tokenizer = Scoring(), for_vocabulary(256)
+    return evaluate(tested, split, tokenizer, scoring, 0, padded_tokens).measures
 
 
 def rows(first: int, count: int) -> str:
@@ -127,14 +127,12 @@ def test_every_example_is_scored_as_by_hand(tmp_path, make, mechanism):
 
 
 @pytest.mark.parametrize("tokens_per_batch", [1, 60, 200])
-def test_batching_changes_results_by_rounding_alone(tmp_path, monkeypatch, tokens_per_batch):
+def test_batching_changes_results_by_rounding_alone(tmp_path, tokens_per_batch):
     tested = subject(FutureSeed(alpha=1.0))
     for make in SPLITS:
         split = make(tmp_path)
         whole = measures(tested, split)
-        with monkeypatch.context() as smaller:
-            smaller.setattr(evaluation, "PADDED_TOKENS_PER_BATCH", tokens_per_batch)
-            parts = measures(tested, split)
+        parts = measures(tested, split, tokens_per_batch)
         np.testing.assert_allclose(parts["nll_sum"], whole["nll_sum"], rtol=TOLERANCE)
         np.testing.assert_array_equal(parts["correct"], whole["correct"])
         np.testing.assert_array_equal(parts["total"], whole["total"])
