@@ -30,7 +30,10 @@ from fstune.errors import InputError, StoreError
 from fstune.statistics import Delta, Verdict
 from fstune.store import write_atomic, write_json
 
-State = Literal["completed", "stopped", "diverged", "failed"]
+BrokeOff = Literal["diverged", "infeasible", "failed"]
+"""A loss was not finite; this machine cannot train the arms; something else went wrong."""
+
+State = Literal["completed", "stopped"] | BrokeOff
 """How a trial ended: at the last rung, before it, or not at all well."""
 
 
@@ -95,19 +98,26 @@ class EndRecord:
     detail: str = ""
     """A traceback, if there is one."""
 
+    @property
+    def broke_off(self) -> BrokeOff | None:
+        """How it went wrong, if it did."""
+        return None if self.state == "completed" or self.state == "stopped" else self.state
+
 
 @dataclass(frozen=True)
 class Confirmation:
     """A finalist on seeds and examples that the search has not seen."""
 
     comparison: Comparison | None
-    """None if an arm diverged."""
+    """None if the arms broke off."""
     ended_at: float
     failure: str = ""
+    broke_off: BrokeOff = "diverged"
+    """How, if there is no comparison."""
 
     @property
     def verdict(self) -> Verdict:
-        return "diverged" if self.comparison is None else self.comparison.verdict
+        return self.broke_off if self.comparison is None else self.comparison.verdict
 
 
 @dataclass(frozen=True)
@@ -140,8 +150,8 @@ class TrialRecord:
         """The confirmation's, if there is one; else that of the last rung reached."""
         if self.confirmation is not None:
             return self.confirmation.verdict
-        if self.end is not None and self.end.state in ("diverged", "failed"):
-            return self.end.state
+        if self.end is not None and self.end.broke_off is not None:
+            return self.end.broke_off
         return self.rungs[-1].verdict if self.rungs else "running"
 
 

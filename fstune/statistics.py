@@ -35,7 +35,15 @@ VERDICT_RULES = 1
 """Version of the rules in `verdict`, kept in every record."""
 
 Verdict = Literal[
-    "gain", "unconfirmed gain", "loss", "no effect", "inconclusive", "diverged", "failed", "running"
+    "gain",
+    "unconfirmed gain",
+    "loss",
+    "no effect",
+    "inconclusive",
+    "diverged",
+    "infeasible",
+    "failed",
+    "running",
 ]
 
 
