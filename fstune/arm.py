@@ -67,7 +67,7 @@ class TrainSettings(Section):
     weight_decay: float = Field(0.01, ge=0, allow_inf_nan=False)
     """On matrices only; never on gates, norms and other vectors."""
     batch_size: int = Field(8, ge=1)
-    """Examples per optimiser step."""
+    """Examples per optimiser step; `probe` for the most that fit into memory."""
     grad_clip: float = Field(1.0, ge=0, allow_inf_nan=False)
     """Largest norm of the model's gradient; 0 is none."""
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"

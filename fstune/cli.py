@@ -206,6 +206,33 @@ def doctor(
 
 
 @app.command()
+def probe(
+    spec: Annotated[str, typer.Argument(help="A spec file, or the name of a shipped search.")],
+    data: Data = None,
+    runs: Runs = RUNS,
+    memory_gb: Annotated[
+        float | None, typer.Option("--memory-gb", min=0.1, help="Pretend to have so much memory.")
+    ] = None,
+) -> None:
+    """The largest batch that fits for every arm of a spec, tried out here."""
+    from fstune.report import describe_candidate
+    from fstune.search import resolved
+    from fstune.spec import find, load
+
+    path = find(spec)
+    found_spec = resolved(load(path), [*(data or []), path.resolve().parent])
+    with _telling("trying batches of rising size, each in a worker of its own"):
+        from fstune.probe import probe as try_batches
+
+        found = try_batches(found_spec, runs, memory_gb)
+    console = _console()
+    console.print(f"largest batch: {found.batch_size}", highlight=False)
+    console.print(f"limited by: {found.stopped_by}", highlight=False)
+    console.print(f"memory in use at that size: {found.peak_memory_gb:.3g} GB", highlight=False)
+    console.print(f"tried on: {describe_candidate(found.candidate) or 'the only arm'}")
+
+
+@app.command()
 def schema() -> None:
     """The JSON schema of a spec, for editors."""
     import json

@@ -231,6 +231,11 @@ def _predicted(
     ]
 
 
+def largest_batch(split: Split, padded_tokens: int = PADDED_TOKENS_PER_BATCH) -> list[int]:
+    """The batch of an evaluation that has the longest prompts."""
+    return next(_batches(split, padded_tokens))
+
+
 def _batches(split: Split, padded_tokens: int) -> Iterator[list[int]]:
     """Indices of examples of like length, so that little is padded."""
     length = split.prompt_lengths

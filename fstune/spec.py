@@ -19,7 +19,7 @@ from fstune import spec_effects, spec_rules, yaml_reader
 from fstune.errors import InputError, SpecError
 from fstune.space import Domain, nearest
 from fstune.spec_rules import Draft
-from fstune.spec_sections import Rung, SearchSpec, schema, section_types, setting_docs
+from fstune.spec_sections import PROBE, Rung, SearchSpec, schema, section_types, setting_docs
 from fstune.spec_wording import Problem, explain
 from tasks import registry
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Rung",
     "SearchSpec",
+    "asks_probe",
     "find",
     "load",
     "locate",
@@ -71,6 +72,8 @@ def find(spec: str) -> Path:
 def load(path: Path, overrides: Sequence[str] = ()) -> SearchSpec:
     """Reads a spec and checks all of its rules; those on files are in `resolve_files`.
 
+    Where the largest batch that fits is asked for, the batch size is 1 until it was probed.
+
     Args:
         path: the YAML file.
         overrides: `path=value`, as given to `--set`; each value is YAML.
@@ -78,9 +81,10 @@ def load(path: Path, overrides: Sequence[str] = ()) -> SearchSpec:
     Raises:
         SpecError: every problem of the file and of the overrides.
     """
-    document = yaml_reader.read(path)
-    for override in overrides:
-        document.override(override)
+    document = _document(path, overrides)
+    probing = _section_to_probe(document.value)
+    if probing is not None:
+        probing["batch_size"] = 1  # whatever fits later: all other rules hold for any size
     draft, problems = _draft(document.value)
     problems += spec_rules.problems(draft) + spec_effects.problems(draft)
     lines = [f"{place}: {text}" for place, text in document.problems]
@@ -171,6 +175,24 @@ def locate(name: str, data_dirs: Sequence[Path]) -> Path:
     looked = ", ".join(str(place.absolute()) for place in places) or "nowhere"
     hint = "" if path.is_absolute() else "; --data DIR or FSTUNE_DATA names more folders"
     raise InputError(f"{name}: there is no such file; looked for it at {looked}{hint}")
+
+
+def asks_probe(path: Path, overrides: Sequence[str] = ()) -> bool:
+    """Whether a spec wants the largest batch that fits (`train.batch_size: probe`)."""
+    return _section_to_probe(_document(path, overrides).value) is not None
+
+
+def _section_to_probe(value: JsonValue) -> dict[str, JsonValue] | None:
+    """The section `train`, if its batch size is to be probed."""
+    train = value.get("train") if isinstance(value, dict) else None
+    return train if isinstance(train, dict) and train.get("batch_size") == PROBE else None
+
+
+def _document(path: Path, overrides: Sequence[str]) -> yaml_reader.Document:
+    document = yaml_reader.read(path)
+    for override in overrides:
+        document.override(override)
+    return document
 
 
 def resolve_files(

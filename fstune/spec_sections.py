@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 else:
     from fstune.arm import TaskSettings
 
+PROBE = "probe"
+"""In place of `train.batch_size`: the largest that fits, tried out when the search is made."""
+
 MECHANISM = "future_seed"
 """The section of an arm's settings that a baseline lacks."""
 
@@ -272,6 +275,9 @@ def schema() -> dict[str, JsonValue]:
     definitions = result["$defs"]
     definitions.update(seed.pop("$defs", {}))
     definitions["FutureSeed"] = seed
+    batch_size = definitions["TrainSettings"]["properties"]["batch_size"]
+    kinds = {key: batch_size.pop(key) for key in ("type", "minimum") if key in batch_size}
+    batch_size["anyOf"] = [kinds, {"const": PROBE}]
     for task in registry.names():
         settings = definitions[registry.get(task).Settings.__name__]
         for name, doc in setting_docs(task).items():

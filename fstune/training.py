@@ -25,6 +25,7 @@ from fstune.evaluation import (
     Subject,
     TokenScores,
     evaluate,
+    largest_batch,
     token_scores,
 )
 from fstune.materials import Materials
@@ -241,6 +242,18 @@ class Run:
         if math.isfinite(value):
             self._move()
         return value, tokens
+
+    def try_out(self, indices: Sequence[int]) -> None:
+        """One step on these training examples in one piece, and the largest batch to evaluate.
+
+        Raises what the device raises where memory does not suffice.
+        """
+        self._micro_batch = len(indices)
+        self._step(indices)
+        evaluated = self.data.evaluated
+        with torch.inference_mode():
+            batch = collate(evaluated, largest_batch(evaluated, self._padded_tokens))
+            token_scores(self.subject, batch.to(self.subject.device))
 
     def _move(self) -> None:
         """Apply the gradients."""
