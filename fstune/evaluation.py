@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 
 from model.future_seed import FutureSeed, Gates
 from model.rwkv7 import RWKV7, State
@@ -26,6 +27,9 @@ from tasks.scoring import Prediction, Scoring
 
 PADDED_TOKENS_PER_BATCH = 16_384
 """Size of an evaluation batch; it bounds memory and changes results by float rounding alone."""
+
+LOGITS_AT_ONCE = 2**25
+"""Logits that exist at a time, 128 MB in float32."""
 
 PREDICTIONS_KEPT = 12
 """Examples whose predictions are kept as text with an evaluation."""
@@ -91,22 +95,44 @@ def _read(subject: Subject, batch: Batch) -> _Reading:
 def _token_scores(subject: Subject, batch: Batch, reading: _Reading) -> TokenScores:
     model = subject.model
     passes = [batch.prompt]
-    logits = [_logits(model, reading.x_BTC, batch.prompt)]
+    read = [reading.x_BTC.flatten(0, 1)[batch.prompt.where_N]]
     if batch.answer is not None:
         answer = batch.answer
         x_BTC, _ = model.hidden(answer.tokens_BT, state=reading.state, mask_BT=answer.mask_BT)
         passes.append(answer)
-        logits.append(_logits(model, x_BTC, answer))
-    logits_NV = torch.cat(logits).float()
+        read.append(x_BTC.flatten(0, 1)[answer.where_N])
     target_N = torch.cat([part.target_N for part in passes])
-    predicted_N = logits_NV.argmax(dim=1)
+    nll_N, predicted_N = _at_targets(model, torch.cat(read), target_N)
     return TokenScores(
-        nll_N=cross_entropy(logits_NV, target_N, reduction="none"),
+        nll_N=nll_N,
         predicted_N=predicted_N,
         correct_N=predicted_N == target_N,
         example_N=torch.cat([part.example_N for part in passes]),
         first_N=torch.cat([part.first_N for part in passes]),
     )
+
+
+def _at_targets(model: RWKV7, x_NC: Tensor, target_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss and argmax at each target, a piece of the targets at a time.
+
+    A piece's logits are made again in the backward pass where there are several pieces: at 65,536
+    tokens of vocabulary they would take more memory than the rest of a step.
+    """
+    piece = max(1, LOGITS_AT_ONCE // model.config.vocab_size)
+    if len(target_N) <= piece:
+        return _losses(model, x_NC, target_N)
+    found = [
+        checkpoint(_losses, model, x_nC, target_n, use_reentrant=False)
+        for x_nC, target_n in zip(
+            torch.split(x_NC, piece), torch.split(target_N, piece), strict=True
+        )
+    ]
+    return torch.cat([nll_n for nll_n, _ in found]), torch.cat([best_n for _, best_n in found])
+
+
+def _losses(model: RWKV7, x_NC: Tensor, target_N: Tensor) -> tuple[Tensor, Tensor]:
+    logits_NV = model.project(x_NC).float()
+    return cross_entropy(logits_NV, target_N, reduction="none"), logits_NV.argmax(dim=1)
 
 
 def _logits(model: RWKV7, x_BTC: Tensor, part: Pass) -> Tensor:

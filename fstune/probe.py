@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -79,11 +79,18 @@ def probe(spec: SearchSpec, runs: Path, memory_gb: float | None = None) -> Probe
         "environment": describe(),
         "memory_gb": memory_gb,
         "examples": examples,
+        "checkpoint_layers": spec.resources.checkpoint_layers,
     }
     kept = cache / f"probe-{digest_of(asked)}.json"
     if kept.exists():
         return Probed(**json.loads(kept.read_text()))
-    found = _search(variant, cache, min(examples, LARGEST), memory_gb, candidate)
+    order = {
+        "arm": variant.model_dump_json(),
+        "cache": str(cache),
+        "memory_gb": memory_gb,
+        "checkpoint_layers": spec.resources.checkpoint_layers,
+    }
+    found = _search(order, min(examples, LARGEST), candidate)
     write_json(kept, asdict(found))
     return found
 
@@ -121,24 +128,15 @@ def _weight(spec: SearchSpec, candidate: dict[str, Scalar]) -> tuple[float, ...]
     )
 
 
-def _search(
-    variant: ArmSettings,
-    cache: Path,
-    most: int,
-    memory_gb: float | None,
-    candidate: dict[str, Scalar],
-) -> Probed:
+def _search(order: Mapping[str, object], most: int, candidate: dict[str, Scalar]) -> Probed:
     """Doubles until it does not fit, then halves the gap."""
     fits, peak, too_large = 0, 0.0, most + 1
     with tempfile.TemporaryDirectory() as folder:
-        order = Path(folder) / "order.json"
+        path = Path(folder) / "order.json"
         while too_large - fits > max(1, fits // PRECISION):
             sizes = list(_doubling(fits, too_large)) or [(fits + too_large) // 2]
-            arm = variant.model_dump_json()
-            write_json(
-                order, {"arm": arm, "cache": str(cache), "sizes": sizes, "memory_gb": memory_gb}
-            )
-            for attempt in _attempts(order, sizes):
+            write_json(path, {**order, "sizes": sizes})
+            for attempt in _attempts(path, sizes):
                 if attempt.outcome == "fits":
                     fits, peak = attempt.size, attempt.peak_memory_gb
                 elif attempt.outcome == "memory":
@@ -195,7 +193,7 @@ def _work(order: Path) -> None:
     for size in asked["sizes"]:
         outcome = "fits"
         try:
-            run = Run(materials.arm(settings, 0), materials, device)
+            run = Run(materials.arm(settings, 0), materials, device, asked["checkpoint_layers"])
             run.try_out(longest[:size])
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):

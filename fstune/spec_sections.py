@@ -120,6 +120,9 @@ class Resources(Section):
     """Trials that run at the same time, sharing the GPUs."""
     keep_checkpoints: Literal["open", "all"] = "open"
     """Which arms keep their latest weights: those that may still go on, or all."""
+    checkpoint_layers: bool = False
+    """Keep each layer's input only and compute the rest again for its gradients: less memory for
+    about a third more time."""
     cpu_threads: int | None = Field(None, ge=1)
     """Threads of each trial on a CPU; absent for an equal share of the cores. One is fastest for
     models of a few hundred thousand parameters."""

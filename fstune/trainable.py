@@ -139,6 +139,7 @@ def workbench(
         device=_device(spec),
         evaluate_every=spec.evaluation.every,
         report=report,
+        checkpoint_layers=spec.resources.checkpoint_layers,
     )
 
 

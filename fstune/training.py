@@ -79,6 +79,8 @@ class Workbench:
     evaluate_every: int = 0
     """Steps between evaluations beside those asked for; 0 is none."""
     report: Callable[[Progress], None] = lambda _: None
+    checkpoint_layers: bool = False
+    """Whether layers' inner values are computed again instead of kept."""
 
 
 def advance(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) -> Outcome:
@@ -111,7 +113,7 @@ def advance(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) 
 
 def _train(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) -> Outcome:
     store, digest = bench.store, arm.digest
-    run = Run(arm, materials, bench.device)
+    run = Run(arm, materials, bench.device, bench.checkpoint_layers)
     checkpoint = store.latest_checkpoint(digest)
     newest = 0 if checkpoint is None else checkpoint[0]
     if checkpoint is not None and newest <= to_step:
@@ -149,7 +151,13 @@ def _diverged(store: ArmStore, digest: str, step: int, loss: float) -> DivergedE
 class Run:
     """An arm in memory: model, gates, optimisers and its place in the data."""
 
-    def __init__(self, arm: ArmSpec, materials: Materials, device: torch.device) -> None:
+    def __init__(
+        self,
+        arm: ArmSpec,
+        materials: Materials,
+        device: torch.device,
+        checkpoint_layers: bool = False,
+    ) -> None:
         settings = arm.settings
         self.arm = arm
         self.data = materials
@@ -169,6 +177,7 @@ class Run:
         if mechanism is not None:
             gates = Gates(materials.config, mechanism).to(device)
             gates.requires_grad_(mechanism.alpha_lr > 0)
+        model.checkpoint_layers = checkpoint_layers
         self._first_weights = sample_of(model)
         self.subject = Subject(model, mechanism, gates, device, settings.model.precision)
         self._batches = BatchStream(

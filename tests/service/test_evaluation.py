@@ -9,6 +9,7 @@ import pytest
 import torch
 from arm_cases import CPU, SHAPES, settings
 
+from fstune import evaluation
 from fstune.evaluation import Subject, evaluate, token_scores
 from fstune.materials import gather
 from model.config import FutureSeed, ModelConfig
@@ -234,3 +235,23 @@ def test_predictions_are_given_to_the_scorer_and_the_first_are_kept_as_text():
     said = {for_vocabulary(256).decode(tokens) for tokens in seen.values()}
     assert set(found.predictions) <= said
     assert len(found.predictions) == min(12, len(split))
+
+
+@pytest.mark.parametrize("logits_at_once", [1, 256 * 2, 256 * 5])
+def test_losses_and_gradients_are_the_same_whatever_logits_exist_at_a_time(
+    monkeypatch, logits_at_once
+):
+    tested, batch = subject(FutureSeed(alpha=1.0)), collate(both(Path()), [0, 1, 2])
+
+    def computed() -> list[torch.Tensor]:
+        tested.model.zero_grad(set_to_none=True)
+        scores = token_scores(tested, batch)
+        scores.nll_N.sum().backward()
+        gradients = [each.grad for each in tested.model.parameters() if each.grad is not None]
+        return [scores.nll_N.detach(), scores.predicted_N, *gradients]
+
+    whole = computed()
+    monkeypatch.setattr(evaluation, "LOGITS_AT_ONCE", logits_at_once)
+    for found, wanted in zip(computed(), whole, strict=True):
+        # Sums of a few hundred terms in another order.
+        assert float((found - wanted).norm(dtype=float)) <= 2e-5 * float(wanted.norm(dtype=float))
