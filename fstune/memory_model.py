@@ -2,15 +2,15 @@
 
     step(B) = 16 bytes a parameter + B · (a + b · tokens + logits)
 
-The first term is AdamW's: float32 weight, gradient and two moments. a and b are measured: the most
-that is alive at a time while one row of two lengths goes forward and backward, on a CPU. Nothing
+The first term is AdamW's: float32 weight, gradient and two moments. a and b are measured: what
+one row more has alive at the most, going forward and backward at two lengths, on a CPU. Nothing
 here sees what an allocator wastes: a margin is added for that of a GPU; on a CPU, measure
 (`fstune.probe`).
 """
 
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,8 +24,14 @@ from model.rwkv7 import RWKV7
 
 BYTES_PER_PARAMETER = 16
 
-LENGTHS = (256, 768)
-"""Rows that are measured: long enough for activations to outweigh any one gradient."""
+LENGTHS = (128, 256)
+"""Tokens of the rows that are measured."""
+
+SMALL_VOCABULARY = 256
+"""Of the model that is measured: the gradient of a large embedding would outweigh short rows."""
+
+ROWS = (1, 3)
+"""Batches that are measured: what they have in common is no row's."""
 
 LOGIT_BYTES = 12
 """Of a scored token and vocabulary entry: logits in float32, their softmax, their gradient."""
@@ -65,9 +71,12 @@ class Step:
 
 def step_memory(step: Step, tokens: int, scored: int) -> StepMemory:
     """Memory of a step whose rows have `tokens` tokens, `scored` of them with a loss."""
-    model = initialise(step.config, 0)
+    small = min(step.config.vocab_size, SMALL_VOCABULARY)
+    model = initialise(replace(step.config, vocab_size=small), 0)
     model.checkpoint_layers = step.checkpoint_layers
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    # Embedding and head have a row for each entry of the vocabulary.
+    parameters = 2 * (step.config.vocab_size - small) * step.config.width
+    parameters += sum(parameter.numel() for parameter in model.parameters())
     short, long = (_most_alive(model, step, length) for length in LENGTHS)
     slope = (long - short) / (LENGTHS[1] - LENGTHS[0])
     row = short + slope * (tokens - LENGTHS[0])
@@ -75,15 +84,20 @@ def step_memory(step: Step, tokens: int, scored: int) -> StepMemory:
     return StepMemory(BYTES_PER_PARAMETER * parameters, row + logits)
 
 
-def _most_alive(model: RWKV7, step: Step, length: int) -> int:
-    """Bytes that a row takes at the most in forward and backward pass, gradients not counted."""
+def _most_alive(model: RWKV7, step: Step, length: int) -> float:
+    """Bytes that one row more has alive at the most, going forward and backward."""
+    fewer, more = (_alive_with(model, step, rows, length) for rows in ROWS)
+    return (more - fewer) / (ROWS[1] - ROWS[0])
+
+
+def _alive_with(model: RWKV7, step: Step, rows: int, length: int) -> int:
     seed = step.future_seed
-    gates = None if seed is None else Gates(step.config, seed)
+    gates = None if seed is None else Gates(model.config, seed)
     for parameter in model.parameters():
         # Made beforehand, they are not counted.
         parameter.grad = torch.zeros_like(parameter)
     with _Alive() as alive, torch.autocast("cpu", torch.bfloat16, enabled=step.bf16):
-        tokens_BT = torch.zeros(1, length, dtype=torch.int64)
+        tokens_BT = torch.zeros(rows, length, dtype=torch.int64)
         x_BTC, _ = model.hidden(tokens_BT, future_seed=seed, gates=gates)
         x_BTC.float().mean().backward()  # type: ignore[no-untyped-call]
     most: int = alive.most
