@@ -1,0 +1,369 @@
+"""WKV-7 in Triton: the device code. Buffers, launches and autograd are in `model.wkv.triton`.
+
+Letters: B batch, T time, H heads, K key channels, V value channels (or a block of them), N chunks,
+L tokens of a chunk. A name ends with the shape of its tile. The algebra is that of
+`model.wkv.chunked`, whose names are used here: P (and `before`, P one token earlier), q_a, q_r, z_b,
+z_k, u, A; x = q_a Sᵀ + A_ak v, so that u = (I - A_ab)⁻¹ x. `g` is the gradient of x.
+
+Four kernels. `invert` and `gradients` have no order among chunks and run all of them at once.
+`forward` and `backward_states` walk along the chunks with the state on chip; the rows of a state
+know nothing of each other, so that each program holds a block of them. Both write their products
+transposed: every accumulator is then the left operand of the next product, which Triton feeds from
+registers, and nothing on the way from state to state passes through shared memory.
+
+Numbers. z grows as 1 / P, at most e^(0.6065 · L): e^38.8 for L = 64, inside the range of float32 and
+of bfloat16, which have the same exponents. With bfloat16 operands the products accumulate in
+float32, and states and (I - A_ab)⁻¹ are computed in float32 and rounded where they enter a product.
+The gradient of the decays is a difference of large sums: `gradients` forms it from the same
+rounded q and z that entered the products, so that the terms that cancel do so exactly.
+
+DOT says what enters products: "bfloat16"; "float32", as three TF32 products each; and for Triton's
+interpreter, which has no product of bfloat16 values, "rounded": float32 holding bfloat16 values.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _narrow(x, DOT: tl.constexpr):
+    """Round to what enters products."""
+    if DOT == "float32":
+        return x.to(tl.float32)
+    elif DOT == "bfloat16":  # noqa: RET505 - a branch at compile time
+        return x.to(tl.bfloat16)
+    else:
+        # To nearest, ties to even; the interpreter's own conversion cuts off.
+        bits = x.to(tl.float32).to(tl.uint32, bitcast=True)
+        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
+        return bits.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _dot(x, y):
+    """Product of narrowed tiles, accumulated in float32."""
+    return tl.dot(x, y, input_precision="tf32x3")
+
+
+@triton.jit
+def _dot_float32(x, y, DOT: tl.constexpr):
+    """Product of float32 tiles, at a precision above that of narrowed ones."""
+    if DOT == "float32":
+        return tl.dot(x, y, input_precision="tf32x3")
+    else:  # noqa: RET505 - a branch at compile time
+        return tl.dot(x, y, input_precision="tf32")
+
+
+@triton.jit
+def _load(ptr, base, ROW: tl.constexpr, keep_L, L: tl.constexpr, D: tl.constexpr):
+    """Rows [L, D] of a [B, T, H, D] tensor in float32; zeros, whatever is there, where not kept."""
+    offset_LD = tl.arange(0, L)[:, None] * ROW + tl.arange(0, D)[None, :]
+    return tl.load(ptr + base + offset_LD, mask=keep_L[:, None], other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _store(ptr, base, x_LD, ROW: tl.constexpr, keep_L, L: tl.constexpr, D: tl.constexpr, DOT: tl.constexpr):
+    offset_LD = tl.arange(0, L)[:, None] * ROW + tl.arange(0, D)[None, :]
+    if DOT == "rounded" and ptr.dtype.element_ty == tl.bfloat16:
+        x_LD = _narrow(x_LD, DOT)
+    tl.store(ptr + base + offset_LD, x_LD.to(ptr.dtype.element_ty), mask=keep_L[:, None])
+
+
+@triton.jit
+def _keep(mask_ptr, row, n, T, L: tl.constexpr, HAS_MASK: tl.constexpr):
+    """Which tokens of the chunk exist, and which of them are not identity steps."""
+    inside_L = n * L + tl.arange(0, L) < T
+    if HAS_MASK:
+        valid_L = tl.load(mask_ptr + row + tl.arange(0, L), mask=inside_L, other=0) != 0
+        return inside_L, valid_L
+    return inside_L, inside_L
+
+
+@triton.jit
+def _products(log_decay_LK):
+    """P up to and with each token, and up to the token before.
+
+    A running product keeps a relative error of a few roundings, unlike the exp of a running sum.
+    """
+    decay_LK = tl.exp(log_decay_LK)
+    P_LK = tl.cumprod(decay_LK, axis=0)
+    return P_LK, P_LK / decay_LK
+
+
+@triton.jit
+def _last(x_LK, L: tl.constexpr):
+    """The last row."""
+    is_last_L1 = tl.arange(0, L)[:, None] == L - 1
+    return tl.sum(tl.where(is_last_L1, x_LK, 0.0), axis=0)
+
+
+@triton.jit
+def _earlier(x_LL, L: tl.constexpr):
+    """Keep columns of earlier tokens than the row's."""
+    return tl.where(tl.arange(0, L)[:, None] > tl.arange(0, L)[None, :], x_LL, 0.0)
+
+
+@triton.jit
+def _upto(x_LL, L: tl.constexpr):
+    """Keep columns of earlier tokens and of the row's own."""
+    return tl.where(tl.arange(0, L)[:, None] >= tl.arange(0, L)[None, :], x_LL, 0.0)
+
+
+@triton.jit
+def invert(
+    log_decay_ptr,
+    a_ptr,
+    b_ptr,
+    mask_ptr,
+    inverse_ptr,  # [B, H, N, L, L], in the type that enters products
+    T,
+    N,
+    H: tl.constexpr,
+    K: tl.constexpr,
+    L: tl.constexpr,
+    LOG2_L: tl.constexpr,
+    DOT: tl.constexpr,
+    HAS_MASK: tl.constexpr,
+):
+    """(I - A_ab)⁻¹ of every chunk; one program each.
+
+    The inverses of diagonal blocks of 1, 2, 4 … tokens are joined in pairs: [[X, 0], [Y A X, Y]].
+    Unlike the series Π (I + A^2^i) this stays exact where keys repeat and powers of A are huge.
+    """
+    program = tl.program_id(0).to(tl.int64)
+    chain, n = program // N, program % N
+    row = (chain // H) * T + n * L
+    base = (row * H + chain % H) * K
+    _, keep_L = _keep(mask_ptr, row, n, T, L, HAS_MASK)
+    P_LK, before_LK = _products(_load(log_decay_ptr, base, H * K, keep_L, L, K))
+    q_a_LK = _narrow(_load(a_ptr, base, H * K, keep_L, L, K) * before_LK, DOT)
+    z_b_LK = _narrow(_load(b_ptr, base, H * K, keep_L, L, K) / P_LK, DOT)
+    A_LL = _earlier(_dot(q_a_LK, tl.trans(z_b_LK)), L)
+
+    t_L1, j_1L = tl.arange(0, L)[:, None], tl.arange(0, L)[None, :]
+    X_LL = tl.where(t_L1 == j_1L, 1.0, tl.where(t_L1 // 2 == j_1L // 2, A_LL, 0.0))
+    for level in tl.static_range(1, LOG2_L):
+        is_pair_LL = t_L1 // (2 << level) == j_1L // (2 << level)
+        is_same_LL = t_L1 // (1 << level) == j_1L // (1 << level)
+        link_LL = tl.where(is_pair_LL & (is_same_LL == 0), A_LL, 0.0)
+        X_LL += _dot_float32(_dot_float32(X_LL, link_LL, DOT), X_LL, DOT)
+    offset_LL = t_L1 * L + j_1L
+    tl.store(inverse_ptr + program * L * L + offset_LL, _narrow(X_LL, DOT))
+
+
+@triton.jit
+def forward(
+    r_ptr,
+    log_decay_ptr,
+    k_ptr,
+    v_ptr,
+    a_ptr,
+    b_ptr,
+    mask_ptr,
+    s0_ptr,  # [B, H, V, K] float32
+    inverse_ptr,
+    y_ptr,
+    sT_ptr,  # [B, H, V, K] float32
+    u_ptr,  # [B, T, H, V], in the type that enters products
+    states_ptr,  # [B, H, N, V, K] float32, the state before each chunk
+    T,
+    N,
+    H: tl.constexpr,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    BLOCK_V: tl.constexpr,
+    L: tl.constexpr,
+    DOT: tl.constexpr,
+    HAS_MASK: tl.constexpr,
+    FOR_BACKWARD: tl.constexpr,
+):
+    """y and states, for one head of one batch row and BLOCK_V of its value channels."""
+    first_v = tl.program_id(0) % (V // BLOCK_V) * BLOCK_V
+    chain = (tl.program_id(0) // (V // BLOCK_V)).to(tl.int64)
+    offset_VK = (first_v + tl.arange(0, BLOCK_V))[:, None] * K + tl.arange(0, K)[None, :]
+    offset_LL = tl.arange(0, L)[:, None] * L + tl.arange(0, L)[None, :]
+    S_VK = tl.load(s0_ptr + chain * V * K + offset_VK)
+    for n in range(N):
+        row = (chain // H) * T + n * L
+        head = row * H + chain % H
+        if FOR_BACKWARD:
+            tl.store(states_ptr + (chain * N + n) * V * K + offset_VK, S_VK)
+        inside_L, keep_L = _keep(mask_ptr, row, n, T, L, HAS_MASK)
+        P_LK, before_LK = _products(_load(log_decay_ptr, head * K, H * K, keep_L, L, K))
+        q_a_LK = _narrow(_load(a_ptr, head * K, H * K, keep_L, L, K) * before_LK, DOT)
+        q_r_LK = _narrow(_load(r_ptr, head * K, H * K, inside_L, L, K) * P_LK, DOT)
+        z_b_LK = _narrow(_load(b_ptr, head * K, H * K, keep_L, L, K) / P_LK, DOT)
+        z_k_LK = _narrow(_load(k_ptr, head * K, H * K, keep_L, L, K) / P_LK, DOT)
+        v_LV = _load(v_ptr, head * V + first_v, H * V, keep_L, L, BLOCK_V)
+        v_VL = tl.trans(_narrow(v_LV, DOT))
+        inverse_LL = tl.load(inverse_ptr + (chain * N + n) * L * L + offset_LL)
+        A_ak_LL = _narrow(_earlier(_dot(q_a_LK, tl.trans(z_k_LK)), L), DOT)
+        A_rk_LL = _narrow(_upto(_dot(q_r_LK, tl.trans(z_k_LK)), L), DOT)
+        A_rb_LL = _narrow(_upto(_dot(q_r_LK, tl.trans(z_b_LK)), L), DOT)
+
+        S_in_VK = _narrow(S_VK, DOT)
+        x_VL = _dot(S_in_VK, tl.trans(q_a_LK)) + _dot(v_VL, tl.trans(A_ak_LL))
+        u_VL = _narrow(_dot(_narrow(x_VL, DOT), tl.trans(inverse_LL)), DOT)
+        y_VL = _dot(S_in_VK, tl.trans(q_r_LK)) + _dot(v_VL, tl.trans(A_rk_LL))
+        y_VL += _dot(u_VL, tl.trans(A_rb_LL))
+        y_LV = tl.trans(y_VL)
+        _store(y_ptr, head * V + first_v, y_LV, H * V, inside_L, L, BLOCK_V, DOT)
+        if FOR_BACKWARD:
+            u_LV = tl.trans(u_VL)
+            _store(u_ptr, head * V + first_v, u_LV, H * V, inside_L, L, BLOCK_V, DOT)
+        S_VK += _dot(u_VL, z_b_LK) + _dot(v_VL, z_k_LK)
+        S_VK *= _last(P_LK, L)[None, :]
+    tl.store(sT_ptr + chain * V * K + offset_VK, S_VK)
+
+
+@triton.jit
+def backward_states(
+    r_ptr,
+    log_decay_ptr,
+    a_ptr,
+    b_ptr,
+    mask_ptr,
+    inverse_ptr,
+    dy_ptr,
+    dsT_ptr,  # [B, H, V, K] float32
+    g_ptr,  # [B, T, H, V], in the type that enters products
+    dstates_ptr,  # [B, H, N, V, K] float32, the gradient of the state after each chunk
+    ds0_ptr,  # [B, H, V, K] float32
+    T,
+    N,
+    H: tl.constexpr,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    BLOCK_V: tl.constexpr,
+    L: tl.constexpr,
+    DOT: tl.constexpr,
+    HAS_MASK: tl.constexpr,
+):
+    """Gradients of the states, last chunk first; programs as in `forward`."""
+    first_v = tl.program_id(0) % (V // BLOCK_V) * BLOCK_V
+    chain = (tl.program_id(0) // (V // BLOCK_V)).to(tl.int64)
+    offset_VK = (first_v + tl.arange(0, BLOCK_V))[:, None] * K + tl.arange(0, K)[None, :]
+    offset_LL = tl.arange(0, L)[:, None] * L + tl.arange(0, L)[None, :]
+    dS_VK = tl.load(dsT_ptr + chain * V * K + offset_VK)
+    for i in range(N):
+        n = N - 1 - i
+        row = (chain // H) * T + n * L
+        head = row * H + chain % H
+        tl.store(dstates_ptr + (chain * N + n) * V * K + offset_VK, dS_VK)
+        inside_L, keep_L = _keep(mask_ptr, row, n, T, L, HAS_MASK)
+        P_LK, before_LK = _products(_load(log_decay_ptr, head * K, H * K, keep_L, L, K))
+        q_a_LK = _narrow(_load(a_ptr, head * K, H * K, keep_L, L, K) * before_LK, DOT)
+        q_r_LK = _narrow(_load(r_ptr, head * K, H * K, inside_L, L, K) * P_LK, DOT)
+        z_b_LK = _narrow(_load(b_ptr, head * K, H * K, keep_L, L, K) / P_LK, DOT)
+        dy_LV = _load(dy_ptr, head * V + first_v, H * V, inside_L, L, BLOCK_V)
+        dy_VL = tl.trans(_narrow(dy_LV, DOT))
+        inverse_LL = tl.load(inverse_ptr + (chain * N + n) * L * L + offset_LL)
+        A_rb_LL = _narrow(_upto(_dot(q_r_LK, tl.trans(z_b_LK)), L), DOT)
+
+        dS_VK *= _last(P_LK, L)[None, :]
+        du_VL = _dot(_narrow(dS_VK, DOT), tl.trans(z_b_LK)) + _dot(dy_VL, A_rb_LL)
+        g_VL = _narrow(_dot(_narrow(du_VL, DOT), inverse_LL), DOT)
+        g_LV = tl.trans(g_VL)
+        _store(g_ptr, head * V + first_v, g_LV, H * V, inside_L, L, BLOCK_V, DOT)
+        dS_VK += _dot(dy_VL, q_r_LK) + _dot(g_VL, q_a_LK)
+    tl.store(ds0_ptr + chain * V * K + offset_VK, dS_VK)
+
+
+@triton.jit
+def gradients(
+    r_ptr,
+    log_decay_ptr,
+    k_ptr,
+    v_ptr,
+    a_ptr,
+    b_ptr,
+    mask_ptr,
+    u_ptr,
+    states_ptr,
+    dy_ptr,
+    g_ptr,
+    dstates_ptr,
+    dr_ptr,
+    dlog_decay_ptr,
+    dk_ptr,
+    dv_ptr,
+    da_ptr,
+    db_ptr,
+    T,
+    N,
+    H: tl.constexpr,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    BLOCK_V: tl.constexpr,
+    L: tl.constexpr,
+    DOT: tl.constexpr,
+    HAS_MASK: tl.constexpr,
+):
+    """Gradients of the operands of every chunk, from the state before it and dS after it."""
+    program = tl.program_id(0).to(tl.int64)
+    chain, n = program // N, program % N
+    row = (chain // H) * T + n * L
+    head = row * H + chain % H
+    inside_L, keep_L = _keep(mask_ptr, row, n, T, L, HAS_MASK)
+    keep_L1 = keep_L[:, None]
+    P_LK, before_LK = _products(_load(log_decay_ptr, head * K, H * K, keep_L, L, K))
+    q_a_LK = _narrow(_load(a_ptr, head * K, H * K, keep_L, L, K) * before_LK, DOT)
+    q_r_LK = _narrow(_load(r_ptr, head * K, H * K, inside_L, L, K) * P_LK, DOT)
+    z_b_LK = _narrow(_load(b_ptr, head * K, H * K, keep_L, L, K) / P_LK, DOT)
+    z_k_LK = _narrow(_load(k_ptr, head * K, H * K, keep_L, L, K) / P_LK, DOT)
+    A_ak_LL = _narrow(_earlier(_dot(q_a_LK, tl.trans(z_k_LK)), L), DOT)
+    A_rk_LL = _narrow(_upto(_dot(q_r_LK, tl.trans(z_k_LK)), L), DOT)
+    P_end_1K = _last(P_LK, L)[None, :]
+
+    dq_a_LK, dq_r_LK = tl.zeros((L, K), tl.float32), tl.zeros((L, K), tl.float32)
+    dz_b_LK, dz_k_LK = tl.zeros((L, K), tl.float32), tl.zeros((L, K), tl.float32)
+    dA_ab_LL, dA_ak_LL = tl.zeros((L, L), tl.float32), tl.zeros((L, L), tl.float32)
+    dA_rb_LL, dA_rk_LL = tl.zeros((L, L), tl.float32), tl.zeros((L, L), tl.float32)
+    dlog_P_end_K = tl.zeros((K,), tl.float32)
+    for first_v in range(0, V, BLOCK_V):
+        base = head * V + first_v
+        offset_VK = (first_v + tl.arange(0, BLOCK_V))[:, None] * K + tl.arange(0, K)[None, :]
+        S_VK = tl.load(states_ptr + program * V * K + offset_VK)
+        dS_VK = tl.load(dstates_ptr + program * V * K + offset_VK) * P_end_1K
+        dlog_P_end_K += tl.sum(S_VK * dS_VK, axis=0)
+        S_VK, dS_VK = _narrow(S_VK, DOT), _narrow(dS_VK, DOT)
+        v_LV = _narrow(_load(v_ptr, base, H * V, keep_L, L, BLOCK_V), DOT)
+        dy_LV = _narrow(_load(dy_ptr, base, H * V, inside_L, L, BLOCK_V), DOT)
+        u_LV = _narrow(_load(u_ptr, base, H * V, keep_L, L, BLOCK_V), DOT)
+        g_LV = _narrow(_load(g_ptr, base, H * V, keep_L, L, BLOCK_V), DOT)
+        dv_LV = _dot(z_k_LK, tl.trans(dS_VK)) + _dot(tl.trans(A_rk_LL), dy_LV)
+        dv_LV = tl.where(keep_L1, dv_LV + _dot(tl.trans(A_ak_LL), g_LV), 0.0)
+        _store(dv_ptr, base, dv_LV, H * V, inside_L, L, BLOCK_V, DOT)
+        dA_ab_LL += _dot(g_LV, tl.trans(u_LV))
+        dA_ak_LL += _dot(g_LV, tl.trans(v_LV))
+        dA_rb_LL += _dot(dy_LV, tl.trans(u_LV))
+        dA_rk_LL += _dot(dy_LV, tl.trans(v_LV))
+        dq_a_LK += _dot(g_LV, S_VK)
+        dq_r_LK += _dot(dy_LV, S_VK)
+        dz_b_LK += _dot(u_LV, dS_VK)
+        dz_k_LK += _dot(v_LV, dS_VK)
+
+    dlog_P_end_K += tl.sum(dz_b_LK * z_b_LK.to(tl.float32) + dz_k_LK * z_k_LK.to(tl.float32), 0)
+    dA_ab_LL, dA_ak_LL = _narrow(_earlier(dA_ab_LL, L), DOT), _narrow(_earlier(dA_ak_LL, L), DOT)
+    dA_rb_LL, dA_rk_LL = _narrow(_upto(dA_rb_LL, L), DOT), _narrow(_upto(dA_rk_LL, L), DOT)
+    dq_a_LK += _dot(dA_ab_LL, z_b_LK) + _dot(dA_ak_LL, z_k_LK)
+    dq_r_LK += _dot(dA_rb_LL, z_b_LK) + _dot(dA_rk_LL, z_k_LK)
+    dz_b_LK += _dot(tl.trans(dA_ab_LL), q_a_LK) + _dot(tl.trans(dA_rb_LL), q_r_LK)
+    dz_k_LK += _dot(tl.trans(dA_ak_LL), q_a_LK) + _dot(tl.trans(dA_rk_LL), q_r_LK)
+
+    # log P_t gathers what enters by P_t, and token t + 1's what enters by P before it.
+    dlog_before_LK = dq_a_LK * q_a_LK.to(tl.float32)
+    dlog_P_LK = dq_r_LK * q_r_LK.to(tl.float32) - dz_b_LK * z_b_LK.to(tl.float32)
+    dlog_P_LK -= dz_k_LK * z_k_LK.to(tl.float32)
+    dlog_decay_LK = tl.cumsum(dlog_P_LK + dlog_before_LK, axis=0, reverse=True) - dlog_before_LK
+    dlog_decay_LK = tl.where(keep_L1, dlog_decay_LK + dlog_P_end_K[None, :], 0.0)
+    _store(dlog_decay_ptr, head * K, dlog_decay_LK, H * K, inside_L, L, K, DOT)
+    # Read again rather than kept in registers all the way.
+    P_LK, before_LK = _products(_load(log_decay_ptr, head * K, H * K, keep_L, L, K))
+    _store(dr_ptr, head * K, dq_r_LK * P_LK, H * K, inside_L, L, K, DOT)
+    da_LK = tl.where(keep_L1, dq_a_LK * before_LK, 0.0)
+    _store(da_ptr, head * K, da_LK, H * K, inside_L, L, K, DOT)
+    db_LK = tl.where(keep_L1, dz_b_LK / P_LK, 0.0)
+    _store(db_ptr, head * K, db_LK, H * K, inside_L, L, K, DOT)
+    dk_LK = tl.where(keep_L1, dz_k_LK / P_LK, 0.0)
+    _store(dk_ptr, head * K, dk_LK, H * K, inside_L, L, K, DOT)
