@@ -270,6 +270,43 @@ def backward_states(
 
 
 @triton.jit
+def _load_pair(
+    x_ptr, y_ptr, base, ROW: tl.constexpr, keep_x_L, keep_y_L, L: tl.constexpr, D: tl.constexpr
+):
+    """The same rows of two tensors, [2, L, D], as `_load` gives them."""
+    is_x_2LD = tl.broadcast_to(tl.arange(0, 2)[:, None, None] == 0, (2, L, D))
+    offset_1LD = tl.arange(0, L)[None, :, None] * ROW + tl.arange(0, D)[None, None, :]
+    offset_2LD = base + tl.broadcast_to(offset_1LD, (2, L, D))
+    x_2LD = tl.load(x_ptr + offset_2LD, mask=is_x_2LD & keep_x_L[None, :, None], other=0.0)
+    y_2LD = tl.load(y_ptr + offset_2LD, mask=(is_x_2LD == 0) & keep_y_L[None, :, None], other=0.0)
+    return tl.where(is_x_2LD, x_2LD.to(tl.float32), y_2LD.to(tl.float32))
+
+
+@triton.jit
+def _store_half(
+    ptr,
+    base,
+    x_2LD,
+    HALF: tl.constexpr,
+    ROW: tl.constexpr,
+    keep_L,
+    inside_L,
+    L: tl.constexpr,
+    D: tl.constexpr,
+    DOT: tl.constexpr,
+):
+    """Store one half of a pair, with zeros where not kept."""
+    is_it_211 = tl.arange(0, 2)[:, None, None] == HALF
+    offset_1LD = tl.arange(0, L)[None, :, None] * ROW + tl.arange(0, D)[None, None, :]
+    offset_2LD = base + tl.broadcast_to(offset_1LD, (2, L, D))
+    x_2LD = tl.where(keep_L[None, :, None], x_2LD, 0.0)
+    if DOT == "rounded" and ptr.dtype.element_ty == tl.bfloat16:
+        x_2LD = _narrow(x_2LD, DOT)
+    mask_2LD = tl.broadcast_to(is_it_211 & inside_L[None, :, None], (2, L, D))
+    tl.store(ptr + offset_2LD, x_2LD.to(ptr.dtype.element_ty), mask=mask_2LD)
+
+
+@triton.jit
 def gradients(
     r_ptr,
     log_decay_ptr,
@@ -299,71 +336,69 @@ def gradients(
     DOT: tl.constexpr,
     HAS_MASK: tl.constexpr,
 ):
-    """Gradients of the operands of every chunk, from the state before it and dS after it."""
+    """Gradients of the operands of every chunk, from the state before it and dS after it.
+
+    Products are of pairs, M = 2L rows: q = [q_a; q_r], z = [z_b; z_k], o = [u; v], e = [g; dy].
+    """
     program = tl.program_id(0).to(tl.int64)
     chain, n = program // N, program % N
     row = (chain // H) * T + n * L
     head = row * H + chain % H
     inside_L, keep_L = _keep(mask_ptr, row, n, T, L, HAS_MASK)
-    keep_L1 = keep_L[:, None]
-    P_LK, before_LK = _products(_load(log_decay_ptr, head * K, H * K, keep_L, L, K))
-    q_a_LK = _narrow(_load(a_ptr, head * K, H * K, keep_L, L, K) * before_LK, DOT)
-    q_r_LK = _narrow(_load(r_ptr, head * K, H * K, inside_L, L, K) * P_LK, DOT)
-    z_b_LK = _narrow(_load(b_ptr, head * K, H * K, keep_L, L, K) / P_LK, DOT)
-    z_k_LK = _narrow(_load(k_ptr, head * K, H * K, keep_L, L, K) / P_LK, DOT)
-    A_ak_LL = _narrow(_earlier(_dot(q_a_LK, tl.trans(z_k_LK)), L), DOT)
-    A_rk_LL = _narrow(_upto(_dot(q_r_LK, tl.trans(z_k_LK)), L), DOT)
-    P_end_1K = _last(P_LK, L)[None, :]
+    is_first_211 = tl.arange(0, 2)[:, None, None] == 0
+    log_decay_2LK = _load_pair(
+        log_decay_ptr, log_decay_ptr, head * K, H * K, keep_L, keep_L, L, K
+    )
+    decay_2LK = tl.exp(log_decay_2LK)
+    P_2LK = tl.cumprod(decay_2LK, axis=1)
+    reads_2LK = tl.where(is_first_211, P_2LK / decay_2LK, P_2LK)
+    is_end_1L1 = tl.arange(0, L)[None, :, None] == L - 1
+    P_end_1K = tl.sum(tl.sum(tl.where(is_end_1L1 & is_first_211, P_2LK, 0.0), 1), 0)[None, :]
+    q_2LK = _load_pair(a_ptr, r_ptr, head * K, H * K, keep_L, inside_L, L, K) * reads_2LK
+    z_2LK = _load_pair(b_ptr, k_ptr, head * K, H * K, keep_L, keep_L, L, K) / P_2LK
+    q_MK, z_MK = _narrow(q_2LK, DOT).reshape(2 * L, K), _narrow(z_2LK, DOT).reshape(2 * L, K)
 
-    dq_a_LK, dq_r_LK = tl.zeros((L, K), tl.float32), tl.zeros((L, K), tl.float32)
-    dz_b_LK, dz_k_LK = tl.zeros((L, K), tl.float32), tl.zeros((L, K), tl.float32)
-    dA_ab_LL, dA_ak_LL = tl.zeros((L, L), tl.float32), tl.zeros((L, L), tl.float32)
-    dA_rb_LL, dA_rk_LL = tl.zeros((L, L), tl.float32), tl.zeros((L, L), tl.float32)
+    m_M1, j_1M = tl.arange(0, 2 * L)[:, None], tl.arange(0, 2 * L)[None, :]
+    earlier_MM = (m_M1 % L + m_M1 // L) > j_1M % L
+    A_MM = _narrow(tl.where(earlier_MM, _dot(q_MK, tl.trans(z_MK)), 0.0), DOT)
+
+    dA_MM = tl.zeros((2 * L, 2 * L), tl.float32)
+    dq_MK, dz_MK = tl.zeros((2 * L, K), tl.float32), tl.zeros((2 * L, K), tl.float32)
     dlog_P_end_K = tl.zeros((K,), tl.float32)
     for first_v in range(0, V, BLOCK_V):
         base = head * V + first_v
+        e_2LV = _load_pair(g_ptr, dy_ptr, base, H * V, keep_L, inside_L, L, BLOCK_V)
+        o_2LV = _load_pair(u_ptr, v_ptr, base, H * V, keep_L, keep_L, L, BLOCK_V)
+        e_MV = _narrow(e_2LV, DOT).reshape(2 * L, BLOCK_V)
+        o_MV = _narrow(o_2LV, DOT).reshape(2 * L, BLOCK_V)
         offset_VK = (first_v + tl.arange(0, BLOCK_V))[:, None] * K + tl.arange(0, K)[None, :]
         S_VK = tl.load(states_ptr + program * V * K + offset_VK)
         dS_VK = tl.load(dstates_ptr + program * V * K + offset_VK) * P_end_1K
         dlog_P_end_K += tl.sum(S_VK * dS_VK, axis=0)
         S_VK, dS_VK = _narrow(S_VK, DOT), _narrow(dS_VK, DOT)
-        v_LV = _narrow(_load(v_ptr, base, H * V, keep_L, L, BLOCK_V), DOT)
-        dy_LV = _narrow(_load(dy_ptr, base, H * V, inside_L, L, BLOCK_V), DOT)
-        u_LV = _narrow(_load(u_ptr, base, H * V, keep_L, L, BLOCK_V), DOT)
-        g_LV = _narrow(_load(g_ptr, base, H * V, keep_L, L, BLOCK_V), DOT)
-        dv_LV = _dot(z_k_LK, tl.trans(dS_VK)) + _dot(tl.trans(A_rk_LL), dy_LV)
-        dv_LV = tl.where(keep_L1, dv_LV + _dot(tl.trans(A_ak_LL), g_LV), 0.0)
-        _store(dv_ptr, base, dv_LV, H * V, inside_L, L, BLOCK_V, DOT)
-        dA_ab_LL += _dot(g_LV, tl.trans(u_LV))
-        dA_ak_LL += _dot(g_LV, tl.trans(v_LV))
-        dA_rb_LL += _dot(dy_LV, tl.trans(u_LV))
-        dA_rk_LL += _dot(dy_LV, tl.trans(v_LV))
-        dq_a_LK += _dot(g_LV, S_VK)
-        dq_r_LK += _dot(dy_LV, S_VK)
-        dz_b_LK += _dot(u_LV, dS_VK)
-        dz_k_LK += _dot(v_LV, dS_VK)
+        do_MV = _dot(z_MK, tl.trans(dS_VK)) + _dot(tl.trans(A_MM), e_MV)
+        do_2LV = do_MV.reshape(2, L, BLOCK_V)
+        _store_half(dv_ptr, base, do_2LV, 1, H * V, keep_L, inside_L, L, BLOCK_V, DOT)
+        dA_MM += _dot(e_MV, tl.trans(o_MV))
+        dq_MK += _dot(e_MV, S_VK)
+        dz_MK += _dot(o_MV, dS_VK)
+    dA_MM = _narrow(tl.where(earlier_MM, dA_MM, 0.0), DOT)
 
-    dlog_P_end_K += tl.sum(dz_b_LK * z_b_LK.to(tl.float32) + dz_k_LK * z_k_LK.to(tl.float32), 0)
-    dA_ab_LL, dA_ak_LL = _narrow(_earlier(dA_ab_LL, L), DOT), _narrow(_earlier(dA_ak_LL, L), DOT)
-    dA_rb_LL, dA_rk_LL = _narrow(_upto(dA_rb_LL, L), DOT), _narrow(_upto(dA_rk_LL, L), DOT)
-    dq_a_LK += _dot(dA_ab_LL, z_b_LK) + _dot(dA_ak_LL, z_k_LK)
-    dq_r_LK += _dot(dA_rb_LL, z_b_LK) + _dot(dA_rk_LL, z_k_LK)
-    dz_b_LK += _dot(tl.trans(dA_ab_LL), q_a_LK) + _dot(tl.trans(dA_rb_LL), q_r_LK)
-    dz_k_LK += _dot(tl.trans(dA_ak_LL), q_a_LK) + _dot(tl.trans(dA_rk_LL), q_r_LK)
+    dlog_P_end_K += tl.sum(dz_MK * z_MK.to(tl.float32), axis=0)
+    dz_MK += _dot(tl.trans(dA_MM), q_MK)
+    dz_2LK = dz_MK.reshape(2, L, K)
+    _store_half(db_ptr, head * K, dz_2LK / P_2LK, 0, H * K, keep_L, inside_L, L, K, DOT)
+    _store_half(dk_ptr, head * K, dz_2LK / P_2LK, 1, H * K, keep_L, inside_L, L, K, DOT)
+    dq_MK += _dot(dA_MM, z_MK)
+    dq_2LK = dq_MK.reshape(2, L, K)
+    _store_half(da_ptr, head * K, dq_2LK * reads_2LK, 0, H * K, keep_L, inside_L, L, K, DOT)
+    _store_half(dr_ptr, head * K, dq_2LK * reads_2LK, 1, H * K, inside_L, inside_L, L, K, DOT)
 
     # log P_t gathers what enters by P_t, and token t + 1's what enters by P before it.
-    dlog_before_LK = dq_a_LK * q_a_LK.to(tl.float32)
-    dlog_P_LK = dq_r_LK * q_r_LK.to(tl.float32) - dz_b_LK * z_b_LK.to(tl.float32)
-    dlog_P_LK -= dz_k_LK * z_k_LK.to(tl.float32)
-    dlog_decay_LK = tl.cumsum(dlog_P_LK + dlog_before_LK, axis=0, reverse=True) - dlog_before_LK
-    dlog_decay_LK = tl.where(keep_L1, dlog_decay_LK + dlog_P_end_K[None, :], 0.0)
+    dlog_q_2LK = (dq_MK * q_MK.to(tl.float32)).reshape(2, L, K)
+    dlog_z_2LK = (dz_MK * z_MK.to(tl.float32)).reshape(2, L, K)
+    dlog_P_LK = tl.sum(dlog_q_2LK - dlog_z_2LK, axis=0)
+    dlog_before_LK = tl.sum(tl.where(is_first_211, dlog_q_2LK, 0.0), axis=0)
+    dlog_decay_LK = tl.cumsum(dlog_P_LK, axis=0, reverse=True) - dlog_before_LK
+    dlog_decay_LK = tl.where(keep_L[:, None], dlog_decay_LK + dlog_P_end_K[None, :], 0.0)
     _store(dlog_decay_ptr, head * K, dlog_decay_LK, H * K, inside_L, L, K, DOT)
-    # Read again rather than kept in registers all the way.
-    P_LK, before_LK = _products(_load(log_decay_ptr, head * K, H * K, keep_L, L, K))
-    _store(dr_ptr, head * K, dq_r_LK * P_LK, H * K, inside_L, L, K, DOT)
-    da_LK = tl.where(keep_L1, dq_a_LK * before_LK, 0.0)
-    _store(da_ptr, head * K, da_LK, H * K, inside_L, L, K, DOT)
-    db_LK = tl.where(keep_L1, dz_b_LK / P_LK, 0.0)
-    _store(db_ptr, head * K, db_LK, H * K, inside_L, L, K, DOT)
-    dk_LK = tl.where(keep_L1, dz_k_LK / P_LK, 0.0)
-    _store(dk_ptr, head * K, dk_LK, H * K, inside_L, L, K, DOT)
