@@ -17,8 +17,8 @@ float32, and states and (I - A_ab)⁻¹ are computed in float32 and rounded wher
 The gradient of the decays is a difference of large sums: `gradients` forms it from the same
 rounded q and z that entered the products, so that the terms that cancel do so exactly.
 
-DOT says what enters products: "bfloat16"; "float32", as three TF32 products each; and for Triton's
-interpreter, which has no product of bfloat16 values, "rounded": float32 holding bfloat16 values.
+DOT says what enters products: "bfloat16"; "float32", multiplied as such, without tensor cores; and
+for Triton's interpreter, which has no product of bfloat16 values, "rounded": float32 holding bfloat16 values.
 """
 
 import triton
@@ -41,15 +41,15 @@ def _narrow(x, DOT: tl.constexpr):
 
 @triton.jit
 def _dot(x, y):
-    """Product of narrowed tiles, accumulated in float32."""
-    return tl.dot(x, y, input_precision="tf32x3")
+    """Product of narrowed tiles, accumulated in float32; float32 ones without rounding to TF32."""
+    return tl.dot(x, y, input_precision="ieee")
 
 
 @triton.jit
 def _dot_float32(x, y, DOT: tl.constexpr):
     """Product of float32 tiles, at a precision above that of narrowed ones."""
     if DOT == "float32":
-        return tl.dot(x, y, input_precision="tf32x3")
+        return tl.dot(x, y, input_precision="ieee")
     else:  # noqa: RET505 - a branch at compile time
         return tl.dot(x, y, input_precision="tf32")
 
@@ -276,9 +276,9 @@ def _load_pair(
     """The same rows of two tensors, [2, L, D], as `_load` gives them."""
     is_x_2LD = tl.broadcast_to(tl.arange(0, 2)[:, None, None] == 0, (2, L, D))
     offset_1LD = tl.arange(0, L)[None, :, None] * ROW + tl.arange(0, D)[None, None, :]
-    offset_2LD = base + tl.broadcast_to(offset_1LD, (2, L, D))
-    x_2LD = tl.load(x_ptr + offset_2LD, mask=is_x_2LD & keep_x_L[None, :, None], other=0.0)
-    y_2LD = tl.load(y_ptr + offset_2LD, mask=(is_x_2LD == 0) & keep_y_L[None, :, None], other=0.0)
+    offset_2LD = tl.broadcast_to(offset_1LD, (2, L, D))
+    x_2LD = tl.load(x_ptr + base + offset_2LD, mask=is_x_2LD & keep_x_L[None, :, None], other=0.0)
+    y_2LD = tl.load(y_ptr + base + offset_2LD, mask=(is_x_2LD == 0) & keep_y_L[None, :, None], other=0.0)
     return tl.where(is_x_2LD, x_2LD.to(tl.float32), y_2LD.to(tl.float32))
 
 
@@ -298,12 +298,12 @@ def _store_half(
     """Store one half of a pair, with zeros where not kept."""
     is_it_211 = tl.arange(0, 2)[:, None, None] == HALF
     offset_1LD = tl.arange(0, L)[None, :, None] * ROW + tl.arange(0, D)[None, None, :]
-    offset_2LD = base + tl.broadcast_to(offset_1LD, (2, L, D))
+    offset_2LD = tl.broadcast_to(offset_1LD, (2, L, D))
     x_2LD = tl.where(keep_L[None, :, None], x_2LD, 0.0)
     if DOT == "rounded" and ptr.dtype.element_ty == tl.bfloat16:
         x_2LD = _narrow(x_2LD, DOT)
     mask_2LD = tl.broadcast_to(is_it_211 & inside_L[None, :, None], (2, L, D))
-    tl.store(ptr + offset_2LD, x_2LD.to(ptr.dtype.element_ty), mask=mask_2LD)
+    tl.store(ptr + base + offset_2LD, x_2LD.to(ptr.dtype.element_ty), mask=mask_2LD)
 
 
 @triton.jit
