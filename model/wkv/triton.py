@@ -3,39 +3,43 @@
 Letters: B batch, T time, H heads, K key channels, V value channels, N chunks, L tokens of a chunk.
 Triton itself is imported on use: this module loads where it is not installed.
 
-What one call moves and computes (bytes of bfloat16 operands, E = B·T·H·D elements of a tensor,
-D = K = V, multiply and add counted as two; c = L / D and states of 4·E / c bytes):
+What a call moves and computes, by count, with D = K = V: E = B·T·H·D values of an operand, chunks of
+L tokens, states of S = E·D / L float32 values, inverses of E·L / D values, V in two blocks. Tensors
+as read from and written to memory (blocks of V share what they read in the cache); multiply and add
+are two operations:
 
-    kernel            reads                          writes           products per element, / D
-    invert            3 tensors                      inverse          2c + 4 log2(L/2) c²
-    forward           6 tensors, inverse             y, states        14c + 6
-    backward_states   5 tensors, inverse             states           8c + 8 ...
-    gradients         7 tensors, inverse, 2 states   6 tensors        ...
+    kernel           reads                                 writes            operations / (2·E)
+    invert           log_decay a b                         inverse           L + 2 (log2(L) - 1) L²/D
+    forward          r log_decay k v a b, inverse          y u, S            2·3L + 4L + 4D
+    backward_states  r log_decay k a b dy, inverse         g dv, S           2·3L + 4L + 5D
+    gradients        r log_decay k v a b, u dy g, S S      dr … db but dv    8L + 4D
+
+At B 8, T 4096, H 12, D 64, bfloat16 and L 32 (E = 25.2 million, 50 MB a tensor; S 201 MB): 1.1 GB
+forward with what the backward needs, 1.5 GB backward, 2.6 GB in all, 0.87 ms at 3 TB/s; and 68
+billion operations, 0.09 ms at 800 TFLOP/s. Forward alone, without gradients: 0.6 GB. Kept for the
+backward: the operands, u, the inverses and S, 277 MB beside the operands.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-
-HEAD_SIZES = (32, 64, 128)
 
 
 @dataclass(frozen=True)
 class Launch:
     """How one kernel is launched."""
 
-    block_v: int
-    """Value channels that a program holds at a time."""
     num_warps: int
     num_stages: int
+    blocks: dict[str, int]
+    """Channels that a program holds at a time, by the kernel's names."""
 
 
-@dataclass(frozen=True)
-class Config:
-    """How all four are."""
+class Config(NamedTuple):
+    """How the four are."""
 
     chunk: int
     invert: Launch
@@ -44,23 +48,63 @@ class Config:
     gradients: Launch
 
 
+def _config(chunk: int, *rows: tuple[int, int, dict[str, int]]) -> Config:
+    return Config(chunk, *(Launch(*row) for row in rows))
+
+
+# Of the shapes that neither spill registers nor exceed shared memory on compute capability 8.0 and
+# 9.0 (tests/model/test_wkv_triton_compile.py), those with the most chunks or programs in flight.
 CONFIGS = {
-    ("bfloat16", 32): Config(32, Launch(32, 2, 2), Launch(16, 2, 2), Launch(16, 2, 2), Launch(32, 2, 1)),
-    ("bfloat16", 64): Config(32, Launch(64, 4, 2), Launch(32, 4, 2), Launch(32, 4, 2), Launch(32, 4, 1)),
-    ("bfloat16", 128): Config(32, Launch(128, 4, 2), Launch(32, 4, 2), Launch(32, 4, 2), Launch(32, 8, 1)),
-    ("float32", 32): Config(16, Launch(32, 2, 1), Launch(16, 2, 1), Launch(16, 2, 1), Launch(32, 2, 1)),
-    ("float32", 64): Config(16, Launch(64, 4, 1), Launch(16, 4, 1), Launch(16, 4, 1), Launch(32, 4, 1)),
-    ("float32", 128): Config(16, Launch(128, 4, 1), Launch(16, 4, 1), Launch(16, 4, 1), Launch(16, 8, 1)),
+    ("bfloat16", 32): _config(
+        32,
+        (2, 1, {}),
+        (2, 2, {"BLOCK_V": 16}),
+        (2, 2, {"BLOCK_V": 16}),
+        (4, 1, {"BLOCK_V": 32, "BLOCK_K": 32}),
+    ),
+    ("bfloat16", 64): _config(
+        32,
+        (4, 1, {}),
+        (4, 2, {"BLOCK_V": 32}),
+        (4, 2, {"BLOCK_V": 16}),
+        (4, 1, {"BLOCK_V": 32, "BLOCK_K": 32}),
+    ),
+    ("bfloat16", 128): _config(
+        32,
+        (4, 1, {}),
+        (8, 2, {"BLOCK_V": 32}),
+        (8, 2, {"BLOCK_V": 16}),
+        (8, 1, {"BLOCK_V": 32, "BLOCK_K": 32}),
+    ),
+    ("float32", 32): _config(
+        16,
+        (4, 1, {}),
+        (4, 1, {"BLOCK_V": 16}),
+        (4, 1, {"BLOCK_V": 16}),
+        (8, 1, {"BLOCK_V": 16, "BLOCK_K": 32}),
+    ),
+    ("float32", 64): _config(
+        16,
+        (8, 1, {}),
+        (8, 1, {"BLOCK_V": 16}),
+        (8, 1, {"BLOCK_V": 16}),
+        (8, 1, {"BLOCK_V": 16, "BLOCK_K": 32}),
+    ),
+    ("float32", 128): _config(
+        16,
+        (8, 1, {}),
+        (8, 2, {"BLOCK_V": 8}),
+        (8, 1, {"BLOCK_V": 16}),
+        (8, 1, {"BLOCK_V": 16, "BLOCK_K": 32}),
+    ),
 }
+"""By what enters products and the larger of K and V."""
+
+HEAD_SIZES = (32, 64, 128)
 
 
-def wkv7_triton(  # noqa: PLR0913, PLR0917 - the operator has this many operands
-    r_BTHK: Tensor,
-    log_decay_BTHK: Tensor,
-    k_BTHK: Tensor,
-    v_BTHV: Tensor,
-    a_BTHK: Tensor,
-    b_BTHK: Tensor,
+def wkv7_triton(
+    operands: tuple[Tensor, ...],
     s0_BHVK: Tensor,
     mask_BT: Tensor | None = None,
     low_precision: bool = False,
@@ -68,56 +112,82 @@ def wkv7_triton(  # noqa: PLR0913, PLR0917 - the operator has this many operands
     """Run the recurrence of `model.wkv.reference` on a GPU; T >= 1.
 
     Args:
-        low_precision: enter products as bfloat16 (accumulated in float32) instead of float32.
+        operands: r, log_decay, k, v, a, b as of `model.wkv.wkv7`, each in bfloat16, float16 or
+            float32. K and V are in `HEAD_SIZES`, and equal.
+        s0_BHVK: float32.
+        mask_BT: bool; False makes an identity step.
+        low_precision: round to bfloat16 what enters products (they add up in float32).
 
     Returns:
         y_BTHV in v's dtype and the state after the last token, sT_BHVK in float32.
     """
-    operands = [
-        x.contiguous() for x in (r_BTHK, log_decay_BTHK, k_BTHK, v_BTHV, a_BTHK, b_BTHK)
-    ]
-    s0_BHVK = s0_BHVK.contiguous()
+    packed = [x.contiguous() for x in (*operands, s0_BHVK)]
     mask_BT = None if mask_BT is None else mask_BT.contiguous()
-    trains = torch.is_grad_enabled() and any(x.requires_grad for x in (*operands, s0_BHVK))
-    config = CONFIGS["bfloat16" if low_precision else "float32", max(r_BTHK.shape[-1], v_BTHV.shape[-1])]
+    trains = torch.is_grad_enabled() and any(x.requires_grad for x in packed)
     y_BTHV: Tensor
     sT_BHVK: Tensor
-    y_BTHV, sT_BHVK = _Wkv7.apply(  # type: ignore[no-untyped-call]
-        *operands, s0_BHVK, mask_BT, low_precision, trains, config
-    )
+    y_BTHV, sT_BHVK = _Triton.apply(*packed, mask_BT, low_precision, trains)  # type: ignore[no-untyped-call]
     return y_BTHV, sT_BHVK
 
 
-def _kernels() -> Any:
-    from model.wkv import triton_kernels
+class _Plan(NamedTuple):
+    """What the kernels are told besides their tensors."""
 
-    return triton_kernels
+    kernels: Any
+    config: Config
+    chains: int
+    """Heads of all batch rows."""
+    num_chunks: int
+    arguments: dict[str, Any]
 
-
-def _interpreted() -> bool:
-    import triton
-
-    return bool(triton.knobs.runtime.interpret)
-
-
-def _sizes(r_BTHK: Tensor, v_BTHV: Tensor, mask_BT: Tensor | None, chunk: int, low: bool) -> dict[str, Any]:
-    """What every kernel is told."""
-    length, heads, keys = r_BTHK.shape[1:]
-    narrow = "rounded" if _interpreted() else "bfloat16"
-    return {
-        "T": length,
-        "N": -(-length // chunk),
-        "H": heads,
-        "K": keys,
-        "L": chunk,
-        "DOT": narrow if low else "float32",
-        "HAS_MASK": mask_BT is not None,
-    }
-
-
-class _Wkv7(torch.autograd.Function):
     @staticmethod
-    def forward(  # noqa: PLR0913, PLR0917
+    def of(r_BTHK: Tensor, has_mask: bool, low_precision: bool) -> "_Plan":
+        import triton
+
+        from model.wkv import triton_kernels
+
+        batch, length, heads, size = r_BTHK.shape
+        config = CONFIGS["bfloat16" if low_precision else "float32", size]
+        num_chunks = -(-length // config.chunk)
+        narrow = "rounded" if triton.knobs.runtime.interpret else "bfloat16"
+        arguments = {
+            "T": length,
+            "N": num_chunks,
+            "H": heads,
+            "K": size,
+            "L": config.chunk,
+            "DOT": narrow if low_precision else "float32",
+            "HAS_MASK": has_mask,
+        }
+        return _Plan(triton_kernels, config, batch * heads, num_chunks, arguments)
+
+    @property
+    def product_dtype(self) -> torch.dtype:
+        """What enters products, as it is stored."""
+        return torch.bfloat16 if self.arguments["DOT"] == "bfloat16" else torch.float32
+
+    def launch(self, kernel: str, programs: int, *tensors: Tensor, **constants: Any) -> None:
+        how: Launch = getattr(self.config, kernel)
+        with torch.cuda.device_of(tensors[0]):
+            getattr(self.kernels, kernel)[(programs,)](
+                *tensors,
+                **self.arguments,
+                **how.blocks,
+                **constants,
+                num_warps=how.num_warps,
+                num_stages=how.num_stages,
+            )
+
+    def scan(self, kernel: str, *tensors: Tensor, **constants: Any) -> None:
+        """Launch a kernel that walks along chunks."""
+        size = self.arguments["K"]
+        blocks = size // getattr(self.config, kernel).blocks["BLOCK_V"]
+        self.launch(kernel, self.chains * blocks, *tensors, V=size, **constants)
+
+
+class _Triton(torch.autograd.Function):
+    @staticmethod
+    def forward(  # noqa: PLR0913, PLR0917 - the operator has this many operands
         ctx: Any,
         r: Tensor,
         log_decay: Tensor,
@@ -129,60 +199,81 @@ class _Wkv7(torch.autograd.Function):
         mask: Tensor | None,
         low_precision: bool,
         trains: bool,
-        config: Config,
     ) -> tuple[Tensor, Tensor]:
-        kernels = _kernels()
-        sizes = _sizes(r, v, mask, config.chunk, low_precision)
-        batch, heads, values, keys = s0.shape
-        chains, N, L = batch * heads, sizes["N"], sizes["L"]
-        inverse = r.new_empty(
-            (batch, heads, N, L, L),
-            dtype=torch.bfloat16 if sizes["DOT"] == "bfloat16" else torch.float32,
-        )
+        plan = _Plan.of(r, mask is not None, low_precision)
+        chunk, per_chunk = plan.config.chunk, (plan.chains, plan.num_chunks)
+        inverse = torch.empty(*per_chunk, chunk, chunk, dtype=plan.product_dtype, device=r.device)
         y, sT = torch.empty_like(v), torch.empty_like(s0)
-        u = torch.empty_like(v, dtype=inverse.dtype) if trains else inverse
-        states = s0.new_empty((batch, heads, N, values, keys) if trains else (1,))
-        mask_ptr = r if mask is None else mask
-        with torch.cuda.device_of(r):
-            launch = config.invert
-            kernels.invert[(chains * N,)](
-                log_decay, a, b, mask_ptr, inverse, **sizes, LOG2_L=L.bit_length() - 1,
-                num_warps=launch.num_warps, num_stages=launch.num_stages,
-            )
-            launch = config.forward
-            kernels.forward[(chains * (values // launch.block_v),)](
-                r, log_decay, k, v, a, b, mask_ptr, s0, inverse, y, sT, u, states, **sizes,
-                V=values, BLOCK_V=launch.block_v, FOR_BACKWARD=trains,
-                num_warps=launch.num_warps, num_stages=launch.num_stages,
-            )
+        u, states = inverse, sT
+        if trains:
+            u = torch.empty_like(v, dtype=plan.product_dtype)
+            states = torch.empty(*per_chunk, *s0.shape[2:], dtype=s0.dtype, device=r.device)
+        # Any pointer will do where no mask is read.
+        masked = r if mask is None else mask
+        plan.launch(
+            "invert",
+            plan.chains * plan.num_chunks,
+            log_decay,
+            a,
+            b,
+            masked,
+            inverse,
+            LOG2_L=chunk.bit_length() - 1,
+        )
+        plan.scan(
+            "forward",
+            r,
+            log_decay,
+            k,
+            v,
+            a,
+            b,
+            masked,
+            s0,
+            inverse,
+            y,
+            sT,
+            u,
+            states,
+            FOR_BACKWARD=trains,
+        )
         if trains:
             ctx.save_for_backward(r, log_decay, k, v, a, b, mask, inverse, u, states)
-            ctx.config, ctx.sizes = config, sizes
+            ctx.plan = plan
         return y, sT
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor, dsT: Tensor) -> tuple[Tensor | None, ...]:
-        kernels = _kernels()
+        plan: _Plan = ctx.plan
         r, log_decay, k, v, a, b, mask, inverse, u, states = ctx.saved_tensors
-        config, sizes = ctx.config, ctx.sizes
         dy, dsT = dy.contiguous(), dsT.contiguous()
-        batch, heads, N, values, keys = states.shape
-        chains = batch * heads
-        g, dstates, ds0 = torch.empty_like(u), torch.empty_like(states), torch.empty_like(dsT)
-        grads = [torch.empty_like(x) for x in (r, log_decay, k, v, a, b)]
-        mask_ptr = r if mask is None else mask
-        with torch.cuda.device_of(r):
-            launch = config.backward_states
-            kernels.backward_states[(chains * (values // launch.block_v),)](
-                r, log_decay, a, b, mask_ptr, inverse, dy, dsT, g, dstates, ds0, **sizes,
-                V=values, BLOCK_V=launch.block_v,
-                num_warps=launch.num_warps, num_stages=launch.num_stages,
-            )
-            launch = config.gradients
-            kernels.gradients[(chains * N,)](
-                r, log_decay, k, v, a, b, mask_ptr, u, states, dy, g, dstates, *grads, **sizes,
-                V=values, BLOCK_V=launch.block_v,
-                num_warps=launch.num_warps, num_stages=launch.num_stages,
-            )
-        return (*grads, ds0, None, None, None, None)
+        dr, dlog_decay, dk, dv, da, db = (torch.empty_like(x) for x in (r, log_decay, k, v, a, b))
+        g, dstates, ds0 = (torch.empty_like(x) for x in (u, states, dsT))
+        masked = r if mask is None else mask
+        plan.scan(
+            "backward_states", r, log_decay, k, a, b, masked, inverse, dy, dsT, dv, g, dstates, ds0
+        )
+        plan.launch(
+            "gradients",
+            plan.chains * plan.num_chunks,
+            r,
+            log_decay,
+            k,
+            v,
+            a,
+            b,
+            masked,
+            u,
+            states,
+            dy,
+            g,
+            dstates,
+            dr,
+            dlog_decay,
+            dk,
+            da,
+            db,
+            V=v.shape[-1],
+        )
+        return dr, dlog_decay, dk, dv, da, db, ds0, None, None, None

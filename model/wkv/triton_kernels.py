@@ -21,6 +21,8 @@ DOT says what enters products: "bfloat16"; "float32", multiplied as such, withou
 for Triton's interpreter, which has no product of bfloat16 values, "rounded": float32 holding bfloat16 values.
 """
 
+# ruff: noqa: PLR0913, PLR0915, PLR0917 - a kernel has as many arguments as buffers and sizes
+
 import triton
 import triton.language as tl
 
@@ -62,7 +64,9 @@ def _load(ptr, base, ROW: tl.constexpr, keep_L, L: tl.constexpr, D: tl.constexpr
 
 
 @triton.jit
-def _store(ptr, base, x_LD, ROW: tl.constexpr, keep_L, L: tl.constexpr, D: tl.constexpr, DOT: tl.constexpr):
+def _store(
+    ptr, base, x_LD, ROW: tl.constexpr, keep_L, L: tl.constexpr, D: tl.constexpr, DOT: tl.constexpr
+):
     offset_LD = tl.arange(0, L)[:, None] * ROW + tl.arange(0, D)[None, :]
     if DOT == "rounded" and ptr.dtype.element_ty == tl.bfloat16:
         x_LD = _narrow(x_LD, DOT)
@@ -177,7 +181,7 @@ def forward(
     HAS_MASK: tl.constexpr,
     FOR_BACKWARD: tl.constexpr,
 ):
-    """y and states, for one head of one batch row and BLOCK_V of its value channels."""
+    """Y and states, for one head of one batch row and BLOCK_V of its value channels."""
     first_v = tl.program_id(0) % (V // BLOCK_V) * BLOCK_V
     chain = (tl.program_id(0) // (V // BLOCK_V)).to(tl.int64)
     offset_VK = (first_v + tl.arange(0, BLOCK_V))[:, None] * K + tl.arange(0, K)[None, :]
@@ -220,12 +224,14 @@ def forward(
 def backward_states(
     r_ptr,
     log_decay_ptr,
+    k_ptr,
     a_ptr,
     b_ptr,
     mask_ptr,
     inverse_ptr,
     dy_ptr,
     dsT_ptr,  # [B, H, V, K] float32
+    dv_ptr,
     g_ptr,  # [B, T, H, V], in the type that enters products
     dstates_ptr,  # [B, H, N, V, K] float32, the gradient of the state after each chunk
     ds0_ptr,  # [B, H, V, K] float32
@@ -239,7 +245,7 @@ def backward_states(
     DOT: tl.constexpr,
     HAS_MASK: tl.constexpr,
 ):
-    """Gradients of the states, last chunk first; programs as in `forward`."""
+    """Gradients of states, x and v, last chunk first; programs as in `forward`."""
     first_v = tl.program_id(0) % (V // BLOCK_V) * BLOCK_V
     chain = (tl.program_id(0) // (V // BLOCK_V)).to(tl.int64)
     offset_VK = (first_v + tl.arange(0, BLOCK_V))[:, None] * K + tl.arange(0, K)[None, :]
@@ -258,11 +264,19 @@ def backward_states(
         dy_LV = _load(dy_ptr, head * V + first_v, H * V, inside_L, L, BLOCK_V)
         dy_VL = tl.trans(_narrow(dy_LV, DOT))
         inverse_LL = tl.load(inverse_ptr + (chain * N + n) * L * L + offset_LL)
+        z_k_LK = _narrow(_load(k_ptr, head * K, H * K, keep_L, L, K) / P_LK, DOT)
         A_rb_LL = _narrow(_upto(_dot(q_r_LK, tl.trans(z_b_LK)), L), DOT)
+        A_rk_LL = _narrow(_upto(_dot(q_r_LK, tl.trans(z_k_LK)), L), DOT)
+        A_ak_LL = _narrow(_earlier(_dot(q_a_LK, tl.trans(z_k_LK)), L), DOT)
 
         dS_VK *= _last(P_LK, L)[None, :]
-        du_VL = _dot(_narrow(dS_VK, DOT), tl.trans(z_b_LK)) + _dot(dy_VL, A_rb_LL)
+        dS_out_VK = _narrow(dS_VK, DOT)
+        du_VL = _dot(dS_out_VK, tl.trans(z_b_LK)) + _dot(dy_VL, A_rb_LL)
         g_VL = _narrow(_dot(_narrow(du_VL, DOT), inverse_LL), DOT)
+        dv_VL = _dot(dS_out_VK, tl.trans(z_k_LK)) + _dot(dy_VL, A_rk_LL)
+        dv_LV = tl.trans(dv_VL + _dot(g_VL, A_ak_LL))
+        dv_LV = tl.where(keep_L[:, None], dv_LV, 0.0)
+        _store(dv_ptr, head * V + first_v, dv_LV, H * V, inside_L, L, BLOCK_V, DOT)
         g_LV = tl.trans(g_VL)
         _store(g_ptr, head * V + first_v, g_LV, H * V, inside_L, L, BLOCK_V, DOT)
         dS_VK += _dot(dy_VL, q_r_LK) + _dot(g_VL, q_a_LK)
@@ -278,7 +292,9 @@ def _load_pair(
     offset_1LD = tl.arange(0, L)[None, :, None] * ROW + tl.arange(0, D)[None, None, :]
     offset_2LD = tl.broadcast_to(offset_1LD, (2, L, D))
     x_2LD = tl.load(x_ptr + base + offset_2LD, mask=is_x_2LD & keep_x_L[None, :, None], other=0.0)
-    y_2LD = tl.load(y_ptr + base + offset_2LD, mask=(is_x_2LD == 0) & keep_y_L[None, :, None], other=0.0)
+    y_2LD = tl.load(
+        y_ptr + base + offset_2LD, mask=(is_x_2LD == 0) & keep_y_L[None, :, None], other=0.0
+    )
     return tl.where(is_x_2LD, x_2LD.to(tl.float32), y_2LD.to(tl.float32))
 
 
@@ -323,7 +339,6 @@ def gradients(
     dr_ptr,
     dlog_decay_ptr,
     dk_ptr,
-    dv_ptr,
     da_ptr,
     db_ptr,
     T,
@@ -332,11 +347,12 @@ def gradients(
     K: tl.constexpr,
     V: tl.constexpr,
     BLOCK_V: tl.constexpr,
+    BLOCK_K: tl.constexpr,
     L: tl.constexpr,
     DOT: tl.constexpr,
     HAS_MASK: tl.constexpr,
 ):
-    """Gradients of the operands of every chunk, from the state before it and dS after it.
+    """Gradients of the operands (but v) of every chunk, from S before it and dS after it.
 
     Products are of pairs, M = 2L rows: q = [q_a; q_r], z = [z_b; z_k], o = [u; v], e = [g; dy].
     """
@@ -346,59 +362,64 @@ def gradients(
     head = row * H + chain % H
     inside_L, keep_L = _keep(mask_ptr, row, n, T, L, HAS_MASK)
     is_first_211 = tl.arange(0, 2)[:, None, None] == 0
-    log_decay_2LK = _load_pair(
-        log_decay_ptr, log_decay_ptr, head * K, H * K, keep_L, keep_L, L, K
-    )
-    decay_2LK = tl.exp(log_decay_2LK)
-    P_2LK = tl.cumprod(decay_2LK, axis=1)
-    reads_2LK = tl.where(is_first_211, P_2LK / decay_2LK, P_2LK)
     is_end_1L1 = tl.arange(0, L)[None, :, None] == L - 1
-    P_end_1K = tl.sum(tl.sum(tl.where(is_end_1L1 & is_first_211, P_2LK, 0.0), 1), 0)[None, :]
-    q_2LK = _load_pair(a_ptr, r_ptr, head * K, H * K, keep_L, inside_L, L, K) * reads_2LK
-    z_2LK = _load_pair(b_ptr, k_ptr, head * K, H * K, keep_L, keep_L, L, K) / P_2LK
-    q_MK, z_MK = _narrow(q_2LK, DOT).reshape(2 * L, K), _narrow(z_2LK, DOT).reshape(2 * L, K)
-
     m_M1, j_1M = tl.arange(0, 2 * L)[:, None], tl.arange(0, 2 * L)[None, :]
     earlier_MM = (m_M1 % L + m_M1 // L) > j_1M % L
-    A_MM = _narrow(tl.where(earlier_MM, _dot(q_MK, tl.trans(z_MK)), 0.0), DOT)
+    offset_VK = tl.arange(0, BLOCK_V)[:, None] * K + tl.arange(0, BLOCK_K)[None, :]
 
     dA_MM = tl.zeros((2 * L, 2 * L), tl.float32)
-    dq_MK, dz_MK = tl.zeros((2 * L, K), tl.float32), tl.zeros((2 * L, K), tl.float32)
-    dlog_P_end_K = tl.zeros((K,), tl.float32)
     for first_v in range(0, V, BLOCK_V):
-        base = head * V + first_v
-        e_2LV = _load_pair(g_ptr, dy_ptr, base, H * V, keep_L, inside_L, L, BLOCK_V)
-        o_2LV = _load_pair(u_ptr, v_ptr, base, H * V, keep_L, keep_L, L, BLOCK_V)
+        base_v = head * V + first_v
+        e_2LV = _load_pair(g_ptr, dy_ptr, base_v, H * V, keep_L, inside_L, L, BLOCK_V)
+        o_2LV = _load_pair(u_ptr, v_ptr, base_v, H * V, keep_L, keep_L, L, BLOCK_V)
         e_MV = _narrow(e_2LV, DOT).reshape(2 * L, BLOCK_V)
         o_MV = _narrow(o_2LV, DOT).reshape(2 * L, BLOCK_V)
-        offset_VK = (first_v + tl.arange(0, BLOCK_V))[:, None] * K + tl.arange(0, K)[None, :]
-        S_VK = tl.load(states_ptr + program * V * K + offset_VK)
-        dS_VK = tl.load(dstates_ptr + program * V * K + offset_VK) * P_end_1K
-        dlog_P_end_K += tl.sum(S_VK * dS_VK, axis=0)
-        S_VK, dS_VK = _narrow(S_VK, DOT), _narrow(dS_VK, DOT)
-        do_MV = _dot(z_MK, tl.trans(dS_VK)) + _dot(tl.trans(A_MM), e_MV)
-        do_2LV = do_MV.reshape(2, L, BLOCK_V)
-        _store_half(dv_ptr, base, do_2LV, 1, H * V, keep_L, inside_L, L, BLOCK_V, DOT)
         dA_MM += _dot(e_MV, tl.trans(o_MV))
-        dq_MK += _dot(e_MV, S_VK)
-        dz_MK += _dot(o_MV, dS_VK)
     dA_MM = _narrow(tl.where(earlier_MM, dA_MM, 0.0), DOT)
 
-    dlog_P_end_K += tl.sum(dz_MK * z_MK.to(tl.float32), axis=0)
-    dz_MK += _dot(tl.trans(dA_MM), q_MK)
-    dz_2LK = dz_MK.reshape(2, L, K)
-    _store_half(db_ptr, head * K, dz_2LK / P_2LK, 0, H * K, keep_L, inside_L, L, K, DOT)
-    _store_half(dk_ptr, head * K, dz_2LK / P_2LK, 1, H * K, keep_L, inside_L, L, K, DOT)
-    dq_MK += _dot(dA_MM, z_MK)
-    dq_2LK = dq_MK.reshape(2, L, K)
-    _store_half(da_ptr, head * K, dq_2LK * reads_2LK, 0, H * K, keep_L, inside_L, L, K, DOT)
-    _store_half(dr_ptr, head * K, dq_2LK * reads_2LK, 1, H * K, inside_L, inside_L, L, K, DOT)
+    for first_k in range(0, K, BLOCK_K):
+        base = head * K + first_k
+        log_decay_2LK = _load_pair(
+            log_decay_ptr, log_decay_ptr, base, H * K, keep_L, keep_L, L, BLOCK_K
+        )
+        decay_2LK = tl.exp(log_decay_2LK)
+        P_2LK = tl.cumprod(decay_2LK, axis=1)
+        reads_2LK = tl.where(is_first_211, P_2LK / decay_2LK, P_2LK)
+        P_end_K = tl.sum(tl.sum(tl.where(is_end_1L1 & is_first_211, P_2LK, 0.0), axis=1), axis=0)
 
-    # log P_t gathers what enters by P_t, and token t + 1's what enters by P before it.
-    dlog_q_2LK = (dq_MK * q_MK.to(tl.float32)).reshape(2, L, K)
-    dlog_z_2LK = (dz_MK * z_MK.to(tl.float32)).reshape(2, L, K)
-    dlog_P_LK = tl.sum(dlog_q_2LK - dlog_z_2LK, axis=0)
-    dlog_before_LK = tl.sum(tl.where(is_first_211, dlog_q_2LK, 0.0), axis=0)
-    dlog_decay_LK = tl.cumsum(dlog_P_LK, axis=0, reverse=True) - dlog_before_LK
-    dlog_decay_LK = tl.where(keep_L[:, None], dlog_decay_LK + dlog_P_end_K[None, :], 0.0)
-    _store(dlog_decay_ptr, head * K, dlog_decay_LK, H * K, inside_L, L, K, DOT)
+        dq_MK = tl.zeros((2 * L, BLOCK_K), tl.float32)
+        dz_MK = tl.zeros((2 * L, BLOCK_K), tl.float32)
+        dlog_P_end_K = tl.zeros((BLOCK_K,), tl.float32)
+        for first_v in range(0, V, BLOCK_V):
+            base_v = head * V + first_v
+            e_2LV = _load_pair(g_ptr, dy_ptr, base_v, H * V, keep_L, inside_L, L, BLOCK_V)
+            o_2LV = _load_pair(u_ptr, v_ptr, base_v, H * V, keep_L, keep_L, L, BLOCK_V)
+            block = (program * V + first_v) * K + first_k
+            S_VK = tl.load(states_ptr + block + offset_VK)
+            dS_VK = tl.load(dstates_ptr + block + offset_VK) * P_end_K[None, :]
+            dlog_P_end_K += tl.sum(S_VK * dS_VK, axis=0)
+            dq_MK += _dot(_narrow(e_2LV, DOT).reshape(2 * L, BLOCK_V), _narrow(S_VK, DOT))
+            dz_MK += _dot(_narrow(o_2LV, DOT).reshape(2 * L, BLOCK_V), _narrow(dS_VK, DOT))
+
+        z_2LK = _load_pair(b_ptr, k_ptr, base, H * K, keep_L, keep_L, L, BLOCK_K) / P_2LK
+        z_MK = _narrow(z_2LK, DOT).reshape(2 * L, BLOCK_K)
+        dlog_P_end_K += tl.sum(dz_MK * z_MK.to(tl.float32), axis=0)
+        dq_2LK = (dq_MK + _dot(dA_MM, z_MK)).reshape(2, L, BLOCK_K)
+        da_dr_2LK = dq_2LK * reads_2LK
+        _store_half(da_ptr, base, da_dr_2LK, 0, H * K, keep_L, inside_L, L, BLOCK_K, DOT)
+        _store_half(dr_ptr, base, da_dr_2LK, 1, H * K, inside_L, inside_L, L, BLOCK_K, DOT)
+        q_2LK = _load_pair(a_ptr, r_ptr, base, H * K, keep_L, inside_L, L, BLOCK_K) * reads_2LK
+        q_MK = _narrow(q_2LK, DOT).reshape(2 * L, BLOCK_K)
+        dz_2LK = (dz_MK + _dot(tl.trans(dA_MM), q_MK)).reshape(2, L, BLOCK_K)
+        db_dk_2LK = dz_2LK / P_2LK
+        _store_half(db_ptr, base, db_dk_2LK, 0, H * K, keep_L, inside_L, L, BLOCK_K, DOT)
+        _store_half(dk_ptr, base, db_dk_2LK, 1, H * K, keep_L, inside_L, L, BLOCK_K, DOT)
+
+        # log P_t gathers what enters by P_t, and token t + 1's what enters by P before it.
+        dlog_q_2LK = dq_2LK * _narrow(q_2LK, DOT).to(tl.float32)
+        dlog_z_2LK = dz_2LK * _narrow(z_2LK, DOT).to(tl.float32)
+        dlog_P_LK = tl.sum(dlog_q_2LK - dlog_z_2LK, axis=0)
+        dlog_before_LK = tl.sum(tl.where(is_first_211, dlog_q_2LK, 0.0), axis=0)
+        dlog_decay_LK = tl.cumsum(dlog_P_LK, axis=0, reverse=True) - dlog_before_LK
+        dlog_decay_LK = tl.where(keep_L[:, None], dlog_decay_LK + dlog_P_end_K[None, :], 0.0)
+        _store(dlog_decay_ptr, base, dlog_decay_LK, H * K, inside_L, L, BLOCK_K, DOT)
