@@ -3,13 +3,12 @@
 Letters: B batch, T time, H heads, K key channels, V value channels, N chunks, L tokens of a chunk.
 Triton itself is imported on use: this module loads where it is not installed.
 
-What a call moves and computes, by count, with D = K = V: E = B·T·H·D values of an operand, chunks of
-L tokens, states of S = E·D / L float32 values, inverses of E·L / D values, V in two blocks. Tensors
-as read from and written to memory (blocks of V share what they read in the cache); multiply and add
-are two operations:
+What a call moves and computes, by count, with D = K = V: E = B·T·H·D values of an operand, chunks
+of L tokens, states of S = E·D / L float32 values, inverses of E·L / D values, V in two blocks that
+share what they read in the cache; multiply and add are two operations:
 
     kernel           reads                                 writes            operations / (2·E)
-    invert           log_decay a b                         inverse           L + 2 (log2(L) - 1) L²/D
+    invert           log_decay a b                         inverse           L + 2 log2(L/2) L²/D
     forward          r log_decay k v a b, inverse          y u, S            2·3L + 4L + 4D
     backward_states  r log_decay k a b dy, inverse         g dv, S           2·3L + 4L + 5D
     gradients        r log_decay k v a b, u dy g, S S      dr … db but dv    8L + 4D
@@ -20,6 +19,7 @@ billion operations, 0.09 ms at 800 TFLOP/s. Forward alone, without gradients: 0.
 backward: the operands, u, the inverses and S, 277 MB beside the operands.
 """
 
+import importlib.util
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -48,59 +48,65 @@ class Config(NamedTuple):
     gradients: Launch
 
 
-def _config(chunk: int, *rows: tuple[int, int, dict[str, int]]) -> Config:
-    return Config(chunk, *(Launch(*row) for row in rows))
+def _gradients(num_warps: int, block_v: int) -> Launch:
+    return Launch(num_warps, 1, {"BLOCK_V": block_v, "BLOCK_K": 32})
 
 
-# Of the shapes that neither spill registers nor exceed shared memory on compute capability 8.0 and
-# 9.0 (tests/model/test_wkv_triton_compile.py), those with the most chunks or programs in flight.
+def _scan(num_warps: int, num_stages: int, block_v: int) -> Launch:
+    return Launch(num_warps, num_stages, {"BLOCK_V": block_v})
+
+
+# Chosen by what compiles without spilled registers on compute capabilities 8.0 and 9.0, within the
+# shared memory of 8.6, with the most work in flight; not yet by a clock.
 CONFIGS = {
-    ("bfloat16", 32): _config(
-        32,
-        (2, 1, {}),
-        (2, 2, {"BLOCK_V": 16}),
-        (2, 2, {"BLOCK_V": 16}),
-        (4, 1, {"BLOCK_V": 32, "BLOCK_K": 32}),
+    ("bfloat16", 32): Config(
+        32, Launch(2, 1, {}), _scan(2, 2, 16), _scan(2, 2, 16), _gradients(4, 32)
     ),
-    ("bfloat16", 64): _config(
-        32,
-        (4, 1, {}),
-        (4, 2, {"BLOCK_V": 32}),
-        (4, 2, {"BLOCK_V": 16}),
-        (4, 1, {"BLOCK_V": 32, "BLOCK_K": 32}),
+    ("bfloat16", 64): Config(
+        32, Launch(4, 1, {}), _scan(4, 2, 32), _scan(4, 2, 16), _gradients(4, 32)
     ),
-    ("bfloat16", 128): _config(
-        32,
-        (4, 1, {}),
-        (8, 2, {"BLOCK_V": 32}),
-        (8, 2, {"BLOCK_V": 16}),
-        (8, 1, {"BLOCK_V": 32, "BLOCK_K": 32}),
+    ("bfloat16", 128): Config(
+        32, Launch(4, 1, {}), _scan(4, 2, 16), _scan(8, 1, 16), _gradients(8, 32)
     ),
-    ("float32", 32): _config(
-        16,
-        (4, 1, {}),
-        (4, 1, {"BLOCK_V": 16}),
-        (4, 1, {"BLOCK_V": 16}),
-        (8, 1, {"BLOCK_V": 16, "BLOCK_K": 32}),
+    ("float32", 32): Config(
+        16, Launch(4, 1, {}), _scan(4, 1, 16), _scan(4, 1, 16), _gradients(8, 16)
     ),
-    ("float32", 64): _config(
-        16,
-        (8, 1, {}),
-        (8, 1, {"BLOCK_V": 16}),
-        (8, 1, {"BLOCK_V": 16}),
-        (8, 1, {"BLOCK_V": 16, "BLOCK_K": 32}),
+    ("float32", 64): Config(
+        16, Launch(8, 1, {}), _scan(8, 1, 16), _scan(8, 1, 16), _gradients(8, 16)
     ),
-    ("float32", 128): _config(
-        16,
-        (8, 1, {}),
-        (8, 2, {"BLOCK_V": 8}),
-        (8, 1, {"BLOCK_V": 16}),
-        (8, 1, {"BLOCK_V": 16, "BLOCK_K": 32}),
+    ("float32", 128): Config(
+        16, Launch(8, 1, {}), _scan(8, 2, 8), _scan(8, 1, 16), _gradients(8, 16)
     ),
 }
-"""By what enters products and the larger of K and V."""
+"""By what enters products and the head size."""
 
 HEAD_SIZES = (32, 64, 128)
+
+LEAST_CAPABILITY = (8, 0)
+"""Products of bfloat16 on tensor cores came with it."""
+
+
+def obstacle(device: torch.device, head_sizes: tuple[int, int]) -> str | None:
+    """Why a call on this device with these K and V cannot be run, if so."""
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton is not installed"
+    if head_sizes not in {(size, size) for size in HEAD_SIZES}:
+        return f"head sizes are {', '.join(map(str, HEAD_SIZES))}, with K = V; got {head_sizes}"
+    if device.type == "cuda":
+        capability = torch.cuda.get_device_capability(device)
+        if capability < LEAST_CAPABILITY:
+            return f"it needs compute capability {LEAST_CAPABILITY}, the device has {capability}"
+        return None
+    return (
+        None if _interpreted() else f"it needs a CUDA device, the operands are on {device.type!r}"
+    )
+
+
+def _interpreted() -> bool:
+    """Whether kernels run in Triton's interpreter (TRITON_INTERPRET=1), on any device."""
+    import triton
+
+    return bool(triton.knobs.runtime.interpret)
 
 
 def wkv7_triton(
@@ -142,14 +148,12 @@ class _Plan(NamedTuple):
 
     @staticmethod
     def of(r_BTHK: Tensor, has_mask: bool, low_precision: bool) -> "_Plan":
-        import triton
-
         from model.wkv import triton_kernels
 
         batch, length, heads, size = r_BTHK.shape
         config = CONFIGS["bfloat16" if low_precision else "float32", size]
         num_chunks = -(-length // config.chunk)
-        narrow = "rounded" if triton.knobs.runtime.interpret else "bfloat16"
+        narrow = "rounded" if _interpreted() else "bfloat16"
         arguments = {
             "T": length,
             "N": num_chunks,
@@ -176,6 +180,7 @@ class _Plan(NamedTuple):
                 **constants,
                 num_warps=how.num_warps,
                 num_stages=how.num_stages,
+                enable_fp_fusion=True,
             )
 
     def scan(self, kernel: str, *tensors: Tensor, **constants: Any) -> None:

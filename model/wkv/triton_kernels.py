@@ -1,24 +1,25 @@
-"""WKV-7 in Triton: the device code. Buffers, launches and autograd are in `model.wkv.triton`.
+"""WKV-7 in Triton: the kernels. Buffers, launches and autograd are in `model.wkv.triton`.
 
 Letters: B batch, T time, H heads, K key channels, V value channels (or a block of them), N chunks,
-L tokens of a chunk. A name ends with the shape of its tile. The algebra is that of
-`model.wkv.chunked`, whose names are used here: P (and `before`, P one token earlier), q_a, q_r, z_b,
-z_k, u, A; x = q_a Sᵀ + A_ak v, so that u = (I - A_ab)⁻¹ x. `g` is the gradient of x.
+L tokens of a chunk, M = 2L. A name ends with the shape of its tile. The algebra is that of
+`model.wkv.chunked`, whose names are used here: P (and `before`, P one token earlier), u, A, q_a and
+q_r, z_b and z_k; x = q_a Sᵀ + A_ak v, so that u = (I - A_ab)⁻¹ x; g is the gradient of x.
 
-Four kernels. `invert` and `gradients` have no order among chunks and run all of them at once.
-`forward` and `backward_states` walk along the chunks with the state on chip; the rows of a state
-know nothing of each other, so that each program holds a block of them. Both write their products
-transposed: every accumulator is then the left operand of the next product, which Triton feeds from
-registers, and nothing on the way from state to state passes through shared memory.
+`invert` and `gradients` have no order among chunks and run all of them at once. `forward` and
+`backward_states` walk along the chunks with the state on chip; the rows of a state know nothing of
+each other, so that each program holds a block of them. Both write their products transposed: every
+sum is then the left operand of the next product, which Triton feeds from registers, and nothing on
+the way from state to state passes through shared memory.
 
-Numbers. z grows as 1 / P, at most e^(0.6065 · L): e^38.8 for L = 64, inside the range of float32 and
-of bfloat16, which have the same exponents. With bfloat16 operands the products accumulate in
-float32, and states and (I - A_ab)⁻¹ are computed in float32 and rounded where they enter a product.
-The gradient of the decays is a difference of large sums: `gradients` forms it from the same
-rounded q and z that entered the products, so that the terms that cancel do so exactly.
+Numbers. z grows as 1 / P, at most e^(0.6065 · L): e^19.4 for L = 32, far inside the range of
+float32 and of bfloat16, which have the same exponents. Sums, states and (I - A_ab)⁻¹ are float32 and are
+rounded where they enter a product. The gradient of the decays is a difference of large sums:
+`gradients` forms it from the same rounded q and z that entered the products, so that what cancels
+does so exactly (4e-3 at the decay's lower bound in bfloat16, where exact q and z give 2e-2).
 
 DOT says what enters products: "bfloat16"; "float32", multiplied as such, without tensor cores; and
-for Triton's interpreter, which has no product of bfloat16 values, "rounded": float32 holding bfloat16 values.
+for Triton's interpreter, which has no product of bfloat16 values, "rounded": bfloat16 values held
+in float32.
 """
 
 # ruff: noqa: PLR0913, PLR0915, PLR0917 - a kernel has as many arguments as buffers and sizes
@@ -26,91 +27,20 @@ for Triton's interpreter, which has no product of bfloat16 values, "rounded": fl
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def _narrow(x, DOT: tl.constexpr):
-    """Round to what enters products."""
-    if DOT == "float32":
-        return x.to(tl.float32)
-    elif DOT == "bfloat16":  # noqa: RET505 - a branch at compile time
-        return x.to(tl.bfloat16)
-    else:
-        # To nearest, ties to even; the interpreter's own conversion cuts off.
-        bits = x.to(tl.float32).to(tl.uint32, bitcast=True)
-        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
-        return bits.to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def _dot(x, y):
-    """Product of narrowed tiles, accumulated in float32; float32 ones without rounding to TF32."""
-    return tl.dot(x, y, input_precision="ieee")
-
-
-@triton.jit
-def _dot_float32(x, y, DOT: tl.constexpr):
-    """Product of float32 tiles, at a precision above that of narrowed ones."""
-    if DOT == "float32":
-        return tl.dot(x, y, input_precision="ieee")
-    else:  # noqa: RET505 - a branch at compile time
-        return tl.dot(x, y, input_precision="tf32")
-
-
-@triton.jit
-def _load(ptr, base, ROW: tl.constexpr, keep_L, L: tl.constexpr, D: tl.constexpr):
-    """Rows [L, D] of a [B, T, H, D] tensor in float32; zeros, whatever is there, where not kept."""
-    offset_LD = tl.arange(0, L)[:, None] * ROW + tl.arange(0, D)[None, :]
-    return tl.load(ptr + base + offset_LD, mask=keep_L[:, None], other=0.0).to(tl.float32)
-
-
-@triton.jit
-def _store(
-    ptr, base, x_LD, ROW: tl.constexpr, keep_L, L: tl.constexpr, D: tl.constexpr, DOT: tl.constexpr
-):
-    offset_LD = tl.arange(0, L)[:, None] * ROW + tl.arange(0, D)[None, :]
-    if DOT == "rounded" and ptr.dtype.element_ty == tl.bfloat16:
-        x_LD = _narrow(x_LD, DOT)
-    tl.store(ptr + base + offset_LD, x_LD.to(ptr.dtype.element_ty), mask=keep_L[:, None])
-
-
-@triton.jit
-def _keep(mask_ptr, row, n, T, L: tl.constexpr, HAS_MASK: tl.constexpr):
-    """Which tokens of the chunk exist, and which of them are not identity steps."""
-    inside_L = n * L + tl.arange(0, L) < T
-    if HAS_MASK:
-        valid_L = tl.load(mask_ptr + row + tl.arange(0, L), mask=inside_L, other=0) != 0
-        return inside_L, valid_L
-    return inside_L, inside_L
-
-
-@triton.jit
-def _products(log_decay_LK):
-    """P up to and with each token, and up to the token before.
-
-    A running product keeps a relative error of a few roundings, unlike the exp of a running sum.
-    """
-    decay_LK = tl.exp(log_decay_LK)
-    P_LK = tl.cumprod(decay_LK, axis=0)
-    return P_LK, P_LK / decay_LK
-
-
-@triton.jit
-def _last(x_LK, L: tl.constexpr):
-    """The last row."""
-    is_last_L1 = tl.arange(0, L)[:, None] == L - 1
-    return tl.sum(tl.where(is_last_L1, x_LK, 0.0), axis=0)
-
-
-@triton.jit
-def _earlier(x_LL, L: tl.constexpr):
-    """Keep columns of earlier tokens than the row's."""
-    return tl.where(tl.arange(0, L)[:, None] > tl.arange(0, L)[None, :], x_LL, 0.0)
-
-
-@triton.jit
-def _upto(x_LL, L: tl.constexpr):
-    """Keep columns of earlier tokens and of the row's own."""
-    return tl.where(tl.arange(0, L)[:, None] >= tl.arange(0, L)[None, :], x_LL, 0.0)
+from model.wkv.triton_tiles import (
+    dot,
+    dot_float32,
+    earlier,
+    keep,
+    last,
+    load,
+    load_pair,
+    narrow,
+    products,
+    store,
+    store_half,
+    upto,
+)
 
 
 @triton.jit
@@ -138,11 +68,11 @@ def invert(
     chain, n = program // N, program % N
     row = (chain // H) * T + n * L
     base = (row * H + chain % H) * K
-    _, keep_L = _keep(mask_ptr, row, n, T, L, HAS_MASK)
-    P_LK, before_LK = _products(_load(log_decay_ptr, base, H * K, keep_L, L, K))
-    q_a_LK = _narrow(_load(a_ptr, base, H * K, keep_L, L, K) * before_LK, DOT)
-    z_b_LK = _narrow(_load(b_ptr, base, H * K, keep_L, L, K) / P_LK, DOT)
-    A_LL = _earlier(_dot(q_a_LK, tl.trans(z_b_LK)), L)
+    _, keep_L = keep(mask_ptr, row, n, T, L, HAS_MASK)
+    P_LK, before_LK = products(load(log_decay_ptr, base, H * K, keep_L, L, K))
+    q_a_LK = narrow(load(a_ptr, base, H * K, keep_L, L, K) * before_LK, DOT)
+    z_b_LK = narrow(load(b_ptr, base, H * K, keep_L, L, K) / P_LK, DOT)
+    A_LL = earlier(dot(q_a_LK, tl.trans(z_b_LK)), L)
 
     t_L1, j_1L = tl.arange(0, L)[:, None], tl.arange(0, L)[None, :]
     X_LL = tl.where(t_L1 == j_1L, 1.0, tl.where(t_L1 // 2 == j_1L // 2, A_LL, 0.0))
@@ -150,9 +80,9 @@ def invert(
         is_pair_LL = t_L1 // (2 << level) == j_1L // (2 << level)
         is_same_LL = t_L1 // (1 << level) == j_1L // (1 << level)
         link_LL = tl.where(is_pair_LL & (is_same_LL == 0), A_LL, 0.0)
-        X_LL += _dot_float32(_dot_float32(X_LL, link_LL, DOT), X_LL, DOT)
+        X_LL += dot_float32(dot_float32(X_LL, link_LL, DOT), X_LL, DOT)
     offset_LL = t_L1 * L + j_1L
-    tl.store(inverse_ptr + program * L * L + offset_LL, _narrow(X_LL, DOT))
+    tl.store(inverse_ptr + program * L * L + offset_LL, narrow(X_LL, DOT))
 
 
 @triton.jit
@@ -192,31 +122,31 @@ def forward(
         head = row * H + chain % H
         if FOR_BACKWARD:
             tl.store(states_ptr + (chain * N + n) * V * K + offset_VK, S_VK)
-        inside_L, keep_L = _keep(mask_ptr, row, n, T, L, HAS_MASK)
-        P_LK, before_LK = _products(_load(log_decay_ptr, head * K, H * K, keep_L, L, K))
-        q_a_LK = _narrow(_load(a_ptr, head * K, H * K, keep_L, L, K) * before_LK, DOT)
-        q_r_LK = _narrow(_load(r_ptr, head * K, H * K, inside_L, L, K) * P_LK, DOT)
-        z_b_LK = _narrow(_load(b_ptr, head * K, H * K, keep_L, L, K) / P_LK, DOT)
-        z_k_LK = _narrow(_load(k_ptr, head * K, H * K, keep_L, L, K) / P_LK, DOT)
-        v_LV = _load(v_ptr, head * V + first_v, H * V, keep_L, L, BLOCK_V)
-        v_VL = tl.trans(_narrow(v_LV, DOT))
+        inside_L, keep_L = keep(mask_ptr, row, n, T, L, HAS_MASK)
+        P_LK, before_LK = products(load(log_decay_ptr, head * K, H * K, keep_L, L, K))
+        q_a_LK = narrow(load(a_ptr, head * K, H * K, keep_L, L, K) * before_LK, DOT)
+        q_r_LK = narrow(load(r_ptr, head * K, H * K, inside_L, L, K) * P_LK, DOT)
+        z_b_LK = narrow(load(b_ptr, head * K, H * K, keep_L, L, K) / P_LK, DOT)
+        z_k_LK = narrow(load(k_ptr, head * K, H * K, keep_L, L, K) / P_LK, DOT)
+        v_LV = load(v_ptr, head * V + first_v, H * V, keep_L, L, BLOCK_V)
+        v_VL = tl.trans(narrow(v_LV, DOT))
         inverse_LL = tl.load(inverse_ptr + (chain * N + n) * L * L + offset_LL)
-        A_ak_LL = _narrow(_earlier(_dot(q_a_LK, tl.trans(z_k_LK)), L), DOT)
-        A_rk_LL = _narrow(_upto(_dot(q_r_LK, tl.trans(z_k_LK)), L), DOT)
-        A_rb_LL = _narrow(_upto(_dot(q_r_LK, tl.trans(z_b_LK)), L), DOT)
+        A_ak_LL = narrow(earlier(dot(q_a_LK, tl.trans(z_k_LK)), L), DOT)
+        A_rk_LL = narrow(upto(dot(q_r_LK, tl.trans(z_k_LK)), L), DOT)
+        A_rb_LL = narrow(upto(dot(q_r_LK, tl.trans(z_b_LK)), L), DOT)
 
-        S_in_VK = _narrow(S_VK, DOT)
-        x_VL = _dot(S_in_VK, tl.trans(q_a_LK)) + _dot(v_VL, tl.trans(A_ak_LL))
-        u_VL = _narrow(_dot(_narrow(x_VL, DOT), tl.trans(inverse_LL)), DOT)
-        y_VL = _dot(S_in_VK, tl.trans(q_r_LK)) + _dot(v_VL, tl.trans(A_rk_LL))
-        y_VL += _dot(u_VL, tl.trans(A_rb_LL))
+        S_in_VK = narrow(S_VK, DOT)
+        x_VL = dot(S_in_VK, tl.trans(q_a_LK)) + dot(v_VL, tl.trans(A_ak_LL))
+        u_VL = narrow(dot(narrow(x_VL, DOT), tl.trans(inverse_LL)), DOT)
+        y_VL = dot(S_in_VK, tl.trans(q_r_LK)) + dot(v_VL, tl.trans(A_rk_LL))
+        y_VL += dot(u_VL, tl.trans(A_rb_LL))
         y_LV = tl.trans(y_VL)
-        _store(y_ptr, head * V + first_v, y_LV, H * V, inside_L, L, BLOCK_V, DOT)
+        store(y_ptr, head * V + first_v, y_LV, H * V, inside_L, L, BLOCK_V, DOT)
         if FOR_BACKWARD:
             u_LV = tl.trans(u_VL)
-            _store(u_ptr, head * V + first_v, u_LV, H * V, inside_L, L, BLOCK_V, DOT)
-        S_VK += _dot(u_VL, z_b_LK) + _dot(v_VL, z_k_LK)
-        S_VK *= _last(P_LK, L)[None, :]
+            store(u_ptr, head * V + first_v, u_LV, H * V, inside_L, L, BLOCK_V, DOT)
+        S_VK += dot(u_VL, z_b_LK) + dot(v_VL, z_k_LK)
+        S_VK *= last(P_LK, L)[None, :]
     tl.store(sT_ptr + chain * V * K + offset_VK, S_VK)
 
 
@@ -256,70 +186,31 @@ def backward_states(
         row = (chain // H) * T + n * L
         head = row * H + chain % H
         tl.store(dstates_ptr + (chain * N + n) * V * K + offset_VK, dS_VK)
-        inside_L, keep_L = _keep(mask_ptr, row, n, T, L, HAS_MASK)
-        P_LK, before_LK = _products(_load(log_decay_ptr, head * K, H * K, keep_L, L, K))
-        q_a_LK = _narrow(_load(a_ptr, head * K, H * K, keep_L, L, K) * before_LK, DOT)
-        q_r_LK = _narrow(_load(r_ptr, head * K, H * K, inside_L, L, K) * P_LK, DOT)
-        z_b_LK = _narrow(_load(b_ptr, head * K, H * K, keep_L, L, K) / P_LK, DOT)
-        dy_LV = _load(dy_ptr, head * V + first_v, H * V, inside_L, L, BLOCK_V)
-        dy_VL = tl.trans(_narrow(dy_LV, DOT))
+        inside_L, keep_L = keep(mask_ptr, row, n, T, L, HAS_MASK)
+        P_LK, before_LK = products(load(log_decay_ptr, head * K, H * K, keep_L, L, K))
+        q_a_LK = narrow(load(a_ptr, head * K, H * K, keep_L, L, K) * before_LK, DOT)
+        q_r_LK = narrow(load(r_ptr, head * K, H * K, inside_L, L, K) * P_LK, DOT)
+        z_b_LK = narrow(load(b_ptr, head * K, H * K, keep_L, L, K) / P_LK, DOT)
+        dy_LV = load(dy_ptr, head * V + first_v, H * V, inside_L, L, BLOCK_V)
+        dy_VL = tl.trans(narrow(dy_LV, DOT))
         inverse_LL = tl.load(inverse_ptr + (chain * N + n) * L * L + offset_LL)
-        z_k_LK = _narrow(_load(k_ptr, head * K, H * K, keep_L, L, K) / P_LK, DOT)
-        A_rb_LL = _narrow(_upto(_dot(q_r_LK, tl.trans(z_b_LK)), L), DOT)
-        A_rk_LL = _narrow(_upto(_dot(q_r_LK, tl.trans(z_k_LK)), L), DOT)
-        A_ak_LL = _narrow(_earlier(_dot(q_a_LK, tl.trans(z_k_LK)), L), DOT)
+        z_k_LK = narrow(load(k_ptr, head * K, H * K, keep_L, L, K) / P_LK, DOT)
+        A_rb_LL = narrow(upto(dot(q_r_LK, tl.trans(z_b_LK)), L), DOT)
+        A_rk_LL = narrow(upto(dot(q_r_LK, tl.trans(z_k_LK)), L), DOT)
+        A_ak_LL = narrow(earlier(dot(q_a_LK, tl.trans(z_k_LK)), L), DOT)
 
-        dS_VK *= _last(P_LK, L)[None, :]
-        dS_out_VK = _narrow(dS_VK, DOT)
-        du_VL = _dot(dS_out_VK, tl.trans(z_b_LK)) + _dot(dy_VL, A_rb_LL)
-        g_VL = _narrow(_dot(_narrow(du_VL, DOT), inverse_LL), DOT)
-        dv_VL = _dot(dS_out_VK, tl.trans(z_k_LK)) + _dot(dy_VL, A_rk_LL)
-        dv_LV = tl.trans(dv_VL + _dot(g_VL, A_ak_LL))
+        dS_VK *= last(P_LK, L)[None, :]
+        dS_out_VK = narrow(dS_VK, DOT)
+        du_VL = dot(dS_out_VK, tl.trans(z_b_LK)) + dot(dy_VL, A_rb_LL)
+        g_VL = narrow(dot(narrow(du_VL, DOT), inverse_LL), DOT)
+        dv_VL = dot(dS_out_VK, tl.trans(z_k_LK)) + dot(dy_VL, A_rk_LL)
+        dv_LV = tl.trans(dv_VL + dot(g_VL, A_ak_LL))
         dv_LV = tl.where(keep_L[:, None], dv_LV, 0.0)
-        _store(dv_ptr, head * V + first_v, dv_LV, H * V, inside_L, L, BLOCK_V, DOT)
+        store(dv_ptr, head * V + first_v, dv_LV, H * V, inside_L, L, BLOCK_V, DOT)
         g_LV = tl.trans(g_VL)
-        _store(g_ptr, head * V + first_v, g_LV, H * V, inside_L, L, BLOCK_V, DOT)
-        dS_VK += _dot(dy_VL, q_r_LK) + _dot(g_VL, q_a_LK)
+        store(g_ptr, head * V + first_v, g_LV, H * V, inside_L, L, BLOCK_V, DOT)
+        dS_VK += dot(dy_VL, q_r_LK) + dot(g_VL, q_a_LK)
     tl.store(ds0_ptr + chain * V * K + offset_VK, dS_VK)
-
-
-@triton.jit
-def _load_pair(
-    x_ptr, y_ptr, base, ROW: tl.constexpr, keep_x_L, keep_y_L, L: tl.constexpr, D: tl.constexpr
-):
-    """The same rows of two tensors, [2, L, D], as `_load` gives them."""
-    is_x_2LD = tl.broadcast_to(tl.arange(0, 2)[:, None, None] == 0, (2, L, D))
-    offset_1LD = tl.arange(0, L)[None, :, None] * ROW + tl.arange(0, D)[None, None, :]
-    offset_2LD = tl.broadcast_to(offset_1LD, (2, L, D))
-    x_2LD = tl.load(x_ptr + base + offset_2LD, mask=is_x_2LD & keep_x_L[None, :, None], other=0.0)
-    y_2LD = tl.load(
-        y_ptr + base + offset_2LD, mask=(is_x_2LD == 0) & keep_y_L[None, :, None], other=0.0
-    )
-    return tl.where(is_x_2LD, x_2LD.to(tl.float32), y_2LD.to(tl.float32))
-
-
-@triton.jit
-def _store_half(
-    ptr,
-    base,
-    x_2LD,
-    HALF: tl.constexpr,
-    ROW: tl.constexpr,
-    keep_L,
-    inside_L,
-    L: tl.constexpr,
-    D: tl.constexpr,
-    DOT: tl.constexpr,
-):
-    """Store one half of a pair, with zeros where not kept."""
-    is_it_211 = tl.arange(0, 2)[:, None, None] == HALF
-    offset_1LD = tl.arange(0, L)[None, :, None] * ROW + tl.arange(0, D)[None, None, :]
-    offset_2LD = tl.broadcast_to(offset_1LD, (2, L, D))
-    x_2LD = tl.where(keep_L[None, :, None], x_2LD, 0.0)
-    if DOT == "rounded" and ptr.dtype.element_ty == tl.bfloat16:
-        x_2LD = _narrow(x_2LD, DOT)
-    mask_2LD = tl.broadcast_to(is_it_211 & inside_L[None, :, None], (2, L, D))
-    tl.store(ptr + base + offset_2LD, x_2LD.to(ptr.dtype.element_ty), mask=mask_2LD)
 
 
 @triton.jit
@@ -360,7 +251,7 @@ def gradients(
     chain, n = program // N, program % N
     row = (chain // H) * T + n * L
     head = row * H + chain % H
-    inside_L, keep_L = _keep(mask_ptr, row, n, T, L, HAS_MASK)
+    inside_L, keep_L = keep(mask_ptr, row, n, T, L, HAS_MASK)
     is_first_211 = tl.arange(0, 2)[:, None, None] == 0
     is_end_1L1 = tl.arange(0, L)[None, :, None] == L - 1
     m_M1, j_1M = tl.arange(0, 2 * L)[:, None], tl.arange(0, 2 * L)[None, :]
@@ -370,16 +261,16 @@ def gradients(
     dA_MM = tl.zeros((2 * L, 2 * L), tl.float32)
     for first_v in range(0, V, BLOCK_V):
         base_v = head * V + first_v
-        e_2LV = _load_pair(g_ptr, dy_ptr, base_v, H * V, keep_L, inside_L, L, BLOCK_V)
-        o_2LV = _load_pair(u_ptr, v_ptr, base_v, H * V, keep_L, keep_L, L, BLOCK_V)
-        e_MV = _narrow(e_2LV, DOT).reshape(2 * L, BLOCK_V)
-        o_MV = _narrow(o_2LV, DOT).reshape(2 * L, BLOCK_V)
-        dA_MM += _dot(e_MV, tl.trans(o_MV))
-    dA_MM = _narrow(tl.where(earlier_MM, dA_MM, 0.0), DOT)
+        e_2LV = load_pair(g_ptr, dy_ptr, base_v, H * V, keep_L, inside_L, L, BLOCK_V)
+        o_2LV = load_pair(u_ptr, v_ptr, base_v, H * V, keep_L, keep_L, L, BLOCK_V)
+        e_MV = narrow(e_2LV, DOT).reshape(2 * L, BLOCK_V)
+        o_MV = narrow(o_2LV, DOT).reshape(2 * L, BLOCK_V)
+        dA_MM += dot(e_MV, tl.trans(o_MV))
+    dA_MM = narrow(tl.where(earlier_MM, dA_MM, 0.0), DOT)
 
     for first_k in range(0, K, BLOCK_K):
         base = head * K + first_k
-        log_decay_2LK = _load_pair(
+        log_decay_2LK = load_pair(
             log_decay_ptr, log_decay_ptr, base, H * K, keep_L, keep_L, L, BLOCK_K
         )
         decay_2LK = tl.exp(log_decay_2LK)
@@ -392,34 +283,34 @@ def gradients(
         dlog_P_end_K = tl.zeros((BLOCK_K,), tl.float32)
         for first_v in range(0, V, BLOCK_V):
             base_v = head * V + first_v
-            e_2LV = _load_pair(g_ptr, dy_ptr, base_v, H * V, keep_L, inside_L, L, BLOCK_V)
-            o_2LV = _load_pair(u_ptr, v_ptr, base_v, H * V, keep_L, keep_L, L, BLOCK_V)
+            e_2LV = load_pair(g_ptr, dy_ptr, base_v, H * V, keep_L, inside_L, L, BLOCK_V)
+            o_2LV = load_pair(u_ptr, v_ptr, base_v, H * V, keep_L, keep_L, L, BLOCK_V)
             block = (program * V + first_v) * K + first_k
             S_VK = tl.load(states_ptr + block + offset_VK)
             dS_VK = tl.load(dstates_ptr + block + offset_VK) * P_end_K[None, :]
             dlog_P_end_K += tl.sum(S_VK * dS_VK, axis=0)
-            dq_MK += _dot(_narrow(e_2LV, DOT).reshape(2 * L, BLOCK_V), _narrow(S_VK, DOT))
-            dz_MK += _dot(_narrow(o_2LV, DOT).reshape(2 * L, BLOCK_V), _narrow(dS_VK, DOT))
+            dq_MK += dot(narrow(e_2LV, DOT).reshape(2 * L, BLOCK_V), narrow(S_VK, DOT))
+            dz_MK += dot(narrow(o_2LV, DOT).reshape(2 * L, BLOCK_V), narrow(dS_VK, DOT))
 
-        z_2LK = _load_pair(b_ptr, k_ptr, base, H * K, keep_L, keep_L, L, BLOCK_K) / P_2LK
-        z_MK = _narrow(z_2LK, DOT).reshape(2 * L, BLOCK_K)
+        z_2LK = load_pair(b_ptr, k_ptr, base, H * K, keep_L, keep_L, L, BLOCK_K) / P_2LK
+        z_MK = narrow(z_2LK, DOT).reshape(2 * L, BLOCK_K)
         dlog_P_end_K += tl.sum(dz_MK * z_MK.to(tl.float32), axis=0)
-        dq_2LK = (dq_MK + _dot(dA_MM, z_MK)).reshape(2, L, BLOCK_K)
+        dq_2LK = (dq_MK + dot(dA_MM, z_MK)).reshape(2, L, BLOCK_K)
         da_dr_2LK = dq_2LK * reads_2LK
-        _store_half(da_ptr, base, da_dr_2LK, 0, H * K, keep_L, inside_L, L, BLOCK_K, DOT)
-        _store_half(dr_ptr, base, da_dr_2LK, 1, H * K, inside_L, inside_L, L, BLOCK_K, DOT)
-        q_2LK = _load_pair(a_ptr, r_ptr, base, H * K, keep_L, inside_L, L, BLOCK_K) * reads_2LK
-        q_MK = _narrow(q_2LK, DOT).reshape(2 * L, BLOCK_K)
-        dz_2LK = (dz_MK + _dot(tl.trans(dA_MM), q_MK)).reshape(2, L, BLOCK_K)
+        store_half(da_ptr, base, da_dr_2LK, 0, H * K, keep_L, inside_L, L, BLOCK_K, DOT)
+        store_half(dr_ptr, base, da_dr_2LK, 1, H * K, inside_L, inside_L, L, BLOCK_K, DOT)
+        q_2LK = load_pair(a_ptr, r_ptr, base, H * K, keep_L, inside_L, L, BLOCK_K) * reads_2LK
+        q_MK = narrow(q_2LK, DOT).reshape(2 * L, BLOCK_K)
+        dz_2LK = (dz_MK + dot(tl.trans(dA_MM), q_MK)).reshape(2, L, BLOCK_K)
         db_dk_2LK = dz_2LK / P_2LK
-        _store_half(db_ptr, base, db_dk_2LK, 0, H * K, keep_L, inside_L, L, BLOCK_K, DOT)
-        _store_half(dk_ptr, base, db_dk_2LK, 1, H * K, keep_L, inside_L, L, BLOCK_K, DOT)
+        store_half(db_ptr, base, db_dk_2LK, 0, H * K, keep_L, inside_L, L, BLOCK_K, DOT)
+        store_half(dk_ptr, base, db_dk_2LK, 1, H * K, keep_L, inside_L, L, BLOCK_K, DOT)
 
         # log P_t gathers what enters by P_t, and token t + 1's what enters by P before it.
-        dlog_q_2LK = dq_2LK * _narrow(q_2LK, DOT).to(tl.float32)
-        dlog_z_2LK = dz_2LK * _narrow(z_2LK, DOT).to(tl.float32)
+        dlog_q_2LK = dq_2LK * narrow(q_2LK, DOT).to(tl.float32)
+        dlog_z_2LK = dz_2LK * narrow(z_2LK, DOT).to(tl.float32)
         dlog_P_LK = tl.sum(dlog_q_2LK - dlog_z_2LK, axis=0)
         dlog_before_LK = tl.sum(tl.where(is_first_211, dlog_q_2LK, 0.0), axis=0)
         dlog_decay_LK = tl.cumsum(dlog_P_LK, axis=0, reverse=True) - dlog_before_LK
         dlog_decay_LK = tl.where(keep_L[:, None], dlog_decay_LK + dlog_P_end_K[None, :], 0.0)
-        _store(dlog_decay_ptr, base, dlog_decay_LK, H * K, inside_L, L, BLOCK_K, DOT)
+        store(dlog_decay_ptr, base, dlog_decay_LK, H * K, inside_L, L, BLOCK_K, DOT)
