@@ -172,7 +172,7 @@ class _Plan(NamedTuple):
 
     def launch(self, kernel: str, programs: int, *tensors: Tensor, **constants: Any) -> None:
         how: Launch = getattr(self.config, kernel)
-        with torch.cuda.device_of(tensors[0]):
+        with torch.cuda.device(tensors[0].device if tensors[0].is_cuda else -1):
             getattr(self.kernels, kernel)[(programs,)](
                 *tensors,
                 **self.arguments,

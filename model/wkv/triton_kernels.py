@@ -12,10 +12,11 @@ sum is then the left operand of the next product, which Triton feeds from regist
 the way from state to state passes through shared memory.
 
 Numbers. z grows as 1 / P, at most e^(0.6065 · L): e^19.4 for L = 32, far inside the range of
-float32 and of bfloat16, which have the same exponents. Sums, states and (I - A_ab)⁻¹ are float32 and are
-rounded where they enter a product. The gradient of the decays is a difference of large sums:
-`gradients` forms it from the same rounded q and z that entered the products, so that what cancels
-does so exactly (4e-3 at the decay's lower bound in bfloat16, where exact q and z give 2e-2).
+float32 and of bfloat16, which have the same exponents. Sums, states and (I - A_ab)⁻¹ are float32
+and are rounded where they enter a product. The gradient of the decays is a difference of large
+sums: `gradients` forms it from the same rounded q and z that entered the products, so that what
+cancels does so exactly (an error of 3.6e-3 at the decay's lower bound in bfloat16; exact q and z
+give 1.4e-2).
 
 DOT says what enters products: "bfloat16"; "float32", multiplied as such, without tensor cores; and
 for Triton's interpreter, which has no product of bfloat16 values, "rounded": bfloat16 values held
@@ -245,7 +246,8 @@ def gradients(
 ):
     """Gradients of the operands (but v) of every chunk, from S before it and dS after it.
 
-    Products are of pairs, M = 2L rows: q = [q_a; q_r], z = [z_b; z_k], o = [u; v], e = [g; dy].
+    Products are of pairs, M = 2L rows: q = [q_a; q_r], z = [z_b; z_k], o = [u; v], e = [g; dy]. At an
+    identity step u, v and g are read as 0, and with them the gradients of a, b and k are.
     """
     program = tl.program_id(0).to(tl.int64)
     chain, n = program // N, program % N
@@ -297,14 +299,14 @@ def gradients(
         dlog_P_end_K += tl.sum(dz_MK * z_MK.to(tl.float32), axis=0)
         dq_2LK = (dq_MK + dot(dA_MM, z_MK)).reshape(2, L, BLOCK_K)
         da_dr_2LK = dq_2LK * reads_2LK
-        store_half(da_ptr, base, da_dr_2LK, 0, H * K, keep_L, inside_L, L, BLOCK_K, DOT)
-        store_half(dr_ptr, base, da_dr_2LK, 1, H * K, inside_L, inside_L, L, BLOCK_K, DOT)
+        store_half(da_ptr, base, da_dr_2LK, 0, H * K, inside_L, L, BLOCK_K, DOT)
+        store_half(dr_ptr, base, da_dr_2LK, 1, H * K, inside_L, L, BLOCK_K, DOT)
         q_2LK = load_pair(a_ptr, r_ptr, base, H * K, keep_L, inside_L, L, BLOCK_K) * reads_2LK
         q_MK = narrow(q_2LK, DOT).reshape(2 * L, BLOCK_K)
         dz_2LK = (dz_MK + dot(tl.trans(dA_MM), q_MK)).reshape(2, L, BLOCK_K)
         db_dk_2LK = dz_2LK / P_2LK
-        store_half(db_ptr, base, db_dk_2LK, 0, H * K, keep_L, inside_L, L, BLOCK_K, DOT)
-        store_half(dk_ptr, base, db_dk_2LK, 1, H * K, keep_L, inside_L, L, BLOCK_K, DOT)
+        store_half(db_ptr, base, db_dk_2LK, 0, H * K, inside_L, L, BLOCK_K, DOT)
+        store_half(dk_ptr, base, db_dk_2LK, 1, H * K, inside_L, L, BLOCK_K, DOT)
 
         # log P_t gathers what enters by P_t, and token t + 1's what enters by P before it.
         dlog_q_2LK = dq_2LK * narrow(q_2LK, DOT).to(tl.float32)

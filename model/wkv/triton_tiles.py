@@ -118,17 +118,15 @@ def store_half(
     x_2LD,
     HALF: tl.constexpr,
     ROW: tl.constexpr,
-    keep_L,
     inside_L,
     L: tl.constexpr,
     D: tl.constexpr,
     DOT: tl.constexpr,
 ):
-    """Store one half of a pair, with zeros where not kept."""
+    """Store one half of a pair."""
     is_it_211 = tl.arange(0, 2)[:, None, None] == HALF
     offset_1LD = tl.arange(0, L)[None, :, None] * ROW + tl.arange(0, D)[None, None, :]
     offset_2LD = tl.broadcast_to(offset_1LD, (2, L, D))
-    x_2LD = tl.where(keep_L[None, :, None], x_2LD, 0.0)
     if DOT == "rounded" and ptr.dtype.element_ty == tl.bfloat16:
         x_2LD = narrow(x_2LD, DOT)
     mask_2LD = tl.broadcast_to(is_it_211 & inside_L[None, :, None], (2, L, D))
