@@ -206,7 +206,6 @@ def backward_states(
         g_VL = narrow(dot(narrow(du_VL, DOT), inverse_LL), DOT)
         dv_VL = dot(dS_out_VK, tl.trans(z_k_LK)) + dot(dy_VL, A_rk_LL)
         dv_LV = tl.trans(dv_VL + dot(g_VL, A_ak_LL))
-        dv_LV = tl.where(keep_L[:, None], dv_LV, 0.0)
         store(dv_ptr, head * V + first_v, dv_LV, H * V, inside_L, L, BLOCK_V, DOT)
         g_LV = tl.trans(g_VL)
         store(g_ptr, head * V + first_v, g_LV, H * V, inside_L, L, BLOCK_V, DOT)
@@ -246,8 +245,8 @@ def gradients(
 ):
     """Gradients of the operands (but v) of every chunk, from S before it and dS after it.
 
-    Products are of pairs, M = 2L rows: q = [q_a; q_r], z = [z_b; z_k], o = [u; v], e = [g; dy]. At an
-    identity step u, v and g are read as 0, and with them the gradients of a, b and k are.
+    Products are of pairs, M = 2L rows: q = [q_a; q_r], z = [z_b; z_k], o = [u; v], e = [g; dy].
+    At an identity step u, v and g are read as 0, and with them the gradients of a, b and k are.
     """
     program = tl.program_id(0).to(tl.int64)
     chain, n = program // N, program % N
