@@ -48,6 +48,7 @@ def wkv7_fla(
         v=narrow[2],
         a=narrow[3],
         b=narrow[4],
+        scale=1.0,
         initial_state=s0_BHVK.mT.contiguous(),
         output_final_state=True,
         safe_gate=True,
