@@ -11,12 +11,12 @@ import ray
 
 from fstune.errors import InputError, SearchFailedError
 from fstune.pairing import confirm
-from fstune.records import Confirmation, SearchRecords
+from fstune.records import BrokeOff, Confirmation, SearchRecords
 from fstune.report import ranked
 from fstune.search import MAX_WORKER_LOSSES, Search, gpus_per_trial
 from fstune.spec import SearchSpec, read_resolved
 from fstune.trainable import workbench
-from fstune.training import DivergedError
+from fstune.training import DivergedError, InfeasibleError
 
 
 def run_confirmation(search: Search) -> list[int]:
@@ -75,8 +75,9 @@ def _confirm_in_worker(root: str, number: int, finalists: int) -> None:
     bench = workbench(records, spec, lambda _: None)
     try:
         found = confirm(spec, trial.candidate, finalists, records.cache, bench)
-    except DivergedError as error:
-        records.write_confirmation(number, Confirmation(None, time.time(), str(error)))
+    except (DivergedError, InfeasibleError) as error:
+        how: BrokeOff = "diverged" if isinstance(error, DivergedError) else "infeasible"
+        records.write_confirmation(number, Confirmation(None, time.time(), str(error), how))
         return
     records.write_confirmation(number, Confirmation(found, time.time()))
     for pair in found.arms:

@@ -3,6 +3,7 @@
     <runs>/searches/<name>/spec.json               the resolved spec
     <runs>/searches/<name>/spec.yaml               the user's text
     <runs>/searches/<name>/environment.json        versions, device, commit
+    <runs>/searches/<name>/guesses.json            what chance and trivial strategies score
     <runs>/searches/<name>/trials/0003/candidate.json
     <runs>/searches/<name>/trials/0003/rung-0.json
     <runs>/searches/<name>/trials/0003/end.json
@@ -29,7 +30,10 @@ from fstune.errors import InputError, StoreError
 from fstune.statistics import Delta, Verdict
 from fstune.store import write_atomic, write_json
 
-State = Literal["completed", "stopped", "diverged", "failed"]
+BrokeOff = Literal["diverged", "infeasible", "failed"]
+"""A loss was not finite; this machine cannot train the arms; something else went wrong."""
+
+State = Literal["completed", "stopped"] | BrokeOff
 """How a trial ended: at the last rung, before it, or not at all well."""
 
 
@@ -94,19 +98,26 @@ class EndRecord:
     detail: str = ""
     """A traceback, if there is one."""
 
+    @property
+    def broke_off(self) -> BrokeOff | None:
+        """How it went wrong, if it did."""
+        return None if self.state == "completed" or self.state == "stopped" else self.state
+
 
 @dataclass(frozen=True)
 class Confirmation:
     """A finalist on seeds and examples that the search has not seen."""
 
     comparison: Comparison | None
-    """None if an arm diverged."""
+    """None if the arms broke off."""
     ended_at: float
     failure: str = ""
+    broke_off: BrokeOff = "diverged"
+    """How, if there is no comparison."""
 
     @property
     def verdict(self) -> Verdict:
-        return "diverged" if self.comparison is None else self.comparison.verdict
+        return self.broke_off if self.comparison is None else self.comparison.verdict
 
 
 @dataclass(frozen=True)
@@ -139,8 +150,8 @@ class TrialRecord:
         """The confirmation's, if there is one; else that of the last rung reached."""
         if self.confirmation is not None:
             return self.confirmation.verdict
-        if self.end is not None and self.end.state in ("diverged", "failed"):
-            return self.end.state
+        if self.end is not None and self.end.broke_off is not None:
+            return self.end.broke_off
         return self.rungs[-1].verdict if self.rungs else "running"
 
 
@@ -239,6 +250,13 @@ class SearchRecords:
         if self.confirmation(number) is None:
             write_json(self._folder(number) / "confirmation.json", asdict(record))
 
+    def guesses(self) -> dict[str, dict[str, float]]:
+        """What chance and trivial strategies score on the validation split, by metric."""
+        return _read(self.root / "guesses.json", _GUESSES) or {}
+
+    def write_guesses(self, guesses: Mapping[str, Mapping[str, float]]) -> None:
+        write_json(self.root / "guesses.json", guesses)
+
     def finalists(self) -> list[int] | None:
         """Numbers of the trials that are confirmed; None before they were chosen."""
         chosen = _read(self.root / "finalists.json", _FINALISTS)
@@ -295,6 +313,7 @@ _RUNG = TypeAdapter(RungRecord)
 _END = TypeAdapter(EndRecord)
 _CONFIRMATION = TypeAdapter(Confirmation)
 _FINALISTS = TypeAdapter(Finalists)
+_GUESSES = TypeAdapter(dict[str, dict[str, float]])
 _PROGRESS = TypeAdapter(dict[str, object])
 
 T = TypeVar("T")

@@ -24,10 +24,19 @@ from fstune.arm import Scalar
 from fstune.environment import WORKER_VARIABLES, cores, describe
 from fstune.errors import InputError, SearchFailedError
 from fstune.materials import checkpoint_config, gather
+from fstune.probe import probe
 from fstune.records import SearchRecords
 from fstune.report import write_report
 from fstune.space import Space
-from fstune.spec import SearchSpec, find, load, read_resolved, resolve_files, write_resolved
+from fstune.spec import (
+    SearchSpec,
+    asks_probe,
+    find,
+    load,
+    read_resolved,
+    resolve_files,
+    write_resolved,
+)
 from fstune.store import ArmStore, write_atomic, write_json
 from fstune.tracking import Tracker, local_uri
 from fstune.trainable import PairedTrial
@@ -86,11 +95,17 @@ class Search:
                 f"a search called {spec.name!r} exists in {runs}; go on with it by "
                 f"`fstune resume {spec.name}`, or give this one another name"
             )
-        spec = _resolve(spec, [*data_dirs, spec_path.resolve().parent])
+        places = [*data_dirs, spec_path.resolve().parent]
+        spec = resolved(spec, places)
+        if asks_probe(spec_path, overrides):
+            batch_size = _largest_batch(spec, runs)
+            probed = load(spec_path, [*overrides, f"train.batch_size={batch_size}"])
+            spec = resolved(probed, places)
         _require_gpus(spec)
         cache = runs.resolve() / "cache"
-        for settings in spec.settings(_any_candidate(spec)):
-            gather(settings, cache)
+        baseline, variant = spec.settings(_any_candidate(spec))
+        gather(variant, cache)
+        records.write_guesses(gather(baseline, cache).guesses(baseline.task))
         write_json(records.environment, describe())
         write_atomic(records.user_spec, spec_path.read_bytes())
         write_resolved(spec, records.spec)
@@ -222,7 +237,7 @@ def needs(spec_name: str, data_dirs: Sequence[Path]) -> dict[str, str]:
     facts = {"spec": str(path)}
     config = spec.model.init
     try:
-        spec = _resolve(spec, [*data_dirs, path.resolve().parent])
+        spec = resolved(spec, [*data_dirs, path.resolve().parent])
     except InputError as error:
         return facts | {"missing": str(error)}
     if spec.model.checkpoint is not None:
@@ -237,7 +252,18 @@ def needs(spec_name: str, data_dirs: Sequence[Path]) -> dict[str, str]:
     }
 
 
-def _resolve(spec: SearchSpec, data_dirs: Sequence[Path]) -> SearchSpec:
+def _largest_batch(spec: SearchSpec, runs: Path) -> int:
+    """The batch size that `probe` stands for."""
+    found = probe(spec, runs)
+    if found.batch_size == 0:
+        raise InputError(
+            f"train.batch_size: probe: not even one example of {spec.task_name} fits into memory; "
+            "shorten its prompts or take a smaller model"
+        )
+    return found.batch_size
+
+
+def resolved(spec: SearchSpec, data_dirs: Sequence[Path]) -> SearchSpec:
     """Files made absolute, and the rules checked that need the checkpoint's depth."""
     return resolve_files(
         spec, data_dirs, lambda checkpoint: checkpoint_config(checkpoint).num_layers

@@ -23,7 +23,7 @@ from fstune.pairing import run_rung
 from fstune.records import EndRecord, RungRecord, SearchRecords
 from fstune.spec import SearchSpec, read_resolved
 from fstune.store import ArmStore
-from fstune.training import DivergedError, Progress, Workbench
+from fstune.training import DivergedError, InfeasibleError, Progress, Workbench
 
 OBJECTIVE = "objective"
 """What Tune and Optuna see of a rung; NaN where there is no delta."""
@@ -83,7 +83,7 @@ class PairedTrial(tune.Trainable):
     def _ended_at(self, rung: int) -> bool:
         """Whether a rung with a record is the trial's last; a bad end comes after it."""
         end = self._records.end(self._number)
-        if end is None or end.state in ("diverged", "failed"):
+        if end is None or end.broke_off is not None:
             return False
         return self._records.rung(self._number, rung + 1) is None
 
@@ -94,6 +94,8 @@ class PairedTrial(tune.Trainable):
             self._records.write_rung(self._number, record)
         except DivergedError as error:
             self._records.write_end(self._number, EndRecord("diverged", str(error)))
+        except InfeasibleError as error:
+            self._records.write_end(self._number, EndRecord("infeasible", str(error)))
         except FstuneError as error:
             self._records.write_end(self._number, EndRecord("failed", str(error)))
         except Exception as error:  # noqa: BLE001  # one bad trial never ends the search
@@ -137,6 +139,7 @@ def workbench(
         device=_device(spec),
         evaluate_every=spec.evaluation.every,
         report=report,
+        checkpoint_layers=spec.resources.checkpoint_layers,
     )
 
 

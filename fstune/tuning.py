@@ -136,7 +136,7 @@ class RungAsha(AsyncHyperBandScheduler):
     def _went_on(self, trial: Trial, rung: int) -> bool:
         number = trial.config["number"]
         end = self._records.end(number)
-        ended_badly = end is not None and end.state in ("diverged", "failed")
+        ended_badly = end is not None and end.broke_off is not None
         return ended_badly or self._records.rung(number, rung + 1) is not None
 
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Literal
 
-from tasks.example import EXACT_MATCH, NLL, TOKEN_ACCURACY, Example, Tokenizer
+from tasks.example import Example, Tokenizer
+from tasks.metrics import EXACT_MATCH, NLL, TOKEN_ACCURACY
 from tasks.sources import Files, Row, Shape, Source
-from tasks.task import Builder, Dropped, Task, TaskSettings, require
+from tasks.task import Builder, Dropped, Material, Task, TaskSettings, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +90,9 @@ class Hotpot(Task[HotpotSettings]):
             columns=settings.columns,
         )
 
-    def builder(self, settings: HotpotSettings, tokenizer: Tokenizer) -> Builder:
+    def builder(
+        self, settings: HotpotSettings, tokenizer: Tokenizer, material: Material
+    ) -> Builder:
         header = tokenizer.encode("Context:\n")
         closing = tokenizer.encode("Answer:")
 

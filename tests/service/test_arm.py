@@ -31,7 +31,7 @@ HOTPOT = {
     "files": {"train": "/here/train.jsonl", "validation": "/here/validation.jsonl"},
 }
 
-SIZED = {"train_size": 9, "validation_size": 5, "data_seed": 1}
+SIZED = {"train_size": 9, "validation_size": 5, "data_seed": 1, "control": "repeat_prompt"}
 SPAN = SIZED | {"length": 3, "alphabet": "ab", "mask": "?"}
 SORTED = SIZED | {"pairs": 3, "key_width": 3, "value_width": 3, "alphabet": "abcdefgh"}
 LISTED = SIZED | {
@@ -82,6 +82,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "train_size": 11,
         "validation_size": 7,
         "data_seed": 1,
+        "control": "repeat_prompt",
         "length": 3,
         "alphabet": "ab",
         "mask": "?",
@@ -90,6 +91,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "train_size": 9,
         "validation_size": 5,
         "data_seed": 1,
+        "control": "repeat_prompt",
         "order": "question_first",
         "max_prompt_tokens": 100,
         "min_prompt_tokens": 1,
@@ -140,7 +142,7 @@ FIELDS = {
 def arm(changed: ArmSettings | None = None, **changes: Any) -> ArmSpec:
     values: dict[str, Any] = {
         "settings": changed or settings(SEED),
-        "seeds": Seeds(0, 1, 2),
+        "seeds": Seeds(0, 1, 2, 3),
         "checkpoint_digest": None,
         "train_digest": "train",
         "evaluated_digest": "validation",
@@ -198,9 +200,10 @@ def test_a_setting_that_counts_changes_the_digest(section, name):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"seeds": Seeds(1, 1, 2)},
-        {"seeds": Seeds(0, 3, 2)},
-        {"seeds": Seeds(0, 1, 3)},
+        {"seeds": Seeds(1, 1, 2, 3)},
+        {"seeds": Seeds(0, 3, 2, 3)},
+        {"seeds": Seeds(0, 1, 3, 3)},
+        {"seeds": Seeds(0, 1, 2, 4)},
         {"checkpoint_digest": "another"},
         {"train_digest": "another"},
         {"evaluated_digest": "another"},
@@ -239,7 +242,7 @@ def test_the_digest_is_the_same_in_every_process(hash_seed):
         import sys
         from fstune.arm import ArmSettings, ArmSpec, Seeds
         settings = ArmSettings.model_validate_json(sys.argv[1])
-        print(ArmSpec(settings, Seeds(0, 1, 2), None, "train", "validation").digest)
+        print(ArmSpec(settings, Seeds(0, 1, 2, 3), None, "train", "validation").digest)
     """
     done = subprocess.run(
         [sys.executable, "-c", code, settings(SEED).model_dump_json()],

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from arm_cases import SPEC, made, spec
 
+from fstune import training
 from fstune.records import EndRecord, SearchRecords
 from fstune.trainable import OBJECTIVE, RUNG_CLOCK, PairedTrial
 
@@ -143,6 +145,20 @@ def test_an_arm_that_diverges_ends_the_trial(tmp_path):
     assert again["done"]
     assert math.isnan(again[OBJECTIVE])
     assert files(tmp_path) == before
+
+
+def test_arms_that_do_not_fit_make_the_trial_infeasible(tmp_path, monkeypatch):
+    def too_large(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(training, "token_scores", too_large)
+    records = search(tmp_path)
+    result = told(trial(records).train())
+    assert result["done"]
+    assert math.isnan(result[OBJECTIVE])
+    end = ended_early(records, "infeasible", 0)
+    assert "memory: training batch 1 does not fit" in end.reason
+    assert records.trial(0).verdict == "infeasible"
 
 
 def test_a_replay_goes_up_to_the_rung_at_which_the_trial_went_wrong(tmp_path):

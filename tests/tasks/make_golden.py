@@ -18,7 +18,7 @@ GOLDEN = Path(__file__).with_name("golden_tokens.json")
 def golden(name: str) -> dict[str, Any]:
     """Version and tokens of one fixed row."""
     task = registry.get(name)
-    build = task.builder(task.Settings(**SIZES, **CASES[name]), Bytes())
+    build = task.builder(task.Settings(**SIZES, **CASES[name]), Bytes(), ())
     example = {key: list(value) for key, value in asdict(build(golden_row(name))).items()}
     return {"version": task.version, **example}
 

@@ -21,7 +21,7 @@ PARAGRAPHS = st.lists(st.tuples(st.integers(1, 20), st.booleans()), min_size=1, 
 
 def build(row, **changes):
     sizes = {"train_size": 1, "validation_size": 1}
-    return TASK.builder(TASK.Settings(**sizes | changes), TOKENIZER)(row)
+    return TASK.builder(TASK.Settings(**sizes | changes), TOKENIZER, ())(row)
 
 
 def texts(row, **changes):
