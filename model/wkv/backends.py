@@ -48,8 +48,8 @@ def without_masked(call: Call) -> tuple[Tensor, ...]:
     return (r, *(x.masked_fill(skip_BT11, 0.0) for x in written))
 
 
-def _in_torch(recurrence: Callable[..., Result]) -> Backend:
-    """In the dtype of s0, whatever the operands are in."""
+def in_torch(recurrence: Callable[..., Result]) -> Backend:
+    """A recurrence of the signature of `wkv7_reference`, in the dtype of s0 whatever comes in."""
 
     def run(call: Call) -> Result:
         cast = (x.to(call.s0_BHVK.dtype) for x in without_masked(call))
@@ -81,8 +81,8 @@ def _fla_obstacle(call: Call) -> str | None:
 
 
 BACKENDS = {
-    "reference": _in_torch(wkv7_reference),
-    "chunked": _in_torch(wkv7_chunked),
+    "reference": in_torch(wkv7_reference),
+    "chunked": in_torch(wkv7_chunked),
     "triton": Backend(_run_triton, _triton_obstacle),
     "fla": Backend(_run_fla, _fla_obstacle),
 }

@@ -67,6 +67,25 @@ def choices() -> dict[ShapeClass, Choice]:
     return dict(_CHOICES)
 
 
+def survey(device: torch.device) -> dict[str, str]:
+    """What a back end makes of a layer's call (12 heads of 64, bfloat16), or why it makes nothing.
+
+    On a GPU with the time of a forward and backward over 4 rows of 1024 tokens.
+    """
+    shape = ShapeClass(str(device), True, True, 64, 64, 64, 1024)
+    empty = torch.empty(1, 1, 1, 64, dtype=torch.bfloat16, device=device)
+    state = torch.empty(1, 1, 64, 64, device=device)
+    call = Call((empty,) * 6, state, None, low_precision=True)
+    reasons = {name: backend.obstacle(call) for name, backend in BACKENDS.items()}
+    told = {name: "runs" if reason is None else reason for name, reason in reasons.items()}
+    if device.type == "cuda":
+        able = {n: BACKENDS[n] for n in PREFERENCE[:-1] if reasons[n] is None}
+        choice = measure(shape, call, able)
+        told |= {n: f"{value:.2f} ms" for n, value in choice.milliseconds.items()}
+        told[choice.name] += ", chosen"
+    return told
+
+
 def measure(shape: ShapeClass, call: Call, able: Mapping[str, Backend]) -> Choice:
     """Time the backends, best first in preference, on random operands of a class of shapes."""
     with torch.inference_mode(mode=False), torch.set_grad_enabled(shape.trains):

@@ -7,7 +7,7 @@ import torch
 from wkv_cases import make_operands
 
 from model.wkv.backends import BACKENDS, Backend, Call
-from model.wkv.choice import MARGIN, ShapeClass, choose, measure
+from model.wkv.choice import MARGIN, ShapeClass, choose, measure, survey
 
 
 def make_call(length, *, grad=False):
@@ -66,3 +66,10 @@ def test_a_measurement_leaves_the_random_stream_alone_and_takes_gradients():
     measure(shape, call, {"reference": Backend(run, lambda _: None)})
     assert torch.equal(torch.get_rng_state(), before)
     assert set(seen) == {((1, 8, 4, 32), True, True)}
+
+
+def test_a_survey_tells_of_every_backend_what_it_does_here():
+    told = survey(torch.device("cpu"))
+    assert list(told) == list(BACKENDS)
+    assert told["chunked"] == "runs"
+    assert "'cpu'" in told["triton"] or "not installed" in told["triton"]

@@ -85,3 +85,13 @@ def test_float64_is_refused_with_the_reason():
 def test_a_head_size_without_kernels_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=r"32, 64, 128, with K = V; got \(48, 48\)"):
         wkv7(*(x.float() for x in make_operands(3, size=48)), backend="triton")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_the_benchmark_asks_for_a_gpu(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    monkeypatch.setattr(sys, "argv", ["wkv_gpu.py"])
+    import wkv_gpu
+
+    assert wkv_gpu.main() == 2
+    assert "needs a CUDA device" in capsys.readouterr().err
