@@ -20,66 +20,13 @@ backward: the operands, u, the inverses and S, 277 MB beside the operands.
 """
 
 import importlib.util
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-
-@dataclass(frozen=True)
-class Launch:
-    """How one kernel is launched."""
-
-    num_warps: int
-    num_stages: int
-    blocks: dict[str, int]
-    """Channels that a program holds at a time, by the kernel's names."""
-
-
-class Config(NamedTuple):
-    """How the four are."""
-
-    chunk: int
-    invert: Launch
-    forward: Launch
-    backward_states: Launch
-    gradients: Launch
-
-
-def _gradients(num_warps: int, block_v: int) -> Launch:
-    return Launch(num_warps, 1, {"BLOCK_V": block_v, "BLOCK_K": 32})
-
-
-def _scan(num_warps: int, num_stages: int, block_v: int) -> Launch:
-    return Launch(num_warps, num_stages, {"BLOCK_V": block_v})
-
-
-# Chosen by what compiles without spilled registers on compute capabilities 8.0 and 9.0, within the
-# shared memory of 8.6, with the most work in flight; not yet by a clock. Float32 at head size 128
-# spills in the walks: right, and slow.
-CONFIGS = {
-    ("bfloat16", 32): Config(
-        32, Launch(2, 1, {}), _scan(4, 2, 16), _scan(4, 2, 16), _gradients(4, 32)
-    ),
-    ("bfloat16", 64): Config(
-        32, Launch(4, 1, {}), _scan(4, 2, 32), _scan(4, 2, 16), _gradients(4, 32)
-    ),
-    ("bfloat16", 128): Config(
-        32, Launch(4, 1, {}), _scan(4, 2, 16), _scan(8, 1, 16), _gradients(8, 16)
-    ),
-    ("float32", 32): Config(
-        16, Launch(4, 1, {}), _scan(4, 1, 16), _scan(4, 1, 16), _gradients(8, 16)
-    ),
-    ("float32", 64): Config(
-        16, Launch(8, 1, {}), _scan(8, 1, 16), _scan(8, 1, 16), _gradients(8, 16)
-    ),
-    ("float32", 128): Config(
-        16, Launch(8, 1, {}), _scan(8, 2, 8), _scan(8, 1, 16), _gradients(8, 16)
-    ),
-}
-"""By what enters products and the head size."""
+from model.wkv.triton_launch import CONFIGS, Config, Launch, fitting
 
 HEAD_SIZES = (32, 64, 128)
 
@@ -171,8 +118,9 @@ class _Plan(NamedTuple):
         """What enters products, as it is stored."""
         return torch.bfloat16 if self.arguments["DOT"] == "bfloat16" else torch.float32
 
-    def launch(self, kernel: str, programs: int, *tensors: Tensor, **constants: Any) -> None:
-        how: Launch = getattr(self.config, kernel)
+    def launch(
+        self, kernel: str, how: Launch, programs: int, *tensors: Tensor, **constants: Any
+    ) -> None:
         with torch.cuda.device(tensors[0].device if tensors[0].is_cuda else -1):
             getattr(self.kernels, kernel)[(programs,)](
                 *tensors,
@@ -184,11 +132,25 @@ class _Plan(NamedTuple):
                 enable_fp_fusion=True,
             )
 
-    def scan(self, kernel: str, *tensors: Tensor, **constants: Any) -> None:
+    def per_chunk(self, kernel: str, *tensors: Tensor, **constants: Any) -> None:
+        """Launch a kernel that knows no order among chunks."""
+        how = getattr(self.config, kernel)
+        self.launch(kernel, how, self.chains * self.num_chunks, *tensors, **constants)
+
+    def walk(self, kernel: str, *tensors: Tensor, **constants: Any) -> None:
         """Launch a kernel that walks along chunks."""
         size = self.arguments["K"]
-        blocks = size // getattr(self.config, kernel).blocks["BLOCK_V"]
-        self.launch(kernel, self.chains * blocks, *tensors, V=size, **constants)
+        processors = _multiprocessors(tensors[0].device)
+        how = fitting(getattr(self.config, kernel), self.chains, size, processors)
+        programs = self.chains * (size // how.block_v)
+        self.launch(kernel, how, programs, *tensors, V=size, **constants)
+
+
+def _multiprocessors(device: torch.device) -> int:
+    """Of the device; few where kernels are interpreted, so that tests see wide and narrow walks."""
+    if device.type != "cuda":
+        return 4
+    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 class _Triton(torch.autograd.Function):
@@ -216,9 +178,8 @@ class _Triton(torch.autograd.Function):
             states = torch.empty(*per_chunk, *s0.shape[2:], dtype=s0.dtype, device=r.device)
         # Any pointer will do where no mask is read.
         masked = r if mask is None else mask
-        plan.launch(
+        plan.per_chunk(
             "invert",
-            plan.chains * plan.num_chunks,
             log_decay,
             a,
             b,
@@ -226,7 +187,7 @@ class _Triton(torch.autograd.Function):
             inverse,
             LOG2_L=chunk.bit_length() - 1,
         )
-        plan.scan(
+        plan.walk(
             "forward",
             r,
             log_decay,
@@ -257,12 +218,11 @@ class _Triton(torch.autograd.Function):
         dr, dlog_decay, dk, dv, da, db = (torch.empty_like(x) for x in (r, log_decay, k, v, a, b))
         g, dstates, ds0 = (torch.empty_like(x) for x in (u, states, dsT))
         masked = r if mask is None else mask
-        plan.scan(
+        plan.walk(
             "backward_states", r, log_decay, k, a, b, masked, inverse, dy, dsT, dv, g, dstates, ds0
         )
-        plan.launch(
+        plan.per_chunk(
             "gradients",
-            plan.chains * plan.num_chunks,
             r,
             log_decay,
             k,

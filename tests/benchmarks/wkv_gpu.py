@@ -20,6 +20,7 @@ import itertools
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -31,7 +32,8 @@ from model.config import FutureSeed, ModelConfig
 from model.future_seed import Gates
 from model.initial import initialise
 from model.rwkv7 import RWKV7
-from model.wkv import fla, triton, wkv7
+from model.wkv import fla, wkv7
+from model.wkv.triton_launch import CONFIGS, Config, Launch
 
 DEVICE = "cuda"
 COMMAND = "PYTHONPATH=.:tests/benchmarks:tests/model python tests/benchmarks/wkv_gpu.py"
@@ -165,33 +167,32 @@ def kernel(rates: dict[str, float]) -> dict[str, object]:
 
 def sweep() -> list[tuple[float, str]]:
     """Milliseconds forward and backward of other launch shapes of ours, the quickest first."""
-    import triton as compiler
+    import triton
 
     inputs = operands(grad=True)
-    shipped = triton.CONFIGS["bfloat16", SIZE]
+    shipped = CONFIGS["bfloat16", SIZE]
     rows: list[tuple[float, str]] = []
 
-    def try_out(label: str, config: triton.Config) -> None:
-        triton.CONFIGS["bfloat16", SIZE] = config
+    def try_out(label: str, config: Config) -> None:
+        CONFIGS["bfloat16", SIZE] = config
         try:
             seconds = in_turns({"it": both_ways(ours, inputs)}, 5)["it"]
-        except (compiler.runtime.errors.OutOfResources, compiler.CompilationError):
+        except (triton.runtime.errors.OutOfResources, triton.CompilationError):
             return
         finally:
-            triton.CONFIGS["bfloat16", SIZE] = shipped
+            CONFIGS["bfloat16", SIZE] = shipped
         rows.append((round(1e3 * min(seconds), 3), label))
 
     for chunk in (16, 32, 64):
-        try_out(f"chunk {chunk}", shipped._replace(chunk=chunk))
+        try_out(f"chunk {chunk}", replace(shipped, chunk=chunk))
     for name in ("forward", "backward_states"):
-        for warps, stages, block in itertools.product((2, 4, 8), (1, 2, 3), (16, 32, 64)):
-            launch = triton.Launch(warps, stages, {"BLOCK_V": block})
-            try_out(f"{name} {launch}", shipped._replace(**{name: launch}))
+        for sizes in itertools.product((2, 4, 8), (1, 2, 3), (16, 32, 64)):
+            try_out(f"{name} {Launch(*sizes)}", replace(shipped, **{name: (Launch(*sizes),)}))
     for warps, block_v, block_k in itertools.product((4, 8), (32, 64), (32, 64)):
-        launch = triton.Launch(warps, 1, {"BLOCK_V": block_v, "BLOCK_K": block_k})
-        try_out(f"gradients {launch}", shipped._replace(gradients=launch))
+        launch = Launch(warps, 1, block_v, block_k)
+        try_out(f"gradients {launch}", replace(shipped, gradients=launch))
     for warps in (1, 2, 4, 8):
-        try_out(f"invert {warps}", shipped._replace(invert=triton.Launch(warps, 1, {})))
+        try_out(f"invert {warps}", replace(shipped, invert=Launch(warps, 1, 0)))
     return sorted(rows)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from model.wkv.triton import CONFIGS
+from model.wkv.triton_launch import CONFIGS, fitting
 
 triton = pytest.importorskip("triton", reason="the package triton is not installed")
 
@@ -21,7 +21,7 @@ LEAST_SHARED_MEMORY = 99 * KIB
 """Of compute capabilities 8.6 and 8.9, which run what is built for 8.0."""
 
 SPILLS = {
-    ("backward_states", "bfloat16", 128): 8,
+    ("backward_states", "bfloat16", 128): 24,
     ("forward", "float32", 128): 8,
     ("backward_states", "float32", 128): 4 * KIB,
 }
@@ -36,18 +36,26 @@ def _cache(tmp_path, monkeypatch):
     monkeypatch.setattr(triton.knobs.cache, "dir", str(tmp_path))
 
 
-def compile_kernel(kernel, products, size, capability):
+def launches():
+    """Every launch that there is: kernel, products, head size, launch."""
+    for (products, size), config in CONFIGS.items():
+        for kernel in KERNELS:
+            shipped = getattr(config, kernel)
+            for launch in shipped if isinstance(shipped, tuple) else (shipped,):
+                yield kernel, products, size, launch
+
+
+def compile_kernel(kernel, products, size, launch, capability):
     """The binary of a kernel as `model.wkv.triton` launches it: its code, and what it needs."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     from model.wkv import triton_kernels
 
-    config = CONFIGS[products, size]
-    how = getattr(config, kernel)
-    constants = {"H": 12, "K": size, "V": size, "L": config.chunk, "DOT": products}
-    constants |= {"HAS_MASK": True, "FOR_BACKWARD": True, "LOG2_L": config.chunk.bit_length() - 1}
-    constants |= how.blocks
+    chunk = CONFIGS[products, size].chunk
+    constants = {"H": 12, "K": size, "V": size, "L": chunk, "DOT": products}
+    constants |= {"HAS_MASK": True, "FOR_BACKWARD": True, "LOG2_L": chunk.bit_length() - 1}
+    constants |= launch.blocks
     function = getattr(triton_kernels, kernel)
     signature, attributes = {}, {}
     for index, name in enumerate(function.arg_names):
@@ -61,7 +69,8 @@ def compile_kernel(kernel, products, size, capability):
             signature[name] = "i32"
     used = {n: value for n, value in constants.items() if n in function.arg_names}
     source = ASTSource(fn=function, signature=signature, constexprs=used, attrs=attributes)
-    options = {"num_warps": how.num_warps, "num_stages": how.num_stages, "enable_fp_fusion": True}
+    options = {"num_warps": launch.num_warps, "num_stages": launch.num_stages}
+    options["enable_fp_fusion"] = True
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 
@@ -75,34 +84,44 @@ def resources(binary, folder):
     return {name: int(value) for name, value in re.findall(r"([A-Z]+):(\d+)", told)}
 
 
-def check(kernel, products, size, capability, folder):
-    binary = compile_kernel(kernel, products, size, capability)
-    limit = SHARED_MEMORY[capability]
-    if capability == 80:
-        limit = LEAST_SHARED_MEMORY
+def check(kernel, products, size, launch, capability, folder):
+    binary = compile_kernel(kernel, products, size, launch, capability)
+    limit = LEAST_SHARED_MEMORY if capability == 80 else SHARED_MEMORY[capability]
     assert binary.metadata.shared <= limit
     allowed = SPILLS.get((kernel, products, size), 0)
     assert resources(binary, folder)["STACK"] <= allowed
 
 
+SHIPPED = [case for case in launches() if case[1:3] == ("bfloat16", 64)]
+
+
 @pytest.mark.usefixtures("_cache")
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_the_kernels_of_shipped_models_fit_an_h100(kernel, tmp_path):
-    check(kernel, "bfloat16", 64, 90, tmp_path)
+@pytest.mark.parametrize(("kernel", "products", "size", "launch"), SHIPPED)
+def test_the_kernels_of_shipped_models_fit_an_h100(kernel, products, size, launch, tmp_path):
+    check(kernel, products, size, launch, 90, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_cache")
 @pytest.mark.parametrize("capability", SHARED_MEMORY)
-@pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize(("products", "size"), CONFIGS)
-def test_every_configuration_fits(kernel, products, size, capability, tmp_path):
-    check(kernel, products, size, capability, tmp_path)
+@pytest.mark.parametrize(("kernel", "products", "size", "launch"), list(launches()))
+def test_every_launch_fits(kernel, products, size, launch, capability, tmp_path):
+    check(kernel, products, size, launch, capability, tmp_path)
 
 
 @pytest.mark.usefixtures("_cache")
-def test_products_of_bfloat16_are_taken_to_tensor_cores():
-    code = compile_kernel("gradients", "bfloat16", 64, 90).asm["ptx"]
-    assert "wgmma.mma_async" in code
-    code = compile_kernel("forward", "bfloat16", 64, 90).asm["ptx"]
-    assert "mma.sync" in code
+def test_on_an_h100_products_are_of_warp_groups():
+    for kernel, products, size, launch in SHIPPED:
+        if kernel == "gradients" or launch.block_v == size:
+            code = compile_kernel(kernel, products, size, launch, 90).asm["ptx"]
+            assert "wgmma.mma_async" in code, kernel
+
+
+def test_a_walk_is_split_as_far_as_there_are_multiprocessors():
+    walks = CONFIGS["bfloat16", 64].forward
+    wide, narrow = walks
+    assert (wide.block_v, narrow.block_v) == (64, 16)
+    assert fitting(walks, 33, 64, 132) is narrow
+    assert fitting(walks, 34, 64, 132) is wide
+    assert fitting(walks, 96, 64, 132) is wide
+    assert fitting(walks, 1000, 64, 132) is wide

@@ -136,7 +136,7 @@ def _cases(dtypes):
         Case(33, 32, "repeated", dtypes=dtypes),
         Case(33, 64, "strong", dtypes=dtypes),
         Case(41, 32, "strong", "last row empty", dtypes, batch=2, heads=2),
-        Case(35, 64, mask="random", dtypes=dtypes, with_s0=False),
+        Case(35, 64, mask="random", dtypes=dtypes, with_s0=False, heads=2),
         Case(17, 128, mask="random", dtypes=dtypes),
     ]
 
