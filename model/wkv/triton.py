@@ -3,20 +3,22 @@
 Letters: B batch, T time, H heads, K key channels, V value channels, N chunks, L tokens of a chunk.
 Triton itself is imported on use: this module loads where it is not installed.
 
-What a call moves and computes, by count, with D = K = V: E = B·T·H·D values of an operand, chunks
-of L tokens, states of S = E·D / L float32 values, inverses of E·L / D values, V in two blocks that
-share what they read in the cache; multiply and add are two operations:
+What a call moves and computes, counted, with D = K = V: E = B·T·H·D values of an operand, chunks
+of L tokens, states of S = E·D / L float32 values, inverses of E·L / D values. Each tensor counts
+once (what a program reads twice, or several of a chain read, is taken from the cache), and the
+multiply-adds are those of unsplit walks:
 
-    kernel           reads                                 writes            operations / (2·E)
-    invert           log_decay a b                         inverse           L + 2 log2(L/2) L²/D
-    forward          r log_decay k v a b, inverse          y u, S            2·3L + 4L + 4D
-    backward_states  r log_decay k a b dy, inverse         g dv, S           2·3L + 4L + 5D
-    gradients        r log_decay k v a b, u dy g, S S      dr … db but dv    8L + 4D
+    kernel           reads                              writes              multiply-adds / E
+    invert           log_decay a b                      inverse             L + 2 log2(L / 2)·L² / D
+    forward          r log_decay k v a b inverse        y u S               7 L + 4 D
+    backward_states  r log_decay k a b inverse dy       g dv dS             7 L + 4 D
+    gradients        r log_decay k v a b u dy g S dS    dr d(…) dk da db    12 L + 4 D
 
-At B 8, T 4096, H 12, D 64, bfloat16 and L 32 (E = 25.2 million, 50 MB a tensor; S 201 MB): 1.1 GB
-forward with what the backward needs, 1.5 GB backward, 2.6 GB in all, 0.87 ms at 3 TB/s; and 68
-billion operations, 0.09 ms at 800 TFLOP/s. Forward alone, without gradients: 0.6 GB. Kept for the
-backward: the operands, u, the inverses and S, 277 MB beside the operands.
+At B 8, T 4096, H 12, D 64, bfloat16 and L 32 (E is 25.2 million, an operand 50 MB, S 201 MB):
+0.81 GB forward and 1.74 GB backward, together 0.85 ms at 3 TB/s, and 89 billion operations, 0.11 ms
+at 800 TFLOP/s. Two fifths of the traffic is that of S, dS, u, g and the inverses; L 64 would save
+0.33 GB of it. Forward without gradients moves 0.55 GB. Kept for the backward beside the operands:
+u, the inverses and S, 277 MB.
 """
 
 import importlib.util
