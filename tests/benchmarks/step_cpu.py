@@ -26,7 +26,7 @@ from fstune.training import Run
 from model.config import FutureSeed, ModelConfig
 from model.future_seed import Gates
 from model.initial import initialise
-from model.wkv.dispatch import BACKENDS
+from model.wkv.backends import BACKENDS, in_torch
 
 TURNS_LARGE, TURNS_TINY = 5, 30
 BATCH, LENGTH, SCORED, VOCABULARY = 2, 512, 64, 4096
@@ -121,7 +121,7 @@ def main() -> None:
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | WORKER_VARIABLES)
     torch.set_num_threads(cores())
     fast = use_fast_matmul()
-    BACKENDS["stub"] = stub
+    BACKENDS["stub"] = in_torch(stub)
     result: dict[str, object] = {
         "benchmark": "step_cpu",
         "command": "PYTHONPATH=.:tests/benchmarks python tests/benchmarks/step_cpu.py",
