@@ -132,18 +132,11 @@ def _draw_forest(canvas: "Canvas", forest: Forest) -> None:
     _zero_and_margin(axes, forest.margin, vertical=True)
     y, ticks, names = 0, [], []
     for name, rows in groups:
-        axes.annotate(
-            name,
-            (0, y),
-            (2, 0),
-            ("axes fraction", "data"),
-            "offset points",
-            color=FAINT,
-            va="center",
-            fontsize=8,
-            zorder=3,
-            backgroundcolor="none",
-        )
+        if wide:
+            ticks.append(y)
+            names.append(name)
+        else:
+            axes.annotate(name, (0, y), **_OVER_LINES)
         y += 1
         for row in rows:
             axes.plot([row.low, row.high], [y, y], color=VARIANT, lw=1.4, solid_capstyle="butt")
@@ -151,12 +144,27 @@ def _draw_forest(canvas: "Canvas", forest: Forest) -> None:
             face = PAPER if row.stopped else VARIANT
             axes.plot([row.mean], [y], "D", ms=5, mfc=face, mec=VARIANT, mew=1.2, zorder=3)
             ticks.append(y)
-            names.append(_shortened(row.label, 46) if wide else str(row.number))
+            names.append(_shortened(row.label, 52) if wide else str(row.number))
             y += 1
     axes.set_yticks(ticks, names)
+    for tick, name in zip(axes.get_yticklabels(), names, strict=True):
+        if name in {name for name, _ in groups}:
+            tick.set_color(FAINT)
     axes.set_ylim(y - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(_delta_label(forest.metric, forest.higher_is_better))
+
+
+_OVER_LINES: dict[str, Any] = {
+    "xycoords": ("axes fraction", "data"),
+    "xytext": (3, 0),
+    "textcoords": "offset points",
+    "color": FAINT,
+    "va": "center",
+    "fontsize": 8,
+    "bbox": {"facecolor": PAPER, "edgecolor": "none", "pad": 1},
+}
+"""A heading inside the axes, readable over what is drawn there."""
 
 
 def _draw_curve(canvas: "Canvas", curve: Curve) -> None:
@@ -202,42 +210,54 @@ def _draw_curve(canvas: "Canvas", curve: Curve) -> None:
 
 
 def _draw_path(canvas: "Canvas", path: SearchPath) -> None:
-    """A stair per rung, the higher the rung the stronger."""
+    """A stair per rung; the last rung's is the one that counts."""
     canvas.set_figheight(2.9)
     axes = canvas.add_subplot()
     axes.axhline(0, color=FAINT, lw=0.8, zorder=0)
-    last = len(path.rungs) - 1
     end = max(point.spent_steps for point in path.points)
+    names = []
     for rung, (steps, seeds) in enumerate(path.rungs):
         points = [point for point in path.points if point.rung == rung]
         if not points:
             continue
-        colour = VARIANT if rung == last else FAINT
-        x = [point.spent_steps for point in points]
-        axes.plot(x, [point.objective for point in points], "o", ms=3.5, color=colour, mew=0)
-        best = [point.best for point in points]
-        axes.step(
-            [*x, end], [*best, best[-1]], where="post", color=colour, lw=2 if rung == last else 1
-        )
+        last = rung == len(path.rungs) - 1
+        colour, width = (VARIANT, 2.0) if last else (FAINT, 1.0)
+        x, best = [at.spent_steps for at in points], [at.best for at in points]
+        y = [at.objective for at in points]
+        axes.plot(x, y, "o", ms=3.5, color=colour, mew=0, clip_on=False)
+        axes.step([*x, end], [*best, best[-1]], where="post", color=colour, lw=width)
+        names.append((best[-1], f"{steps} × {seeds}", colour))
+    axes.set_xlim(0, end)
+    _name_ends(axes, end, names)
+    axes.set_xlabel("optimiser steps of all arms")
+    bound = "lower bound of " if path.bound == "lower" else ""
+    axes.set_ylabel(f"{bound}Δ {path.metric}")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+
+
+def _name_ends(axes: "Axes", x: float, names: Sequence[tuple[float, str, str]]) -> None:
+    """Name lines at their right ends, moved apart where they would overlap."""
+    low, high = axes.get_ylim()
+    apart = (high - low) / 18
+    place = -math.inf
+    for y, name, colour in sorted(names):
+        place = max(y, place + apart)
         axes.annotate(
-            f"{steps}×{seeds}",
-            (end, best[-1]),
-            (4, 0),
+            name,
+            (x, place),
+            xytext=(7, 0),
             textcoords="offset points",
             color=colour,
             va="center",
             fontsize=8,
+            annotation_clip=False,
         )
-    axes.set_xlim(0, end * 1.0)
-    axes.set_xlabel("optimiser steps of all arms")
-    bound = "lower bound of " if path.bound == "lower" else ""
-    axes.set_ylabel(f"{bound}Δ {path.metric}")
-    _thousands(axes.xaxis)
 
 
 def _draw_slices(canvas: "Canvas", slices: Slices) -> None:
     """A panel per setting; values that are no numbers stand side by side."""
-    columns = 3 if canvas.get_figwidth() > NARROW_IN else 1
+    most_columns = 2 if len(slices.paths) in (2, 4) else 3
+    columns = most_columns if canvas.get_figwidth() > NARROW_IN else 1
     rows = math.ceil(len(slices.paths) / columns)
     canvas.set_figheight(2.1 * rows + 0.2)
     panels = canvas.subplots(rows, columns, sharey=True, squeeze=False).ravel()
@@ -333,7 +353,3 @@ def _with_unit(metric: str) -> str:
 
 def _shortened(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
-def _thousands(axis: Any) -> None:
-    axis.set_major_formatter(lambda value, _: f"{value:,.0f}")

@@ -19,6 +19,9 @@ from fstune.report_view import Cell, Figure, Summary, Table, summarise
 from fstune.spec import SearchSpec
 from fstune.store import write_atomic
 
+DESCRIBED_ROWS = 10
+"""Candidates in the description that MLflow shows: it keeps 8000 characters of it."""
+
 if TYPE_CHECKING:
     from markupsafe import Markup
 
@@ -55,7 +58,6 @@ def page(summary: Summary) -> str:
         | {
             "figures": _drawn(summary.figures),
             "curves": _drawn(summary.curves),
-            "importance_shown": any(figure.slug == "importance" for figure in summary.figures),
             "style": Markup(_shipped("report.css")),
             "script": Markup(script),
             "script_hash": f"sha256-{digest}",
@@ -84,8 +86,7 @@ def _cell_attributes(cell: Cell) -> "Markup":
     """The value behind a cell, for sorting; numbers stand at the right."""
     from markupsafe import Markup
 
-    number = isinstance(cell.value, int | float) and not isinstance(cell.value, bool)
-    kind = Markup(' class="number"') if number else Markup("")
+    kind = Markup(' class="number"') if cell.is_number else Markup("")
     if cell.value is None:
         return kind
     return kind + Markup(' data-value="{}"').format(cell.value)
@@ -95,8 +96,13 @@ def _data_link(kind: str, text: str) -> str:
     return f"data:{kind};charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"
 
 
-def markdown(summary: Summary) -> str:
-    """Head, answer and table as GitHub's Markdown, for an issue or a note."""
+def markdown(summary: Summary, most: int | None = None) -> str:
+    """Head, answer and table as GitHub's Markdown, for an issue or a note.
+
+    Args:
+        summary: what to say.
+        most: how many candidates at the most; all if None.
+    """
     answer = summary.answer
     parts = [
         f"# {_plain(summary.name)}",
@@ -110,7 +116,8 @@ def markdown(summary: Summary) -> str:
     if summary.confirmed is not None:
         parts.append("## Confirmation\n\n" + _markdown_table(summary.confirmed))
     parts += [
-        "## All candidates\n\n" + _markdown_table(summary.results),
+        *(f"## {note.title}\n\n{_plain(note.text)}" for note in summary.notes),
+        "## All candidates\n\n" + _markdown_table(summary.results, most),
         f"## Do it again\n\nWith the resolved spec saved as `{summary.spec_file}`:\n\n"
         + "\n".join(f"    {line}" for line in summary.reproduce),
         _markdown_facts(summary.provenance),
@@ -122,10 +129,13 @@ def _markdown_facts(facts: Sequence[tuple[str, str]]) -> str:
     return "\n".join(f"- {_plain(what)}: {_plain(value)}" for what, value in facts)
 
 
-def _markdown_table(table: Table) -> str:
+def _markdown_table(table: Table, most: int | None = None) -> str:
     header = [_plain(title) for title, _ in table.header]
-    rows = [header, ["---"] * len(header), *([_plain(cell.text) for cell in r] for r in table.rows)]
-    lines = [f"| {' | '.join(row)} |" for row in rows]
+    shown = [[_plain(cell.text) for cell in row] for row in table.rows[:most]]
+    lines = [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *shown)]
+    left_out = len(table.rows) - len(shown)
+    if left_out:
+        lines += ["", f"{left_out} more are in report.html and report.csv."]
     return f"{_plain(table.caption)}\n\n" + "\n".join(lines)
 
 
@@ -139,19 +149,19 @@ def _plain(text: str) -> str:
 class Written:
     """A report's files."""
 
-    page: Path
+    html: Path
     table: Path
     description: str
-    """The report in Markdown."""
+    """The report in Markdown, its table cut short."""
 
 
 def write_page(records: SearchRecords, spec: SearchSpec) -> Written:
     """Keep page and table beside the records."""
     summary = summarise(records, spec)
-    written = Written(records.root / "report.html", records.root / "report.csv", markdown(summary))
-    write_atomic(written.page, page(summary).encode())
-    write_atomic(written.table, summary.results.sheet().csv().encode())
-    return written
+    html, table = records.root / "report.html", records.root / "report.csv"
+    write_atomic(html, page(summary).encode())
+    write_atomic(table, summary.results.sheet().csv().encode())
+    return Written(html, table, markdown(summary, DESCRIBED_ROWS))
 
 
 def write_figures(records: SearchRecords, spec: SearchSpec, folder: Path) -> list[Path]:

@@ -36,6 +36,11 @@ from fstune.store import ArmStore
 MOST_CURVES = 8
 """Candidates whose curves are drawn, from the best down."""
 
+FEWEST_LAYERS = 3
+"""Seeded layers below which a sentence says what a figure of the gates would."""
+
+_LEVEL = words.percent(CONFIDENCE)
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -43,6 +48,12 @@ class Cell:
 
     value: Scalar | None
     text: str
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it goes with numbers: nothing at all does, too."""
+        kinds = (int, float, type(None))
+        return isinstance(self.value, kinds) and not isinstance(self.value, bool)
 
 
 @dataclass(frozen=True)
@@ -88,6 +99,12 @@ class Table:
     """Title and hint of each column."""
     rows: list[list[Cell]]
 
+    @property
+    def numeric(self) -> list[bool]:
+        """Which columns hold numbers."""
+        columns = zip(*self.rows, strict=True)
+        return [all(cell.is_number for cell in column) for column in columns]
+
     def sheet(self) -> Sheet:
         rows = [tuple(cell.value for cell in row) for row in self.rows]
         return Sheet(tuple(title for title, _ in self.header), rows)
@@ -110,6 +127,14 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Note:
+    """What stands where there is nothing to draw."""
+
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Summary:
     """All that a report says."""
 
@@ -124,7 +149,8 @@ class Summary:
     figures: list[Figure]
     curves: list[Figure]
     """The best candidate's first; a reader chooses among them."""
-    importance_note: str
+    notes: list[Note]
+    """In place of figures that there are none of."""
     examples: ExampleDeltas | None
     provenance: list[tuple[str, str]]
     reproduce: list[str]
@@ -140,8 +166,7 @@ def summarise(records: SearchRecords, spec: SearchSpec) -> Summary:
     order = ranked(trials)
     store = ArmStore(records.runs / "arms")
     best = next((trial for trial in order if _may_be_best(trial)), None)
-    found = slices(trials, spec)
-    shares = importance(found, spec, spec.metric().higher_is_better)
+    figures, notes = _drawable(spec, trials, store, best)
     ended = sum(trial.end is not None for trial in trials)
     spec_file = f"{spec.name}.spec.json"
     return Summary(
@@ -153,12 +178,9 @@ def summarise(records: SearchRecords, spec: SearchSpec) -> Summary:
         cost=words.cost(trials, store),
         results=_results(spec, order),
         confirmed=_confirmed(spec, order),
-        figures=[
-            *_overview(spec, trials, store, found, shares),
-            *(_gates(best, spec) if best else []),
-        ],
+        figures=figures,
         curves=[_curve(trial, spec) for trial in order if trial.rungs][:MOST_CURVES],
-        importance_note=shares.note,
+        notes=notes,
         examples=example_deltas(records, spec, best.number, best.rungs[-1]) if best else None,
         provenance=words.facts(records, spec),
         reproduce=words.reproduce(spec, spec_file),
@@ -168,6 +190,19 @@ def summarise(records: SearchRecords, spec: SearchSpec) -> Summary:
     )
 
 
+def _drawable(
+    spec: SearchSpec, trials: Sequence[TrialRecord], store: ArmStore, best: TrialRecord | None
+) -> tuple[list[Figure], list[Note]]:
+    rows, found = forest(trials, spec, store), slices(trials, spec)
+    if not rows.rows:
+        return [], []
+    shares = importance(found, spec, spec.metric().higher_is_better)
+    parts = [_importance(shares), _gates(best, spec) if best else None]
+    figures = _overview(spec, trials, rows, found)
+    figures += [part for part in parts if isinstance(part, Figure)]
+    return figures, [part for part in parts if isinstance(part, Note)]
+
+
 def _may_be_best(trial: TrialRecord) -> bool:
     return bool(trial.rungs) and trial.verdict not in ("diverged", "failed")
 
@@ -175,7 +210,7 @@ def _may_be_best(trial: TrialRecord) -> bool:
 def _results(spec: SearchSpec, order: Sequence[TrialRecord]) -> Table:
     paths = list(spec.space)
     header = [("trial", ""), *((column.title, column.hint) for column in COLUMNS)]
-    header += [("verdict", ""), ("ended", ""), *((short(path), path) for path in paths)]
+    header += [("verdict", ""), *((short(path), path) for path in paths), ("ended", "")]
     rows = []
     for trial in order:
         row = _compared(spec, trial, trial.rungs[-1] if trial.rungs else None)
@@ -185,13 +220,13 @@ def _results(spec: SearchSpec, order: Sequence[TrialRecord]) -> Table:
                 Cell(trial.number, str(trial.number)),
                 *(column.cell(row) for column in COLUMNS),
                 Cell(trial.verdict, trial.verdict),
-                Cell(ended, ended),
                 *(_setting_cell(trial.candidate.get(path)) for path in paths),
+                Cell(ended, ended),
             ]
         )
     caption = (
         f"Every candidate at the last rung that it reached; Δ {spec.metric().name} with "
-        f"{CONFIDENCE:.0%} intervals. Deltas of different rungs are not comparable."
+        f"{_LEVEL} intervals. Deltas of different rungs are not comparable."
     )
     return Table(caption, header, rows)
 
@@ -212,8 +247,8 @@ def _confirmed(spec: SearchSpec, order: Sequence[TrialRecord]) -> Table | None:
             ]
         )
     caption = (
-        f"The finalists on new seeds and the test examples; {100 * level:.3g} % intervals, which "
-        f"hold together at {CONFIDENCE:.0%}."
+        f"The finalists on new seeds and the test examples; {words.percent(level)} intervals, "
+        f"which hold together at {_LEVEL}."
     )
     header = [("trial", ""), *((c.title, c.hint) for c in COLUMNS), ("confirmed", "")]
     return Table(caption, header, rows)
@@ -237,74 +272,69 @@ def _setting_cell(value: Scalar | None) -> Cell:
 
 
 def _overview(
-    spec: SearchSpec,
-    trials: Sequence[TrialRecord],
-    store: ArmStore,
-    found: Slices,
-    shares: Importance,
+    spec: SearchSpec, trials: Sequence[TrialRecord], rows: Forest, found: Slices
 ) -> list[Figure]:
     metric, margin = spec.metric().name, spec.objective.margin
-    rows = forest(trials, spec, store)
-    if not rows.rows:
-        return []
+    confirmed = ", and in the confirmation" if any(trial.confirmation for trial in trials) else ""
+    bound = "lower bound of " if spec.objective.bound == "lower" else ""
     figures = [
         Figure(
             "forest",
             f"Δ {metric} of every candidate",
-            f"Variant minus baseline: mean and {CONFIDENCE:.0%} interval at the last rung that the "
-            f"candidate reached{CONFIRMED_NOTE if spec.confirm else ''}; dots are single seeds. "
-            f"The band is ±{margin:g}, within which a delta is no effect. A hollow mark is a "
-            "candidate that was stopped there.",
+            f"Variant minus baseline: mean and {_LEVEL} interval at the last rung that the "
+            f"candidate reached{confirmed}; dots are single seeds. The band is ±{margin:g}, within "
+            "which a delta is no effect. A hollow mark is a candidate that was stopped there.",
             rows,
         ),
         Figure(
             "path",
             "The search's path",
-            f"The best {'lower bound of ' if spec.objective.bound == 'lower' else ''}Δ {metric} "
-            "at each rung (line) against the optimiser steps of all arms so far; dots are "
-            "candidates. An arm that several candidates share counts once.",
+            f"The best {bound}Δ {metric} at each rung (line) against the optimiser steps of all "
+            "arms so far; dots are candidates. An arm that several candidates share counts once.",
             search_path(trials, spec),
         ),
     ]
     if found.paths:
-        figures.append(
-            Figure(
-                "slices",
-                "Δ against each setting",
-                f"Every candidate at {found.at}, the one rung that all of them reach, with its "
-                f"{CONFIDENCE:.0%} interval. The darker the mark, the more rungs it climbed.",
-                found,
-            )
+        caption = (
+            f"Every candidate at {found.at}, the one rung that all of them reach, with its "
+            f"{_LEVEL} interval. The darker the mark, the more rungs it climbed."
         )
-    if shares.shares:
-        figures.append(Figure("importance", "Which settings matter", shares.note, shares))
+        figures.append(Figure("slices", "Δ against each setting", caption, found))
     return figures
 
 
-CONFIRMED_NOTE = ", and in the confirmation"
+def _importance(shares: Importance) -> Figure | Note:
+    title = "Which settings matter"
+    if not shares.shares:
+        return Note(title, shares.note)
+    return Figure("importance", title, shares.note, shares)
 
 
-def _gates(best: TrialRecord, spec: SearchSpec) -> list[Figure]:
+def _gates(best: TrialRecord, spec: SearchSpec) -> Figure | Note | None:
     profile = gate_profile(best, spec)
     if profile is None:
-        return []
-    learns = (
+        return None
+    title = "Gates per layer"
+    caption = (
+        f"How far the settings of candidate {best.number} open each layer's gate before training "
+        "(seed_scale · schedule · σ(alpha), before norm and clip). "
+    )
+    caption += (
         "They learn; where they end is not in the records."
         if profile.learns
         else "They do not learn."
     )
-    caption = (
-        f"How far the settings of candidate {best.number} open each layer's gate before training "
-        f"(seed_scale · schedule · σ(alpha), before norm and clip). {learns}"
-    )
-    return [Figure("gates", "Gates per layer", caption, profile)]
+    if len(profile.gates) < FEWEST_LAYERS:
+        gates = ", ".join(f"layer {gate.layer}: {gate.before:.3g}" for gate in profile.gates)
+        return Note(title, f"{caption} {gates}.")
+    return Figure("gates", title, caption, profile)
 
 
 def _curve(trial: TrialRecord, spec: SearchSpec) -> Figure:
     caption = (
         "Means over the seeds and examples of each evaluation, and their difference with its "
-        f"{CONFIDENCE:.0%} interval. Vertical lines are the rungs; where the number of seeds "
-        "changes, the curves are over other arms."
+        f"{_LEVEL} interval. Vertical lines are the rungs; where the number of seeds changes, the "
+        "curves are over other arms."
     )
     found = curve(trial, spec)
     return Figure(f"curve-{trial.number}", f"Candidate {found.label}", caption, found)

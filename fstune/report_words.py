@@ -137,7 +137,7 @@ def answer(spec: SearchSpec, order: Sequence[TrialRecord], best: TrialRecord | N
     )
     told += (
         ": new seeds, and test examples that nothing had looked at. "
-        f"The finalists' intervals hold together at {CONFIDENCE:.0%}."
+        f"The finalists' intervals hold together at {percent(CONFIDENCE)}."
     )
     return Answer(chosen.verdict, _SAYS[chosen.verdict], sentence, told)
 
@@ -149,7 +149,7 @@ def _sentence(
     return (
         f"With {describe_candidate(trial.candidate) or 'its fixed settings'} (candidate "
         f"{trial.number}), {subject(spec)} takes {spec.metric().name} from {delta.baseline:.4f} "
-        f"to {delta.variant:.4f}: Δ {interval(delta)}, {100 * level:.3g} % interval, at "
+        f"to {delta.variant:.4f}: Δ {interval(delta)}, {percent(level)} interval, at "
         f"{at_rung(at)} on the {split} examples."
     )
 
@@ -171,6 +171,11 @@ def interval(delta: Delta) -> str:
     return f"{delta.mean:+.4f} [{delta.low:+.4f}, {delta.high:+.4f}]"
 
 
+def percent(share: float) -> str:
+    """A share of 1 in per cent, to three digits."""
+    return f"{100 * share:.3g} %"
+
+
 def _seeds(count: int) -> str:
     return "1 seed" if count == 1 else f"{count} seeds"
 
@@ -190,16 +195,16 @@ def cost(trials: Sequence[TrialRecord], store: ArmStore) -> list[Fact]:
     known = [outcome for outcome in outcomes if outcome is not None]
     here_s = sum(rung.wall_s for trial in trials for rung in trial.rungs)
     facts = [
-        ("Arms", f"{len(reached)} trained, used {uses} times: {uses - len(reached)} reused"),
+        ("Arms", f"{len(reached)} trained; {uses - len(reached)} of {uses} uses were reuse"),
         ("Optimiser steps", f"{sum(reached.values()):,}"),
     ]
     if len(known) == len(outcomes):
         tokens = sum(outcome.train_tokens for outcome in known)
         facts += [
             ("Tokens trained on", f"{tokens:,}"),
-            ("Training", _duration(sum(outcome.train_wall_s for outcome in known))),
+            ("Training of all arms", _duration(sum(outcome.train_wall_s for outcome in known))),
         ]
-    return [*facts, ("Rungs of this search", f"{_duration(here_s)}, evaluation included")]
+    return [*facts, ("Wall time of the rungs", f"{_duration(here_s)}, evaluation included")]
 
 
 def _comparisons(trial: TrialRecord) -> list[Comparison]:
