@@ -22,6 +22,9 @@ from fstune.store import write_atomic
 DESCRIBED_ROWS = 10
 """Candidates in the description that MLflow shows: it keeps 8000 characters of it."""
 
+LONG_TEXT = 24
+"""Characters from which a cell is prose."""
+
 if TYPE_CHECKING:
     from markupsafe import Markup
 
@@ -89,6 +92,8 @@ def _cell_attributes(cell: Cell) -> "Markup":
     kind = Markup(' class="number"') if cell.is_number else Markup("")
     if cell.value is None:
         return kind
+    if len(cell.text) > LONG_TEXT:
+        kind = Markup(' class="words"')
     return kind + Markup(' data-value="{}"').format(cell.value)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from fstune.arm import Outcome, Pair, Scalar
 from fstune.records import ArmPair, Comparison, TrialRecord
@@ -263,7 +264,7 @@ def forest(trials: Sequence[TrialRecord], spec: SearchSpec, store: ArmStore) -> 
     last = len(spec.rungs)
     rows += [
         row(trial, at, at_rung(at), len(trial.rungs) < last and trial.end is not None)
-        for trial in ranked(trials)
+        for trial in sorted(ranked(trials), key=lambda trial: -len(trial.rungs))
         if trial.rungs and (at := trial.rungs[-1])
     ]
     return Forest(metric.name, spec.objective.margin, metric.higher_is_better, rows)
@@ -331,8 +332,14 @@ def slices(trials: Sequence[TrialRecord], spec: SearchSpec) -> Slices:
 
 
 def gate_profile(trial: TrialRecord, spec: SearchSpec) -> GateProfile | None:
-    """A candidate's gates as its settings open them; None if the depth is not in the spec."""
-    _, variant = spec.settings(trial.candidate)
+    """A candidate's gates as its settings open them.
+
+    None if the depth is not in the spec, or the settings are an older version's.
+    """
+    try:
+        _, variant = spec.settings(trial.candidate)
+    except ValidationError:
+        return None
     seed, shapes = variant.future_seed, variant.model.init
     if seed is None or shapes is None:
         return None

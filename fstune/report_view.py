@@ -102,8 +102,8 @@ class Table:
     @property
     def numeric(self) -> list[bool]:
         """Which columns hold numbers."""
-        columns = zip(*self.rows, strict=True)
-        return [all(cell.is_number for cell in column) for column in columns]
+        columns = range(len(self.header))
+        return [all(row[column].is_number for row in self.rows) for column in columns]
 
     def sheet(self) -> Sheet:
         rows = [tuple(cell.value for cell in row) for row in self.rows]
