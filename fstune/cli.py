@@ -41,6 +41,8 @@ class Format(StrEnum):
 
     table = "table"
     json = "json"
+    markdown = "markdown"
+    html = "html"
 
 
 Runs = Annotated[
@@ -140,18 +142,50 @@ def status(
 def report(
     name: Name,
     runs: Runs = RUNS,
-    format_: Annotated[Format, typer.Option("--format")] = Format.table,
+    format_: Annotated[
+        Format, typer.Option("--format", help="html writes a page beside the records.")
+    ] = Format.table,
+    figures: Annotated[
+        Path | None, typer.Option("--figures", help="Folder for the figures: SVG, PNG and CSV.")
+    ] = None,
 ) -> None:
-    """The ranked table of a search, or all of it as JSON."""
+    """What a search found: its ranked table, all of it as JSON, a text or a page with figures."""
     from fstune.report import as_json, confirmation_table, result_table
 
     records, spec = _opened(name, runs)
+    if figures is not None:
+        from fstune.report_page import write_figures
+
+        written = write_figures(records, spec, figures)
+        typer.echo(f"{len(written)} files in {figures}", err=True)
     if format_ is Format.json:
         import json
 
         typer.echo(json.dumps(as_json(records, spec), indent=1))
+    elif format_ is Format.markdown:
+        from fstune.report_page import markdown
+        from fstune.report_view import summarise
+
+        typer.echo(markdown(summarise(records, spec)), nl=False)
+    elif format_ is Format.html:
+        from fstune.report_page import write_page
+
+        typer.echo(write_page(records, spec).html)
     else:
         _console().print(result_table(records, spec), confirmation_table(records, spec))
+
+
+@app.command()
+def ui(
+    runs: Runs = RUNS,
+    port: Annotated[
+        int | None, typer.Option("--port", help="5000 if absent, or a free one.")
+    ] = None,
+) -> None:
+    """MLflow's pages over the runs on 127.0.0.1, until Ctrl-C."""
+    from fstune.ui import serve
+
+    serve(runs, port, typer.echo)
 
 
 @app.command()

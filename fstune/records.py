@@ -323,6 +323,11 @@ class SearchRecords:
             rung += 1
 
 
+def local_uri(runs: Path) -> str:
+    """MLflow's SQLite store in a folder of runs; MLflow refuses its file store since 3.17."""
+    return f"sqlite:///{runs.resolve() / 'mlflow.db'}"
+
+
 def search_names(runs: Path) -> Sequence[str]:
     """The searches that a folder of runs holds."""
     return sorted(path.parent.name for path in runs.glob("searches/*/spec.json"))

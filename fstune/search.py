@@ -25,8 +25,9 @@ from fstune.environment import WORKER_VARIABLES, cores, describe
 from fstune.errors import InputError, SearchFailedError
 from fstune.materials import checkpoint_config, gather
 from fstune.probe import probe
-from fstune.records import SearchRecords
+from fstune.records import SearchRecords, local_uri
 from fstune.report import write_report
+from fstune.report_page import write_page
 from fstune.space import Space
 from fstune.spec import (
     SearchSpec,
@@ -38,7 +39,7 @@ from fstune.spec import (
     write_resolved,
 )
 from fstune.store import ArmStore, write_atomic, write_json
-from fstune.tracking import Tracker, local_uri
+from fstune.tracking import Tracker
 from fstune.trainable import PairedTrial
 from fstune.tuning import Bookkeeper, Climber, Suggester, scheduler, snapshot_fault, trial_folder
 from model.tokenizer import for_vocabulary
@@ -169,6 +170,9 @@ class Search:
             finally:
                 ray.shutdown()
                 tracker.close(session.status, write_report(self.records, self.spec))
+                if session.status == "FINISHED":
+                    page = write_page(self.records, self.spec)
+                    tracker.publish([page.html, page.table], page.description)
 
     def _status(self) -> str:
         trials = self.records.trials()

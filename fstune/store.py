@@ -119,6 +119,11 @@ class ArmStore:
             rest |= {name: tuple(rest[name]) for name in ("predictions", "events")}
             return Outcome(arm=digest, measures=measures, **rest)
 
+    def evaluated_digest(self, digest: str) -> str | None:
+        """Digest of the tokenised split that the arm is evaluated on; None if it is not stored."""
+        path = self.root / digest / "arm.json"
+        return str(json.loads(path.read_text())["evaluated_digest"]) if path.exists() else None
+
     def evaluated_steps(self, digest: str) -> list[int]:
         """Steps with a stored evaluation, rising."""
         folder = self.root / digest / "evaluations"

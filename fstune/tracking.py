@@ -4,7 +4,8 @@ The only place that imports MLflow. Everything logged comes from the records, so
 was killed is brought up to date by logging its records again: what is there already is left alone.
 
     parent run   tags fstune.search, fstune.search_id, fstune.spec_digest, commit, device, python,
-                 version.<package>; the spec as written and as resolved, and the report
+                 version.<package>; the spec as written and as resolved, the report as JSON and, at
+                 the end, as HTML, the table as CSV, and a description in Markdown
     trial run    params: the candidate's settings; tags fstune.trial, fstune.verdict, fstune.state,
                  fstune.reason, fstune.rungs, fstune.arm.seed<k>.baseline and .variant
     metrics      baseline/<metric>, variant/<metric>, delta/<metric>, delta/<metric>_low and _high,
@@ -14,7 +15,7 @@ was killed is brought up to date by logging its records again: what is there alr
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import mlflow
@@ -30,11 +31,7 @@ _SEARCH, _TRIAL, _RUNGS = "fstune.search", "fstune.trial", "fstune.rungs"
 _STATE = "fstune.state"
 _IDENTITY = "fstune.search_id"
 _PARENT = "mlflow.parentRunId"
-
-
-def local_uri(runs: Path) -> str:
-    """The SQLite store of a folder of runs; MLflow refuses its file store since 3.17."""
-    return f"sqlite:///{runs.resolve() / 'mlflow.db'}"
+_DESCRIPTION = "mlflow.note.content"
 
 
 class Tracker:
@@ -137,6 +134,12 @@ class Tracker:
         if report is not None:
             self._client.log_artifact(self._parent, str(report))
         self._client.set_terminated(self._parent, status)
+
+    def publish(self, files: Sequence[Path], description: str) -> None:
+        """Put files on the parent run, and a text in Markdown above them."""
+        for path in files:
+            self._client.log_artifact(self._parent, str(path))
+        self._set_tags(self._parent, {_DESCRIPTION: description})
 
     @property
     def _client(self) -> MlflowClient:

@@ -94,7 +94,7 @@ def test_help_names_every_command_and_imports_nothing_heavy(tmp_path):
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert "heavy: []" in done.stdout
-    for command in ("search", "resume", "status", "report", "tasks", "doctor", "schema"):
+    for command in ("search", "resume", "status", "report", "ui", "tasks", "doctor", "schema"):
         assert f" {command} " in done.stdout
 
 
@@ -240,6 +240,22 @@ def test_a_report_is_a_table_or_json(tmp_path, runs):
     assert found["spec_digest"] == made_of.digest
     assert found["best"] == 1
     assert found["trials"][1]["rungs"][0]["delta"]["token_accuracy"]["mean"] == 0.3
+
+
+def test_a_report_is_a_text_or_a_page_with_figures(tmp_path, runs):
+    text = fstune(tmp_path, "report", "small", "--format", "markdown").stdout
+    assert text.startswith("# small\n")
+    assert "| 1 | 2 | 1 | 0.1000 | 0.4000 | +0.3000 |" in text
+    done = fstune(tmp_path, "report", "small", "--format", "html", "--figures", "drawn")
+    page = tmp_path / done.stdout.strip()
+    assert page == runs / "searches" / "small" / "report.html"
+    assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert (tmp_path / "drawn" / "forest.svg").exists()
+
+
+def test_the_ui_needs_a_store(tmp_path, refusal_here):
+    (line,) = refusal_here("ui", "--runs", "nowhere")
+    assert "there is no MLflow store" in line
 
 
 def test_status_shows_one_search_or_all(tmp_path, runs):

@@ -9,9 +9,9 @@ from arm_cases import made, rung_record, spec
 from mlflow.tracking import MlflowClient
 
 from fstune import tracking
-from fstune.records import CurvePoint, EndRecord, RungRecord, SearchRecords
+from fstune.records import CurvePoint, EndRecord, RungRecord, SearchRecords, local_uri
 from fstune.statistics import Delta
-from fstune.tracking import Tracker, local_uri
+from fstune.tracking import Tracker
 
 ENVIRONMENT = {"device": "CPU", "version.torch": "2", "commit": "abc"}
 DATASETS = {"rightcopy-train": "a" * 64, "rightcopy-validation": "b" * 64}
@@ -234,6 +234,19 @@ def test_closing_leaves_no_run_running(search, client, status, tmp_path):
     assert_as_recorded(client, search)
     names = [file.path for file in client.list_artifacts(found[0].info.run_id)]
     assert "report.json" in names
+
+
+def test_the_reports_files_and_words_are_on_the_parent_run(search, client, tmp_path):
+    files = [tmp_path / "report.html", tmp_path / "report.csv"]
+    for file in files:
+        file.write_text("told")
+    search.tracker.close("FINISHED", None)
+    search.tracker.publish(files, "# What it found\n" + "words " * 3000)
+    parent, *_ = found_runs(client, search)
+    assert parent.info.status == "FINISHED"
+    names = [file.path for file in client.list_artifacts(parent.info.run_id)]
+    assert {"report.html", "report.csv"} <= set(names)
+    assert parent.data.tags["mlflow.note.content"].startswith("# What it found\nwords")
 
 
 def test_a_search_that_was_stopped_goes_on_in_its_runs(search, client):

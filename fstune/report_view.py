@@ -1,0 +1,340 @@
+"""What a report says, as plain values: question, answer, cost, table, figures' numbers, facts.
+
+Built once from the records and the arms' stored outcomes, then rendered by `report_page` as HTML
+and as Markdown: nothing is said in one that is not said in the other, pictures aside. No torch, no
+Ray. A new column of the table is one line in `COLUMNS`.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fstune import report_words as words
+from fstune.arm import Scalar
+from fstune.records import Comparison, SearchRecords, TrialRecord
+from fstune.report import as_json, ranked
+from fstune.report_examples import ExampleDeltas, example_deltas
+from fstune.report_importance import Importance, importance
+from fstune.report_series import (
+    Curve,
+    Forest,
+    GateProfile,
+    SearchPath,
+    Sheet,
+    Slices,
+    curve,
+    forest,
+    gate_profile,
+    search_path,
+    slices,
+)
+from fstune.spec import SearchSpec
+from fstune.spec_sections import MECHANISM
+from fstune.statistics import CONFIDENCE, Delta
+from fstune.store import ArmStore
+
+MOST_CURVES = 8
+"""Candidates whose curves are drawn, from the best down."""
+
+FEWEST_LAYERS = 3
+"""Seeded layers below which a sentence says what a figure of the gates would."""
+
+_LEVEL = words.percent(CONFIDENCE)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value of the table, and how it is shown."""
+
+    value: Scalar | None
+    text: str
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it goes with numbers: nothing at all does, too."""
+        kinds = (int, float, type(None))
+        return isinstance(self.value, kinds) and not isinstance(self.value, bool)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A trial with the comparison and the delta that a row is about."""
+
+    trial: TrialRecord
+    at: Comparison
+    delta: Delta
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table; `form` is a format specification."""
+
+    title: str
+    value: Callable[[Compared], Scalar | None]
+    form: str = ""
+    hint: str = ""
+
+    def cell(self, row: Compared | None) -> Cell:
+        value = None if row is None else self.value(row)
+        return Cell(value, "–" if value is None else f"{value:{self.form}}")
+
+
+COLUMNS = (
+    Column("steps", lambda row: row.at.steps, "d", "optimiser steps of both arms"),
+    Column("seeds", lambda row: row.at.seeds, "d", "pairs of arms"),
+    Column("baseline", lambda row: row.delta.baseline, ".4f", "mean over seeds and examples"),
+    Column("variant", lambda row: row.delta.variant, ".4f", "mean over seeds and examples"),
+    Column("Δ", lambda row: row.delta.mean, "+.4f", "variant minus baseline"),
+    Column("low", lambda row: row.delta.low, "+.4f", "lower bound of the interval"),
+    Column("high", lambda row: row.delta.high, "+.4f", "upper bound of the interval"),
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns and rows; the first column names the trial."""
+
+    caption: str
+    header: list[tuple[str, str]]
+    """Title and hint of each column."""
+    rows: list[list[Cell]]
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Which columns hold numbers."""
+        columns = range(len(self.header))
+        return [all(row[column].is_number for row in self.rows) for column in columns]
+
+    def sheet(self) -> Sheet:
+        rows = [tuple(cell.value for cell in row) for row in self.rows]
+        return Sheet(tuple(title for title, _ in self.header), rows)
+
+
+Series = Forest | Curve | SearchPath | Slices | Importance | GateProfile
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure: what it shows, in words and in numbers."""
+
+    slug: str
+    title: str
+    caption: str
+    series: Series
+
+    def sheet(self) -> Sheet:
+        return self.series.sheet()
+
+
+@dataclass(frozen=True)
+class Note:
+    """What stands where there is nothing to draw."""
+
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All that a report says."""
+
+    name: str
+    state: str
+    question: str
+    setting: list[tuple[str, str]]
+    answer: words.Answer
+    cost: list[tuple[str, str]]
+    results: Table
+    confirmed: Table | None
+    figures: list[Figure]
+    curves: list[Figure]
+    """The best candidate's first; a reader chooses among them."""
+    notes: list[Note]
+    """In place of figures that there are none of."""
+    examples: ExampleDeltas | None
+    provenance: list[tuple[str, str]]
+    reproduce: list[str]
+    spec_file: str
+    """Name under which the resolved spec is saved."""
+    spec_json: str
+    report_json: str
+
+
+def summarise(records: SearchRecords, spec: SearchSpec) -> Summary:
+    """Everything about a search that has at least been made."""
+    trials = records.trials()
+    order = ranked(trials)
+    store = ArmStore(records.runs / "arms")
+    best = next((trial for trial in order if _may_be_best(trial)), None)
+    figures, notes = _drawable(spec, trials, store, best)
+    ended = sum(trial.end is not None for trial in trials)
+    spec_file = f"{spec.name}.spec.json"
+    return Summary(
+        name=spec.name,
+        state=f"{ended} of {spec.search.trials} trials ended",
+        question=words.question(spec),
+        setting=words.setting(spec),
+        answer=words.answer(spec, order, best),
+        cost=words.cost(trials, store),
+        results=_results(spec, order),
+        confirmed=_confirmed(spec, order),
+        figures=figures,
+        curves=[_curve(trial, spec) for trial in order if trial.rungs][:MOST_CURVES],
+        notes=notes,
+        examples=example_deltas(records, spec, best.number, best.rungs[-1]) if best else None,
+        provenance=words.facts(records, spec),
+        reproduce=words.reproduce(spec, spec_file),
+        spec_file=spec_file,
+        spec_json=records.spec.read_text(encoding="utf-8"),
+        report_json=json.dumps(as_json(records, spec), indent=1),
+    )
+
+
+def _drawable(
+    spec: SearchSpec, trials: Sequence[TrialRecord], store: ArmStore, best: TrialRecord | None
+) -> tuple[list[Figure], list[Note]]:
+    rows, found = forest(trials, spec, store), slices(trials, spec)
+    if not rows.rows:
+        return [], []
+    shares = importance(found, spec, spec.metric().higher_is_better)
+    parts = [_importance(shares), _gates(best, spec) if best else None]
+    figures = _overview(spec, trials, rows, found)
+    figures += [part for part in parts if isinstance(part, Figure)]
+    return figures, [part for part in parts if isinstance(part, Note)]
+
+
+def _may_be_best(trial: TrialRecord) -> bool:
+    return bool(trial.rungs) and trial.verdict not in ("diverged", "failed")
+
+
+def _results(spec: SearchSpec, order: Sequence[TrialRecord]) -> Table:
+    paths = list(spec.space)
+    header = [("trial", ""), *((column.title, column.hint) for column in COLUMNS)]
+    header += [("verdict", ""), *((short(path), path) for path in paths), ("ended", "")]
+    rows = []
+    for trial in order:
+        row = _compared(spec, trial, trial.rungs[-1] if trial.rungs else None)
+        ended = "running" if trial.end is None else f"{trial.end.state}: {trial.end.reason}"
+        rows.append(
+            [
+                Cell(trial.number, str(trial.number)),
+                *(column.cell(row) for column in COLUMNS),
+                Cell(trial.verdict, trial.verdict),
+                *(_setting_cell(trial.candidate.get(path)) for path in paths),
+                Cell(ended, ended),
+            ]
+        )
+    caption = (
+        f"Every candidate at the last rung that it reached; Δ {spec.metric().name} with "
+        f"{_LEVEL} intervals. Deltas of different rungs are not comparable."
+    )
+    return Table(caption, header, rows)
+
+
+def _confirmed(spec: SearchSpec, order: Sequence[TrialRecord]) -> Table | None:
+    finalists = [trial for trial in order if trial.confirmation is not None]
+    if not finalists:
+        return None
+    level = 1 - (1 - CONFIDENCE) / len(finalists)
+    rows = []
+    for trial in finalists:
+        row = _compared(spec, trial, trial.confirmation and trial.confirmation.comparison)
+        rows.append(
+            [
+                Cell(trial.number, str(trial.number)),
+                *(column.cell(row) for column in COLUMNS),
+                Cell(trial.verdict, trial.verdict),
+            ]
+        )
+    caption = (
+        f"The finalists on new seeds and the test examples; {words.percent(level)} intervals, "
+        f"which hold together at {_LEVEL}."
+    )
+    header = [("trial", ""), *((c.title, c.hint) for c in COLUMNS), ("confirmed", "")]
+    return Table(caption, header, rows)
+
+
+def _compared(spec: SearchSpec, trial: TrialRecord, at: object) -> Compared | None:
+    if not isinstance(at, Comparison):
+        return None
+    return Compared(trial, at, at.deltas[spec.metric().name])
+
+
+def short(path: str) -> str:
+    """A setting's path; the mechanism's name goes without saying."""
+    return path.removeprefix(f"{MECHANISM}.")
+
+
+def _setting_cell(value: Scalar | None) -> Cell:
+    if value is None:
+        return Cell(None, "–")
+    return Cell(value, f"{value:.4g}" if isinstance(value, float) else str(value))
+
+
+def _overview(
+    spec: SearchSpec, trials: Sequence[TrialRecord], rows: Forest, found: Slices
+) -> list[Figure]:
+    metric, margin = spec.metric().name, spec.objective.margin
+    confirmed = ", and in the confirmation" if any(trial.confirmation for trial in trials) else ""
+    bound = "lower bound of " if spec.objective.bound == "lower" else ""
+    figures = [
+        Figure(
+            "forest",
+            f"Δ {metric} of every candidate",
+            f"Variant minus baseline: mean and {_LEVEL} interval at the last rung that the "
+            f"candidate reached{confirmed}; dots are single seeds. The band is ±{margin:g}, within "
+            "which a delta is no effect. A hollow mark is a candidate that was stopped there.",
+            rows,
+        ),
+        Figure(
+            "path",
+            "The search's path",
+            f"The best {bound}Δ {metric} at each rung (line) against the optimiser steps of all "
+            "arms so far; dots are candidates. An arm that several candidates share counts once.",
+            search_path(trials, spec),
+        ),
+    ]
+    if found.paths:
+        caption = (
+            f"Every candidate at {found.at}, the one rung that all of them reach, with its "
+            f"{_LEVEL} interval. The darker the mark, the more rungs it climbed."
+        )
+        figures.append(Figure("slices", "Δ against each setting", caption, found))
+    return figures
+
+
+def _importance(shares: Importance) -> Figure | Note:
+    title = "Which settings matter"
+    if not shares.shares:
+        return Note(title, shares.note)
+    return Figure("importance", title, shares.note, shares)
+
+
+def _gates(best: TrialRecord, spec: SearchSpec) -> Figure | Note | None:
+    profile = gate_profile(best, spec)
+    if profile is None:
+        return None
+    title = "Gates per layer"
+    caption = (
+        f"How far the settings of candidate {best.number} open each layer's gate before training "
+        "(seed_scale · schedule · σ(alpha), before norm and clip). "
+    )
+    caption += (
+        "They learn; where they end is not in the records."
+        if profile.learns
+        else "They do not learn."
+    )
+    if len(profile.gates) < FEWEST_LAYERS:
+        gates = ", ".join(f"layer {gate.layer}: {gate.before:.3g}" for gate in profile.gates)
+        return Note(title, f"{caption} {gates}.")
+    return Figure("gates", title, caption, profile)
+
+
+def _curve(trial: TrialRecord, spec: SearchSpec) -> Figure:
+    caption = (
+        "Means over the seeds and examples of each evaluation, and their difference with its "
+        f"{_LEVEL} interval. Vertical lines are the rungs; where the number of seeds changes, the "
+        "curves are over other arms."
+    )
+    found = curve(trial, spec)
+    return Figure(f"curve-{trial.number}", f"Candidate {found.label}", caption, found)

@@ -1,0 +1,244 @@
+"""A report's sentences: what was asked, what came out, what it cost, how to do it again.
+
+Words and numbers only; `report_view` puts them together. No torch, no Ray.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fstune.records import Comparison, SearchRecords, TrialRecord
+from fstune.report import describe_candidate
+from fstune.report_series import at_rung
+from fstune.spec import SearchSpec
+from fstune.statistics import CONFIDENCE, VERDICT_RULES, Delta, Verdict
+from fstune.store import ArmStore
+from tasks import registry
+
+Fact = tuple[str, str]
+"""What, and its value."""
+
+_SAYS: dict[Verdict, str] = {
+    "gain": "Yes",
+    "unconfirmed gain": "Perhaps",
+    "loss": "No, it harms",
+    "no effect": "No effect",
+    "inconclusive": "Inconclusive",
+    "diverged": "Diverged",
+    "failed": "Failed",
+    "running": "Not yet",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the search, and its confirmation if there is one, let one say."""
+
+    verdict: Verdict
+    word: str
+    """The verdict as an answer to the question."""
+    sentence: str
+    confirmation: str
+    """Confirmed or not, in a sentence."""
+
+
+def subject(spec: SearchSpec) -> str:
+    """What is compared with its absence."""
+    return "Future-Seed" if spec.has_mechanism() else "the variant"
+
+
+def question(spec: SearchSpec) -> str:
+    """What the search asks, in a sentence."""
+    metric = spec.metric()
+    better = "raise" if metric.higher_is_better else "lower"
+    return (
+        f"Does {subject(spec)} {better} {metric.name} on {spec.task_name}, against a baseline that "
+        "sees the same data in the same order for the same number of steps?"
+    )
+
+
+def setting(spec: SearchSpec) -> list[Fact]:
+    """Mechanism, task, model, training and budget."""
+    task, rungs = registry.get(spec.task_name), spec.rungs
+    sizes = spec.task
+    fixed = spec.fixed_seed()
+    baseline = describe_candidate(spec.baseline) if spec.baseline else "the mechanism off"
+    climbs = " → ".join(f"{rung.steps} steps × {_seeds(rung.seeds)}" for rung in rungs)
+    train = spec.train
+    return [
+        ("Mechanism", f"{subject(spec)}, fixed: {json.dumps(fixed) if fixed else 'its defaults'}"),
+        ("Varied", ", ".join(spec.space) or "nothing"),
+        ("Baseline", baseline),
+        ("Task", f"{task.name}, version {task.version}: {task.summary}"),
+        (
+            "Examples",
+            f"{sizes.train_size} to train on, {sizes.validation_size} for validation, "
+            f"{sizes.test_size} for the confirmation",
+        ),
+        ("Model", _model(spec)),
+        (
+            "Training",
+            f"{train.optimizer}, lr {train.lr:g}, {train.batch_size} examples a step, "
+            f"{spec.model.precision}",
+        ),
+        (
+            "Budget",
+            f"{spec.search.trials} candidates ({spec.search.sampler}, {spec.search.scheduler}): "
+            f"{climbs}",
+        ),
+        (
+            "Judged by",
+            f"Δ {spec.metric().name}, ranked by its {spec.objective.bound}"
+            f"{' bound' if spec.objective.bound == 'lower' else ''}; within "
+            f"±{spec.objective.margin:g} it is no effect",
+        ),
+    ]
+
+
+def _model(spec: SearchSpec) -> str:
+    shapes = spec.model.init
+    if shapes is None:
+        return f"checkpoint {(spec.model.checkpoint or '').rsplit('/', 1)[-1]}"
+    return (
+        f"{shapes.num_layers} layers of width {shapes.width}, {shapes.num_heads} heads, "
+        f"vocabulary {shapes.vocab_size}, from scratch"
+    )
+
+
+def answer(spec: SearchSpec, order: Sequence[TrialRecord], best: TrialRecord | None) -> Answer:
+    """The answer: a confirmed finalist's if there is one, else the best candidate's.
+
+    Args:
+        spec: the search's.
+        order: its trials from best to worst.
+        best: the best that did not break off; None if there is none.
+    """
+    finalists = [trial for trial in order if trial.confirmation is not None]
+    gains = [trial for trial in finalists if trial.verdict == "gain"]
+    chosen = next(iter(gains or finalists), best)
+    if chosen is None:
+        verdict: Verdict = "running" if any(not trial.end for trial in order) else "failed"
+        nothing = "No candidate has reached a rung."
+        return Answer(verdict if order else "running", _SAYS["running"], nothing, "")
+    confirmed = chosen.confirmation
+    if confirmed is None:
+        sentence = _sentence(spec, chosen, chosen.rungs[-1], CONFIDENCE, "validation")
+        return Answer(chosen.verdict, _SAYS[chosen.verdict], sentence, _unconfirmed(spec, chosen))
+    level = 1 - (1 - CONFIDENCE) / len(finalists)
+    if confirmed.comparison is None:
+        sentence = f"Candidate {chosen.number} diverged in its confirmation: {confirmed.failure}."
+    else:
+        sentence = _sentence(spec, chosen, confirmed.comparison, level, "test")
+    told = (
+        f"Confirmed for {len(gains)} of {len(finalists)} finalists"
+        if gains
+        else f"Not confirmed for any of {len(finalists)} finalists"
+    )
+    told += (
+        ": new seeds, and test examples that nothing had looked at. "
+        f"The finalists' intervals hold together at {percent(CONFIDENCE)}."
+    )
+    return Answer(chosen.verdict, _SAYS[chosen.verdict], sentence, told)
+
+
+def _sentence(
+    spec: SearchSpec, trial: TrialRecord, at: Comparison, level: float, split: str
+) -> str:
+    delta = at.deltas[spec.metric().name]
+    return (
+        f"With {describe_candidate(trial.candidate) or 'its fixed settings'} (candidate "
+        f"{trial.number}), {subject(spec)} takes {spec.metric().name} from {delta.baseline:.4f} "
+        f"to {delta.variant:.4f}: Δ {interval(delta)}, {percent(level)} interval, at "
+        f"{at_rung(at)} on the {split} examples."
+    )
+
+
+def _unconfirmed(spec: SearchSpec, chosen: TrialRecord) -> str:
+    if chosen.verdict != "unconfirmed gain":
+        return "Not confirmed: there is no gain to confirm."
+    picked = (
+        "Not confirmed: the best of several candidates looks better than it is, and the search "
+        "has looked at these examples."
+    )
+    if spec.confirm is None:
+        return f"{picked} The spec has no section `confirm`."
+    return f"{picked} `fstune confirm {spec.name}` tries it on new seeds and the test examples."
+
+
+def interval(delta: Delta) -> str:
+    """A delta with its bounds."""
+    return f"{delta.mean:+.4f} [{delta.low:+.4f}, {delta.high:+.4f}]"
+
+
+def percent(share: float) -> str:
+    """A share of 1 in per cent, to three digits."""
+    return f"{100 * share:.3g} %"
+
+
+def _seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"
+
+
+def cost(trials: Sequence[TrialRecord], store: ArmStore) -> list[Fact]:
+    """What was spent: steps, tokens and seconds of every arm, each counted once."""
+    reached: dict[str, int] = {}
+    uses = 0
+    for trial in trials:
+        used = set()
+        for at in _comparisons(trial):
+            for arm in (arm for pair in at.arms for arm in (pair.baseline, pair.variant)):
+                reached[arm] = max(reached.get(arm, 0), at.steps)
+                used.add(arm)
+        uses += len(used)
+    outcomes = [store.outcome(arm, step) for arm, step in reached.items()]
+    known = [outcome for outcome in outcomes if outcome is not None]
+    here_s = sum(rung.wall_s for trial in trials for rung in trial.rungs)
+    facts = [
+        ("Arms", f"{len(reached)} trained; {uses - len(reached)} of {uses} uses were reuse"),
+        ("Optimiser steps", f"{sum(reached.values()):,}"),
+    ]
+    if len(known) == len(outcomes):
+        tokens = sum(outcome.train_tokens for outcome in known)
+        facts += [
+            ("Tokens trained on", f"{tokens:,}"),
+            ("Training of all arms", _duration(sum(outcome.train_wall_s for outcome in known))),
+        ]
+    return [*facts, ("Wall time of the rungs", f"{_duration(here_s)}, evaluation included")]
+
+
+def _comparisons(trial: TrialRecord) -> list[Comparison]:
+    confirmed = trial.confirmation and trial.confirmation.comparison
+    return [*trial.rungs, *([confirmed] if confirmed else [])]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def facts(records: SearchRecords, spec: SearchSpec) -> list[Fact]:
+    """Digests, versions, device, and when the last evaluation ended."""
+    found = [
+        ("spec digest", spec.digest),
+        ("verdict rules", f"version {VERDICT_RULES}"),
+    ]
+    ends = [point.ended_at for t in records.trials() for r in t.rungs for point in r.curve]
+    if ends:
+        when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(max(ends)))
+        found.append(("last evaluation", when))
+    if records.environment.exists():
+        environment = json.loads(records.environment.read_text(encoding="utf-8"))
+        found += [(name.replace("version.", ""), str(value)) for name, value in environment.items()]
+    return found
+
+
+def reproduce(spec: SearchSpec, resolved: str) -> list[str]:
+    """The commands that make the search again from its resolved spec."""
+    lines = [f"fstune search {resolved} --runs again"]
+    if spec.confirm is not None:
+        lines.append(f"fstune confirm {spec.name} --runs again")
+    return [*lines, f"fstune report {spec.name} --runs again --format html"]

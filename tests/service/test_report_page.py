@@ -1,0 +1,253 @@
+"""The report as a reader meets it: a page, a text, files, and the page in a browser."""
+
+import base64
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import pytest
+from arm_cases import made, rung_record, spec
+from report_cases import Page, searched
+
+from fstune.records import EndRecord, SearchRecords
+from fstune.report import as_json
+from fstune.report_drawing import ROLES
+from fstune.report_page import DESCRIBED_ROWS, markdown, page, write_figures, write_page
+from fstune.report_view import summarise
+from fstune.spec import SearchSpec
+
+MOST_BYTES = 3_000_000
+HOSTILE = "</td><script>alert(1)</script><img src=x onerror=\"document.title='owned'\"> | `$x$` & ⟦"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+@pytest.fixture(scope="module")
+def search(tmp_path_factory) -> tuple[SearchRecords, SearchSpec]:
+    return searched(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def text(search) -> str:
+    return page(summarise(*search))
+
+
+def hostile(folder: Path) -> tuple[SearchRecords, SearchSpec]:
+    """A search whose values and reasons would like to be more than text."""
+    made_of = spec(folder)
+    records = made(folder, made_of)
+    for number in range(2):
+        records.write_candidate(number, {"future_seed.alpha": HOSTILE + str(number)})
+        records.write_rung(number, rung_record(0, 0.1))
+        records.write_end(number, EndRecord("stopped", HOSTILE))
+    return records, made_of
+
+
+def data_of(link: str) -> str:
+    """What a data link holds."""
+    return base64.b64decode(link.partition("base64,")[2]).decode()
+
+
+def test_the_page_holds_the_numbers_of_the_json(search, text):
+    header, *rows = Page(text).tables[-1]
+    place = {title: at for at, (_, title) in enumerate(header)}
+    found = {int(row[0][0]): row for row in rows}
+    wanted = as_json(*search)["trials"]
+    assert sorted(found) == [trial["number"] for trial in wanted]
+    for trial in wanted:
+        row = found[trial["number"]]
+        assert row[place["verdict"]][0] == trial["verdict"]
+        assert float(row[place["alpha"]][0]) == trial["candidate"]["future_seed.alpha"]
+        if not trial["rungs"]:
+            assert row[place["Δ"]] == (None, "–")
+            continue
+        rung = trial["rungs"][-1]
+        delta = rung["delta"]["token_accuracy"]
+        values = {
+            "steps": rung["steps"],
+            "seeds": rung["seeds"],
+            "baseline": rung["baseline"]["token_accuracy"],
+            "variant": rung["variant"]["token_accuracy"],
+            "Δ": delta["mean"],
+            "low": delta["low"],
+            "high": delta["high"],
+        }
+        assert {title: float(row[place[title]][0]) for title in values} == values
+
+
+def test_the_page_needs_nothing_from_outside(text):
+    assert len(text.encode()) < MOST_BYTES
+    assert not re.search(r"https?://|//[a-z]+\.|@import", text)
+    found = Page(text)
+    assert all(link.startswith(("data:", "#")) for link in found.links)
+    assert not {"link", "img", "iframe", "object"} & set(found.tags)
+    assert len(found.ids) == len(set(found.ids))
+
+
+def test_every_figures_numbers_can_be_taken_along(search, text):
+    summary = summarise(*search)
+    tables = [data_of(link) for link in Page(text).links if link.startswith("data:text/csv")]
+    for figure in (*summary.figures, *summary.curves):
+        assert figure.sheet().csv() in tables
+    forest = next(rows for rows in map(_rows, tables) if "delta of each seed" in rows[0])
+    wanted = {trial["number"]: trial for trial in as_json(*search)["trials"]}
+    for row in forest:
+        if not row["compared at"].startswith("confirmation"):
+            delta = wanted[int(row["trial"])]["rungs"][-1]["delta"]["token_accuracy"]
+            assert [float(row[name]) for name in ("delta", "low", "high")] == [*delta.values()]
+    (report,) = [d for link in Page(text).links if '"best"' in (d := data_of(link))]
+    assert json.loads(report) == as_json(*search)
+
+
+def _rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_the_page_says_how_to_do_it_again(search, text):
+    records, made_of = search
+    assert records.spec.read_text() in [data_of(link) for link in Page(text).links]
+    assert "fstune search small.spec.json --runs again" in text
+    assert made_of.digest in text
+
+
+def test_hostile_values_stay_text(tmp_path):
+    found = Page(page(summarise(*hostile(tmp_path))))
+    assert found.tags.count("script") == 1
+    assert found.handlers == []
+    assert "img" not in found.tags
+    shown = {value for row in found.tables[-1][1:] for value, _ in row}
+    assert {HOSTILE + "0", HOSTILE + "1"} <= shown
+
+
+def test_colours_of_figures_are_the_pages_own(text):
+    figures = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    assert len(figures) > 10
+    for figure in figures:
+        assert not any(colour in figure for colour in ROLES)
+        assert "var(--ink)" in figure
+        assert not re.search(r"#[0-9a-f]{6}\b", figure)
+
+
+def test_a_search_without_a_rung_has_a_page(tmp_path):
+    made_of = spec(tmp_path)
+    records = made(tmp_path, made_of)
+    for number in range(2):
+        text = page(summarise(records, made_of))
+        assert "No candidate has reached a rung" in text
+        assert "<svg" not in text
+        records.write_candidate(number, {"future_seed.alpha": 0.0})
+
+
+def test_markdown_holds_the_table_of_the_page(search, text):
+    lines = markdown(summarise(*search)).splitlines()
+    tables = [_cells(line) for line in lines if line.startswith("| ")]
+    _, *rows = Page(text).tables[-1]
+    shown = [[cell for _, cell in row] for row in rows]
+    assert tables[-len(rows) :] == shown
+    head = "\n".join(lines[:8])
+    assert "**Yes: gain.**" in head
+    assert "Δ +0.2500" in head
+
+
+def _cells(line: str) -> list[str]:
+    """The cells of a row of a Markdown table, escapes undone."""
+    cells = re.split(r"(?<!\\)\|", line)[1:-1]
+    return [re.sub(r"\\(.)", r"\1", cell.strip()) for cell in cells]
+
+
+def test_hostile_values_stay_in_their_cells_in_markdown(tmp_path):
+    lines = markdown(summarise(*hostile(tmp_path))).splitlines()
+    table = [_cells(line) for line in lines if line.startswith("| ")]
+    assert len({len(row) for row in table}) == 1
+    assert any(HOSTILE + "0" in row for row in table)
+    assert not re.search(r"(?<!\\)<(script|img)", "\n".join(lines))
+
+
+def test_a_long_table_is_cut_for_a_description(tmp_path):
+    made_of = spec(tmp_path)
+    records = made(tmp_path, made_of)
+    for number in range(DESCRIBED_ROWS + 3):
+        records.write_candidate(number, {"future_seed.alpha": float(number)})
+    summary = summarise(records, made_of)
+    whole, cut = markdown(summary), markdown(summary, DESCRIBED_ROWS)
+    assert whole.count("\n| ") - cut.count("\n| ") == 3
+    assert "3 more are in report.html" in cut
+    assert "more are in" not in whole
+
+
+def test_page_and_table_are_kept_beside_the_records(search, text):
+    written = write_page(*search)
+    assert written.html == search[0].root / "report.html"
+    assert written.html.read_text(encoding="utf-8") == text
+    assert len(_rows(written.table.read_text(encoding="utf-8"))) == 5
+    assert written.description.startswith("# small\n")
+
+
+def test_figures_are_written_as_pictures_and_numbers(search, tmp_path):
+    paths = write_figures(*search, tmp_path / "figures")
+    stems = {path.stem for path in paths}
+    assert {"forest", "path", "slices", "curve-0", "curve-1"} <= stems
+    assert len(paths) == 3 * len(stems)
+    for path in paths:
+        if path.suffix == ".svg":
+            assert ElementTree.parse(path).getroot().tag.endswith("svg")
+        elif path.suffix == ".png":
+            assert path.read_bytes().startswith(b"\x89PNG")
+        else:
+            assert _rows(path.read_text(encoding="utf-8"))
+
+
+def test_the_report_reaches_neither_torch_nor_ray_and_draws_only_when_asked():
+    heavy = {"torch", "ray", "mlflow", "matplotlib", "jinja2", "optuna"}
+    code = f"import sys, fstune.report_page; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.fixture(scope="module")
+def in_browser(tmp_path_factory) -> Any:
+    """What a browser has made of a page once its script has run."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip(f"no browser here: looked for {', '.join(BROWSERS)}")
+    folder = tmp_path_factory.mktemp("browser")
+
+    def in_browser(text: str) -> str:
+        file = folder / "page.html"
+        file.write_text(text, encoding="utf-8")
+        options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/data"]
+        done = subprocess.run(
+            [browser, *options, "--dump-dom", file.as_uri()],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=50,
+        )
+        return done.stdout
+
+    return in_browser
+
+
+def test_a_browser_runs_the_pages_script_and_no_other(in_browser, tmp_path):
+    dom = in_browser(page(summarise(*hostile(tmp_path))))
+    assert re.search(r'<html[^>]* class="scripted"', dom)
+    assert len(re.findall(r'class="curve chosen"', dom)) == 1
+    assert len(re.findall(r'class="curve"', dom)) == 1
+    assert "<title>small – fstune</title>" in dom
+
+
+def test_a_browser_sorts_the_table(in_browser, text):
+    # The page's policy admits no script beside its own: the test's copy has none.
+    clicks = "document.querySelectorAll('th button')[0].click();"
+    unlocked = re.sub(r"<meta http-equiv=[^>]*>", "", text)
+    dom = in_browser(unlocked.replace("</body>", f"<script>{clicks}</script></body>"))
+    body = dom[dom.index('<table class="sortable"') :]
+    numbers = re.findall(r'<tr><td class="number" data-value="(\d+)"', body)
+    assert numbers == ["0", "1", "2", "3", "4"]
+    assert 'aria-sort="ascending"' in body
