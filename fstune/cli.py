@@ -213,6 +213,19 @@ def probe(
     memory_gb: Annotated[
         float | None, typer.Option("--memory-gb", min=0.1, help="Pretend to have so much memory.")
     ] = None,
+    estimate: Annotated[
+        int | None,
+        typer.Option(
+            "--estimate",
+            min=1,
+            metavar="TOKENS",
+            help="Do not try: tell from the model's shapes what prompts of TOKENS would take on "
+            "a GPU with --memory-gb.",
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="path=value, instead of what the spec says.")
+    ] = None,
 ) -> None:
     """The largest batch that fits for every arm of a spec, tried out here."""
     from fstune.report import describe_candidate
@@ -220,7 +233,18 @@ def probe(
     from fstune.spec import find, load
 
     path = find(spec)
-    found_spec = resolved(load(path), [*(data or []), path.resolve().parent])
+    loaded = load(path, set_ or [])
+    if estimate is not None:
+        if memory_gb is None:
+            raise InputError("--estimate needs --memory-gb")
+        with _telling("measuring one row of the model"):
+            from fstune.probe import estimated
+
+            lines = estimated(loaded, estimate, memory_gb, [*(data or []), path.resolve().parent])
+        for line in lines:
+            _console().print(line, highlight=False)
+        return
+    found_spec = resolved(loaded, [*(data or []), path.resolve().parent])
     with _telling("trying batches of rising size, each in a worker of its own"):
         from fstune.probe import probe as try_batches
 

@@ -48,7 +48,8 @@ def _finalists(records: SearchRecords, spec: SearchSpec) -> list[int]:
     trials = records.trials()
     if len(trials) < spec.search.trials or any(trial.end is None for trial in trials):
         raise InputError(f"{spec.name} has not ended; go on by `fstune resume {spec.name}`")
-    best = [trial.number for trial in ranked(trials) if len(trial.rungs) == len(spec.rungs)]
+    own = [trial for trial in ranked(trials) if trial.equals is None]
+    best = [trial.number for trial in own if len(trial.rungs) == len(spec.rungs)]
     if not best:
         raise InputError(f"no trial of {spec.name} has reached the last rung: nothing to confirm")
     records.write_finalists(best[: spec.confirm.finalists])

@@ -19,11 +19,12 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from model.future_seed import FutureSeed, Gates
+from model.generation import Decoding, generate
 from model.rwkv7 import RWKV7, State
 from tasks.batch import Batch, Pass, collate
 from tasks.example import Example, Split, Tokenizer
 from tasks.metrics import CORRECT, NLL_SUM, TOTAL, Measures, gathered
-from tasks.scoring import Prediction, Scoring
+from tasks.scoring import Generation, Prediction, Scoring
 
 PADDED_TOKENS_PER_BATCH = 16_384
 """Size of an evaluation batch; it bounds memory and changes results by float rounding alone."""
@@ -159,6 +160,35 @@ def _choice_nll(subject: Subject, batch: Batch, reading: _Reading) -> list[list[
     return found
 
 
+def _generated(
+    subject: Subject,
+    batch: Batch,
+    reading: _Reading,
+    wanted: Generation | None,
+    indices: list[int],
+    seed: int,
+) -> list[tuple[tuple[int, ...], ...]]:
+    """The answers to each example of a batch: the greedy one, then the drawn ones."""
+    if wanted is None:
+        return [()] * batch.num_examples
+    last_BC = reading.x_BTC.flatten(0, 1)[batch.last_B]
+    stop, most = wanted.stop, wanted.max_new_tokens
+    greedy = generate(subject.model, last_BC, reading.state, Decoding(most, stop))
+    rows = torch.arange(batch.num_examples).repeat_interleave(wanted.samples).to(subject.device)
+    drawn = generate(
+        subject.model,
+        last_BC[rows],
+        reading.state.take(rows),
+        Decoding(most, stop, wanted.temperature, wanted.top_p),
+        # By example, not by place in a batch: batches follow the machine's memory.
+        [(seed, index, sample) for index in indices for sample in range(wanted.samples)],
+    )
+    return [
+        (first, *drawn[b * wanted.samples : (b + 1) * wanted.samples])
+        for b, first in enumerate(greedy)
+    ]
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """What the whole of a split yields."""
@@ -238,7 +268,7 @@ def _predicted(
     reading = _read(subject, batch)
     scores = _token_scores(subject, batch, reading)
     choice_nll = _choice_nll(subject, batch, reading)
-    generated: list[tuple[tuple[int, ...], ...]] = [()] * batch.num_examples
+    generated = _generated(subject, batch, reading, scoring.generation, indices, seed)
     B = batch.num_examples
     example_N = scores.example_N
     nll_B = torch.zeros(B, dtype=torch.float64, device=subject.device)

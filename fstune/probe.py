@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,9 +20,10 @@ import torch
 from fstune.arm import ArmSettings, Scalar, digest_of
 from fstune.environment import WORKER_VARIABLES, describe
 from fstune.errors import FstuneError, InputError
-from fstune.materials import gather
+from fstune.materials import checkpoint_config, gather
+from fstune.memory_model import Step, step_memory
 from fstune.space import Space
-from fstune.spec import SearchSpec
+from fstune.spec import SearchSpec, locate
 from fstune.store import write_json
 
 LARGEST = 4096
@@ -93,6 +94,38 @@ def probe(spec: SearchSpec, runs: Path, memory_gb: float | None = None) -> Probe
     found = _search(order, min(examples, LARGEST), candidate)
     write_json(kept, asdict(found))
     return found
+
+
+def estimated(
+    spec: SearchSpec, tokens: int, memory_gb: float, data_dirs: Sequence[Path]
+) -> list[str]:
+    """What the memory model says of a spec's heaviest arm, in lines for people.
+
+    Args:
+        spec: a loaded spec; of its files only a checkpoint is needed.
+        tokens: of each prompt.
+        memory_gb: memory of the device, in GB (10⁹ bytes).
+        data_dirs: where a checkpoint is looked for.
+
+    Raises:
+        InputError: a checkpoint that is nowhere.
+    """
+    _, variant = spec.settings(heaviest(spec))
+    path = spec.model.checkpoint
+    config = spec.model.init or checkpoint_config(locate(path or "", data_dirs))
+    answer = getattr(spec.task, "max_answer_tokens", 1)
+    lines = []
+    for recompute in (False, True):
+        bf16 = spec.model.precision == "bf16"
+        step = Step(config, variant.future_seed, bf16, recompute)
+        memory = step_memory(step, tokens, answer)
+        how = "layers recomputed" if recompute else "all activations kept"
+        lines.append(
+            f"{how}: largest batch {memory.largest_batch(memory_gb)} in {memory_gb:g} GB; "
+            f"{memory.fixed / 1e9:.2f} GB for weights and optimiser, "
+            f"{memory.per_row / 1e9:.2f} GB a row of {tokens} tokens"
+        )
+    return lines
 
 
 def heaviest(spec: SearchSpec) -> dict[str, Scalar]:

@@ -19,7 +19,7 @@ is held to what happened. No torch, no Ray.
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -132,6 +132,8 @@ class Suggestion:
     """A candidate as it was suggested."""
 
     candidate: dict[str, Scalar]
+    equals: int | None = None
+    """The trial whose candidate does the same; nothing is trained for this one."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,8 @@ class TrialRecord:
     end: EndRecord | None = None
     progress: dict[str, object] | None = None
     confirmation: Confirmation | None = None
+    equals: int | None = None
+    """The trial that does the same, whose rungs and end these are."""
 
     @property
     def verdict(self) -> Verdict:
@@ -219,6 +223,17 @@ class SearchRecords:
         suggestion = _read(folder / "candidate.json", _SUGGESTION)
         if suggestion is None:
             return None
+        if suggestion.equals is not None:
+            same = self.trial(suggestion.equals)
+            assert same is not None
+            return replace(
+                same,
+                number=number,
+                candidate=suggestion.candidate,
+                equals=same.number,
+                confirmation=None,
+                progress=None,
+            )
         end = self.end(number)
         return TrialRecord(
             number=number,
@@ -265,11 +280,13 @@ class SearchRecords:
     def write_finalists(self, numbers: Sequence[int]) -> None:
         write_json(self.root / "finalists.json", asdict(Finalists(list(numbers))))
 
-    def write_candidate(self, number: int, candidate: Mapping[str, Scalar]) -> None:
+    def write_candidate(
+        self, number: int, candidate: Mapping[str, Scalar], equals: int | None = None
+    ) -> None:
         path = self._folder(number) / "candidate.json"
         stored = _read(path, _SUGGESTION)
         if stored is None:
-            write_json(path, asdict(Suggestion(dict(candidate))))
+            write_json(path, asdict(Suggestion(dict(candidate), equals)))
         elif stored.candidate != candidate:
             raise StoreError(
                 f"trial {number} of {self.name} was {stored.candidate}, now {dict(candidate)}"
@@ -287,10 +304,14 @@ class SearchRecords:
         path = self._folder(number) / "end.json"
         if not path.exists():
             write_json(path, asdict(record))
-        (self._folder(number) / "progress.json").unlink(missing_ok=True)
+        self.clear_progress(number)
 
     def write_progress(self, number: int, progress: Mapping[str, object]) -> None:
         write_json(self._folder(number) / "progress.json", dict(progress))
+
+    def clear_progress(self, number: int) -> None:
+        """Note that nothing is being done for a trial now."""
+        (self._folder(number) / "progress.json").unlink(missing_ok=True)
 
     def _folder(self, number: int) -> Path:
         return self.root / "trials" / f"{number:04d}"

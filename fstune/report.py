@@ -214,7 +214,7 @@ def _progress_line(trial: TrialRecord, spec: SearchSpec) -> Text:
     line = Text(f"trial {trial.number}: ")
     progress: Any = trial.progress
     if progress is None:
-        return line.append("waiting for its worker")
+        return line.append("waiting " + ("to climb on" if trial.rungs else "for its worker"))
     rung = spec.rungs[progress["rung"]]
     line.append(
         f"rung {progress['rung'] + 1} of {len(spec.rungs)} ({rung.steps} steps × {rung.seeds}), "

@@ -40,7 +40,7 @@ from fstune.spec import (
 from fstune.store import ArmStore, write_atomic, write_json
 from fstune.tracking import Tracker, local_uri
 from fstune.trainable import PairedTrial
-from fstune.tuning import Bookkeeper, Suggester, scheduler, snapshot_fault, trial_folder
+from fstune.tuning import Bookkeeper, Climber, Suggester, scheduler, snapshot_fault, trial_folder
 from model.tokenizer import for_vocabulary
 
 MAX_WORKER_LOSSES = 3
@@ -133,6 +133,10 @@ class Search:
         with self.session() as session:
             keeper = Bookkeeper(self.records, self.spec, store, session.tracker)
             self._tuner(keeper).fit()
+            # Ends that no trial of Tune's brought about: of those that waited, or equal another.
+            for trial in self.records.trials():
+                if trial.end is not None:
+                    keeper.finish(trial.number)
             session.status = self._status()
         if session.status == "KILLED":
             raise KeyboardInterrupt
@@ -176,7 +180,11 @@ class Search:
         resources = {"cpu": 1, "gpu": gpus_per_trial(self.spec)}
         trainable = tune.with_resources(PairedTrial, resources)
         folder = self.records.tune
-        if folder.exists():
+        promotes = self.spec.search.scheduler == "asha_promote"
+        if promotes:
+            # Its records say all that a snapshot could.
+            shutil.rmtree(folder, ignore_errors=True)
+        elif folder.exists():
             fault = snapshot_fault(folder, self.records)
             if fault is None:
                 print(f"fstune: restoring Tune's snapshot in {folder}")  # noqa: T201  # to the log
@@ -186,9 +194,9 @@ class Search:
         return tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                search_alg=Suggester(self.spec, self.records),
+                search_alg=(Climber if promotes else Suggester)(self.spec, self.records),
                 scheduler=scheduler(self.spec, self.records),
-                num_samples=self.spec.search.trials,
+                num_samples=-1 if promotes else self.spec.search.trials,
                 max_concurrent_trials=self.spec.resources.concurrent_trials,
                 reuse_actors=True,
                 trial_dirname_creator=trial_folder,

@@ -92,12 +92,15 @@ class SearchSettings(Section):
     """Candidates to try, `points` included."""
     sampler: Literal["tpe", "random"] = "tpe"
     """How candidates are drawn once `points` are used up."""
-    scheduler: Literal["asha", "none"] = "asha"
-    """asha: only the best candidates climb to the next rung; none: all climb to the last."""
+    scheduler: Literal["asha", "asha_promote", "none"] = "asha"
+    """asha_promote: candidates wait at each rung, and the best of those that came there climb on;
+    asha: those that are not among the best when they come to a rung stop there for good (Tune's
+    own); none: all climb to the last."""
     reduction_factor: int = Field(3, ge=2)
-    """asha: one in so many climbs."""
+    """asha, asha_promote: one in so many climbs."""
     prune_below: float | None = Field(None, allow_inf_nan=False)
-    """A candidate whose delta at a rung is under this climbs no further; absent for no rule."""
+    """A candidate climbs no further once it cannot reach this: once the upper bound of its delta at
+    a rung is under it. Absent for no rule."""
     seed: int = Field(0, ge=0)
     """Of the sampler."""
 

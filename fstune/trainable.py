@@ -38,7 +38,7 @@ class PairedTrial(tune.Trainable):
     """A candidate on its way up the rungs.
 
     Its configuration has three keys: `number` of the trial, `candidate`, and `search`, the folder
-    of the search's records.
+    of the search's records; and `rung`, where it is to climb to that rung and no further.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -46,7 +46,8 @@ class PairedTrial(tune.Trainable):
         self._candidate = config["candidate"]
         self._records = SearchRecords(Path(config["search"]))
         self._spec = _spec(self._records.spec)
-        self._rung = 0
+        self._only_rung: int | None = config.get("rung")
+        self._rung = self._only_rung or 0
         self._told_at = 0.0
         self._bench = workbench(self._records, self._spec, self._report)
 
@@ -67,7 +68,7 @@ class PairedTrial(tune.Trainable):
             RUNG_CLOCK: self._spec.search.reduction_factor**rung,
             "rung": rung,
             "last_rung": rung == len(self._spec.rungs) - 1,
-            "done": record is None or self._ended_at(rung),
+            "done": self._only_rung is not None or record is None or self._ended_at(rung),
         }
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -78,7 +79,8 @@ class PairedTrial(tune.Trainable):
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:
         content = json.loads((Path(checkpoint_dir) / "rung.json").read_text())
-        self._rung = content["rungs_done"]
+        # A trial of one rung that lost its worker after the rung tells that rung again.
+        self._rung = content["rungs_done"] if self._only_rung is None else self._only_rung
 
     def _ended_at(self, rung: int) -> bool:
         """Whether a rung with a record is the trial's last; a bad end comes after it."""
@@ -109,11 +111,12 @@ class PairedTrial(tune.Trainable):
     def _judge(self, record: RungRecord) -> None:
         """Note an end that the trial's own numbers bring about; the driver notes ASHA's."""
         threshold = self._spec.search.prune_below
-        delta = record.deltas[self._spec.metric().name].gain("mean")
+        delta = record.deltas[self._spec.metric().name]
+        most = delta.high if delta.higher_is_better else -delta.low
         if record.rung == len(self._spec.rungs) - 1:
             self._records.write_end(self._number, EndRecord("completed", "reached the last rung"))
-        elif threshold is not None and delta < threshold:
-            reason = f"delta {delta:+.4f} is under prune_below {threshold:+g}"
+        elif threshold is not None and most < threshold:
+            reason = f"delta is {most:+.4f} at most, under prune_below {threshold:+g}"
             self._records.write_end(self._number, EndRecord("stopped", reason))
 
     def _report(self, progress: Progress) -> None:

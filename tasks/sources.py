@@ -80,6 +80,9 @@ class Source:
     """Read instead of the hub."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """The data's column for a field, where the two are called differently."""
+    row_fields: tuple[str, ...] = ()
+    """Text fields; of rows that agree in these only the first is read. Empty for `group_fields`:
+    then a group is one row."""
     material: int = 0
     """Rows at the most that builders may quote (notes, distractors). They come from the train pool
     and are in groups of their own, of which no split has an example."""

@@ -270,21 +270,24 @@ class _Collected:
         groups = stored.groups(self._source.group_fields)
         taken = self._taken(name)
         left_out: Counter[str] = Counter()
+        rows = groups
+        if self._source.row_fields:
+            rows = stored.groups((*self._source.group_fields, *self._source.row_fields))
         first_row: dict[str, int] = {}
-        for index, group in enumerate(groups):
+        for index, (group, row) in enumerate(zip(groups, rows, strict=True)):
             if group in taken or self._of_another_split(group):
                 left_out["rows that another split holds"] += 1
             elif name == "train" and self._is_material(group):
                 left_out["rows kept as material"] += 1
-            elif group in first_row:
+            elif row in first_row:
                 left_out["repeats of another row"] += 1
             else:
-                first_row[group] = index
+                first_row[row] = index
         seed = request.settings.data_seed
         ordered = sorted(
-            first_row, key=lambda group: hashlib.sha256(f"{seed}\0{group}".encode()).digest()
+            first_row, key=lambda row: hashlib.sha256(f"{seed}\0{row}".encode()).digest()
         )
-        order = [first_row[group] for group in ordered]
+        order = [first_row[row] for row in ordered]
         if not shared:
             return _Pool(stored, order, len(groups), "rows", left_out)
         used = _rows_of_validation(request)

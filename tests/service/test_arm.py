@@ -51,6 +51,12 @@ BOARD = SIZED | {"side": 9, "blanks": 5, "mask": "prefix"}
 
 # Another value for every field that decides what an arm computes. A field that is not listed here
 # makes a test below fail: whoever adds one says whether it counts.
+HUB = SIZED | {
+    "hub": "another/set",
+    "hub_config": "another",
+    "hub_revision": "abc",
+    "columns": {"question": "q"},
+}
 OTHER: dict[str, dict[str, Any]] = {
     "train": {
         "lr": 2e-2,
@@ -87,19 +93,22 @@ OTHER: dict[str, dict[str, Any]] = {
         "alphabet": "ab",
         "mask": "?",
     },
-    "hotpot": {
-        "train_size": 9,
-        "validation_size": 5,
-        "data_seed": 1,
-        "control": "repeat_prompt",
+    "arc": HUB | {"order": "question_first", "max_prompt_tokens": 100},
+    "hotpot": HUB
+    | {
         "order": "question_first",
         "max_prompt_tokens": 100,
         "min_prompt_tokens": 1,
         "max_answer_tokens": 3,
-        "hub": "another/set",
-        "hub_config": "another",
-        "hub_revision": "abc",
-        "columns": {"question": "q"},
+        "generate": False,
+    },
+    "squad": HUB
+    | {
+        "order": "question_first",
+        "max_prompt_tokens": 100,
+        "fill_to": 600,
+        "max_answer_tokens": 3,
+        "generate": False,
     },
     "constr": SPAN,
     "copy_a2q": SPAN,
@@ -117,14 +126,11 @@ OTHER: dict[str, dict[str, Any]] = {
 WITHOUT_EFFECT = {
     "train": {"optimizer"},  # there is only one
     "model": {"checkpoint", "init"},  # their contents count, see below
-    "rightcopy": {"name", "test_size"},  # no arm sees the test split
-    "hotpot": {"name", "files", "test_size"},
-    "sudoku": {"name", "files", "test_size"},
-    "sudoku_after": {"name", "files", "test_size"},
 } | {
-    name: {"name", "test_size"}
+    # No arm sees the test split, and what is in files has a digest.
+    name: {"name", "test_size", "files"}
+    & {f.name for f in dataclasses.fields(registry.get(name).Settings)}
     for name in registry.names()
-    if name not in ("rightcopy", "hotpot", "sudoku", "sudoku_after")
 }
 FIELDS = {
     "train": set(TrainSettings.model_fields),

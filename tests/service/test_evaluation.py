@@ -19,7 +19,7 @@ from model.tokenizer import for_vocabulary
 from tasks.batch import collate
 from tasks.example import Example, Split
 from tasks.metrics import Measures
-from tasks.scoring import Prediction, Scoring
+from tasks.scoring import Generation, Prediction, Scoring
 
 # Rounding of float32 over sums of a few dozen terms, in nats of an example.
 TOLERANCE = 2e-5
@@ -256,3 +256,34 @@ def test_losses_and_gradients_are_the_same_whatever_logits_exist_at_a_time(
         # Sums of a few hundred terms in another order.
         error = (found.double() - wanted.double()).norm()
         assert float(error) <= 2e-5 * float(wanted.double().norm())
+
+
+def test_answers_are_written_out_for_the_scorer_whatever_the_batches():
+    tested, split = subject(FutureSeed(alpha=1.0)), both(Path())
+    wanted = Generation(max_new_tokens=6, stop=((10,),), samples=2, temperature=1.0)
+
+    def written(seed: int, padded_tokens: int) -> tuple[list[Any], Any]:
+        seen: dict[tuple[int, ...], Any] = {}
+
+        def scorer(example: Example, prediction: Prediction) -> dict[str, float]:
+            seen[example.prompt] = prediction.generated
+            return {"answers": len(prediction.generated)}
+
+        scoring = Scoring(scorer, wanted)
+        found = evaluate(tested, split, for_vocabulary(256), scoring, seed, padded_tokens)
+        assert set(found.measures["answers"]) == {3}
+        return [seen[split.example(i).prompt] for i in range(len(split))], found.predictions
+
+    one, shown = written(3, 16_384)
+    assert one == written(3, 1)[0]
+    other, _ = written(4, 16_384)
+    assert [answers[0] for answers in one] == [answers[0] for answers in other]
+    assert [answers[1:] for answers in one] != [answers[1:] for answers in other]
+    assert list(shown) == [for_vocabulary(256).decode(answers[0]) for answers in one][:12]
+    # The greedy answer begins with the argmax after the prompt.
+    for index, answers in enumerate(one):
+        example = split.example(index)
+        alone = Split.from_examples([Example(example.prompt, answer=(1,))])
+        scores = token_scores(tested, collate(alone, [0]))
+        first = int(scores.predicted_N[-1])
+        assert answers[0][:1] == ((first,) if first != 10 else ())
