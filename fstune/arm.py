@@ -7,14 +7,14 @@ Nothing here trains, stores or reads files.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from model.config import FutureSeed, ModelConfig
+from tasks.metrics import Measures
 from tasks.registry import settings_types
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ else:
     # The type of a task's settings follows from its `name`, one dataclass per registered task.
     TaskSettings = Annotated[settings_types(), Field(discriminator="name")]
 
-ARM_FORMAT = 1
+ARM_FORMAT = 2
 """Part of every arm's digest. Raise it with any change of what an arm computes or stores."""
 
 
@@ -67,7 +67,7 @@ class TrainSettings(Section):
     weight_decay: float = Field(0.01, ge=0, allow_inf_nan=False)
     """On matrices only; never on gates, norms and other vectors."""
     batch_size: int = Field(8, ge=1)
-    """Examples per optimiser step."""
+    """Examples per optimiser step; `probe` for the most that fit into memory."""
     grad_clip: float = Field(1.0, ge=0, allow_inf_nan=False)
     """Largest norm of the model's gradient; 0 is none."""
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -119,11 +119,13 @@ class Seeds:
     index: int
     init: int
     order: int
+    generation: int
 
     @classmethod
     def derive(cls, base: int, index: int) -> Self:
         """Seeds of repetition `index` (0-based) under the spec's base seed."""
-        return cls(index, derive_seed(base, "init", index), derive_seed(base, "order", index))
+        streams = (derive_seed(base, stream, index) for stream in ("init", "order", "generation"))
+        return cls(index, *streams)
 
 
 @dataclass(frozen=True)
@@ -163,12 +165,14 @@ class Outcome:
     examples: str
     """Digest of the evaluated split."""
     step: int
-    nll_sum: NDArray[np.float64]
-    """Per example: negative log-likelihood summed over target tokens, in nats."""
-    correct: NDArray[np.int64]
-    """Per example: target tokens whose most likely prediction is right."""
-    total: NDArray[np.int64]
-    """Per example: target tokens."""
+    measures: Measures
+    """What the task's metrics are computed from, by name, one number per example."""
+    predictions: tuple[str, ...]
+    """What was predicted for the first examples, as text: enough to see a constant answer."""
+    diagnostics: Mapping[str, float]
+    """What else there was to see, by the names in `fstune.diagnostics`."""
+    events: tuple[str, ...]
+    """What happened to the arm up to this step beside training, a line each."""
     train_tokens: int
     """Tokens trained on up to this step."""
     train_wall_s: float

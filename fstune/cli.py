@@ -191,50 +191,34 @@ def ui(
 @app.command()
 def tasks(
     name: Annotated[str | None, typer.Argument(help="A task, to see it in full.")] = None,
+    spec: Annotated[
+        str | None, typer.Option("--spec", help="Whose settings the example is built with.")
+    ] = None,
+    data: Data = None,
+    runs: Runs = RUNS,
 ) -> None:
-    """The tasks: what each needs, knows and is scored by."""
-    from rich.table import Table
-
-    from tasks import registry
+    """The tasks: what each needs, knows and is scored by; of one, an example too."""
+    from fstune.task_page import declarations, known_task, overview, shown_example
 
     console = _console()
     if name is None:
-        table = Table("task", "needs the future", "orders", "scored by", "what", box=None)
-        for each in registry.names():
-            task = registry.get(each)
-            needs = "yes" if task.needs_future else "no"
-            metrics = ", ".join(metric.name for metric in task.metrics)
-            table.add_row(each, needs, ", ".join(task.orders) or "-", metrics, task.summary)
-        console.print(table)
+        for heading, lines in overview():
+            console.print(heading, style="bold", highlight=False, soft_wrap=True)
+            for line in lines:
+                console.print(f"  {line}", highlight=False, soft_wrap=True, markup=False)
         return
+    task = known_task(name)
     try:
-        task = registry.get(name)
-    except ValueError as error:
-        raise InputError(str(error)) from error
-    facts = {
-        "task": f"{task.name}, version {task.version}: {task.summary}",
-        "needs the future": "yes" if task.needs_future else "no",
-        "orders": ", ".join(task.orders) or "one",
-        "data": f"{task.origin} ({task.licence})",
-    }
-    facts |= {f"metric {metric.name}": metric.summary for metric in task.metrics}
-    facts |= {f"setting {field}": doc for field, doc in _settings_of(name).items()}
-    for fact, value in facts.items():
-        console.print(f"{fact}: {value}", highlight=False, soft_wrap=True, markup=False)
-
-
-def _settings_of(task: str) -> dict[str, str]:
-    """A task's settings with their defaults and descriptions."""
-    from pydantic import TypeAdapter
-
-    from tasks import registry
-
-    properties = TypeAdapter(registry.get(task).Settings).json_schema()["properties"]
-    return {
-        field: f"{facts.get('description', '')} (default: {facts.get('default', 'none')})"
-        for field, facts in properties.items()
-        if field != "name"
-    }
+        source, text = shown_example(task, spec, data or [], runs / "cache")
+        example = [f"example, as in {source}:", text]
+    except InputError as error:
+        if spec is not None:
+            raise
+        # The task's facts stand without its data, which may be on another machine.
+        example = [f"example: {error}"]
+    facts = [f"{fact}: {value}" for fact, value in declarations(task).items()]
+    for line in [*facts, *example]:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -253,6 +237,57 @@ def doctor(
 
         for name, value in needs(spec, data or []).items():
             console.print(f"{name}: {value}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def probe(
+    spec: Annotated[str, typer.Argument(help="A spec file, or the name of a shipped search.")],
+    data: Data = None,
+    runs: Runs = RUNS,
+    memory_gb: Annotated[
+        float | None, typer.Option("--memory-gb", min=0.1, help="Pretend to have so much memory.")
+    ] = None,
+    estimate: Annotated[
+        int | None,
+        typer.Option(
+            "--estimate",
+            min=1,
+            metavar="TOKENS",
+            help="Do not try: tell from the model's shapes what prompts of TOKENS would take on "
+            "a GPU with --memory-gb.",
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="path=value, instead of what the spec says.")
+    ] = None,
+) -> None:
+    """The largest batch that fits for every arm of a spec, tried out here."""
+    from fstune.report import describe_candidate
+    from fstune.search import resolved
+    from fstune.spec import find, load
+
+    path = find(spec)
+    loaded = load(path, set_ or [])
+    if estimate is not None:
+        if memory_gb is None:
+            raise InputError("--estimate needs --memory-gb")
+        with _telling("measuring one row of the model"):
+            from fstune.probe import estimated
+
+            lines = estimated(loaded, estimate, memory_gb, [*(data or []), path.resolve().parent])
+        for line in lines:
+            _console().print(line, highlight=False)
+        return
+    found_spec = resolved(loaded, [*(data or []), path.resolve().parent])
+    with _telling("trying batches of rising size, each in a worker of its own"):
+        from fstune.probe import probe as try_batches
+
+        found = try_batches(found_spec, runs, memory_gb)
+    console = _console()
+    console.print(f"largest batch: {found.batch_size}", highlight=False)
+    console.print(f"limited by: {found.stopped_by}", highlight=False)
+    console.print(f"memory in use at that size: {found.peak_memory_gb:.3g} GB", highlight=False)
+    console.print(f"tried on: {describe_candidate(found.candidate) or 'the only arm'}")
 
 
 @app.command()

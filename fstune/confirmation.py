@@ -11,12 +11,12 @@ import ray
 
 from fstune.errors import InputError, SearchFailedError
 from fstune.pairing import confirm
-from fstune.records import Confirmation, SearchRecords
+from fstune.records import BrokeOff, Confirmation, SearchRecords
 from fstune.report import ranked
 from fstune.search import MAX_WORKER_LOSSES, Search, gpus_per_trial
 from fstune.spec import SearchSpec, read_resolved
 from fstune.trainable import workbench
-from fstune.training import DivergedError
+from fstune.training import DivergedError, InfeasibleError
 
 
 def run_confirmation(search: Search) -> list[int]:
@@ -48,7 +48,8 @@ def _finalists(records: SearchRecords, spec: SearchSpec) -> list[int]:
     trials = records.trials()
     if len(trials) < spec.search.trials or any(trial.end is None for trial in trials):
         raise InputError(f"{spec.name} has not ended; go on by `fstune resume {spec.name}`")
-    best = [trial.number for trial in ranked(trials) if len(trial.rungs) == len(spec.rungs)]
+    own = [trial for trial in ranked(trials) if trial.equals is None]
+    best = [trial.number for trial in own if len(trial.rungs) == len(spec.rungs)]
     if not best:
         raise InputError(f"no trial of {spec.name} has reached the last rung: nothing to confirm")
     records.write_finalists(best[: spec.confirm.finalists])
@@ -75,8 +76,9 @@ def _confirm_in_worker(root: str, number: int, finalists: int) -> None:
     bench = workbench(records, spec, lambda _: None)
     try:
         found = confirm(spec, trial.candidate, finalists, records.cache, bench)
-    except DivergedError as error:
-        records.write_confirmation(number, Confirmation(None, time.time(), str(error)))
+    except (DivergedError, InfeasibleError) as error:
+        how: BrokeOff = "diverged" if isinstance(error, DivergedError) else "infeasible"
+        records.write_confirmation(number, Confirmation(None, time.time(), str(error), how))
         return
     records.write_confirmation(number, Confirmation(found, time.time()))
     for pair in found.arms:

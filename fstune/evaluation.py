@@ -6,23 +6,34 @@ pass from the carried state without it. Training uses the same function.
 Letters: N scored tokens of a batch, V vocabulary, C width.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 
 from model.future_seed import FutureSeed, Gates
-from model.rwkv7 import RWKV7
+from model.generation import Decoding, generate
+from model.rwkv7 import RWKV7, State
 from tasks.batch import Batch, Pass, collate
-from tasks.example import Split
+from tasks.example import Example, Split, Tokenizer
+from tasks.metrics import CORRECT, NLL_SUM, TOTAL, Measures, gathered
+from tasks.scoring import Generation, Prediction, Scoring
 
 PADDED_TOKENS_PER_BATCH = 16_384
 """Size of an evaluation batch; it bounds memory and changes results by float rounding alone."""
+
+LOGITS_AT_ONCE = 2**25
+"""Logits that exist at a time, 128 MB in float32."""
+
+PREDICTIONS_KEPT = 12
+"""Examples whose predictions are kept as text with an evaluation."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +54,12 @@ class Subject:
 
 @dataclass(frozen=True)
 class TokenScores:
-    """One value per scored token of a batch."""
+    """One value per scored token of a batch: those in the prompts, then those of the answers."""
 
     nll_N: Tensor
     """float32, nats."""
+    predicted_N: Tensor
+    """int64; the most likely token."""
     correct_N: Tensor
     """bool; the most likely token is the one wanted."""
     example_N: Tensor
@@ -55,68 +68,236 @@ class TokenScores:
     """bool; an answer's first token."""
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """What the model has of a batch's prompts."""
+
+    x_BTC: Tensor
+    state: State
+
+
 def token_scores(subject: Subject, batch: Batch) -> TokenScores:
     """Losses at the batch's targets; logits are computed there and nowhere else."""
-    model = subject.model
     with subject.compute():
-        prompt = batch.prompt
-        x_BTC, state = model.hidden(
-            prompt.tokens_BT,
-            mask_BT=prompt.mask_BT,
-            future_seed=subject.future_seed,
-            gates=subject.gates,
-        )
-        passes = [prompt]
-        logits = [_logits(model, x_BTC, prompt)]
-        if batch.answer is not None:
-            answer = batch.answer
-            x_BTC, _ = model.hidden(answer.tokens_BT, state=state, mask_BT=answer.mask_BT)
-            passes.append(answer)
-            logits.append(_logits(model, x_BTC, answer))
-    logits_NV = torch.cat(logits).float()
+        return _token_scores(subject, batch, _read(subject, batch))
+
+
+def _read(subject: Subject, batch: Batch) -> _Reading:
+    prompt = batch.prompt
+    x_BTC, state = subject.model.hidden(
+        prompt.tokens_BT,
+        mask_BT=prompt.mask_BT,
+        future_seed=subject.future_seed,
+        gates=subject.gates,
+    )
+    return _Reading(x_BTC, state)
+
+
+def _token_scores(subject: Subject, batch: Batch, reading: _Reading) -> TokenScores:
+    model = subject.model
+    passes = [batch.prompt]
+    read = [reading.x_BTC.flatten(0, 1)[batch.prompt.where_N]]
+    if batch.answer is not None:
+        answer = batch.answer
+        x_BTC, _ = model.hidden(answer.tokens_BT, state=reading.state, mask_BT=answer.mask_BT)
+        passes.append(answer)
+        read.append(x_BTC.flatten(0, 1)[answer.where_N])
     target_N = torch.cat([part.target_N for part in passes])
+    nll_N, predicted_N = _at_targets(model, torch.cat(read), target_N)
     return TokenScores(
-        nll_N=torch.nn.functional.cross_entropy(logits_NV, target_N, reduction="none"),
-        correct_N=logits_NV.argmax(dim=1) == target_N,
+        nll_N=nll_N,
+        predicted_N=predicted_N,
+        correct_N=predicted_N == target_N,
         example_N=torch.cat([part.example_N for part in passes]),
         first_N=torch.cat([part.first_N for part in passes]),
     )
+
+
+def _at_targets(model: RWKV7, x_NC: Tensor, target_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss and argmax at each target, a piece of the targets at a time.
+
+    A piece's logits are made again in the backward pass where there are several pieces: at 65,536
+    tokens of vocabulary they would take more memory than the rest of a step.
+    """
+    piece = max(1, LOGITS_AT_ONCE // model.config.vocab_size)
+    if len(target_N) <= piece:
+        return _losses(model, x_NC, target_N)
+    found = [
+        checkpoint(_losses, model, x_nC, target_n, use_reentrant=False)
+        for x_nC, target_n in zip(
+            torch.split(x_NC, piece), torch.split(target_N, piece), strict=True
+        )
+    ]
+    return torch.cat([nll_n for nll_n, _ in found]), torch.cat([best_n for _, best_n in found])
+
+
+def _losses(model: RWKV7, x_NC: Tensor, target_N: Tensor) -> tuple[Tensor, Tensor]:
+    logits_NV = model.project(x_NC).float()
+    return cross_entropy(logits_NV, target_N, reduction="none"), logits_NV.argmax(dim=1)
 
 
 def _logits(model: RWKV7, x_BTC: Tensor, part: Pass) -> Tensor:
     return model.project(x_BTC.flatten(0, 1)[part.where_N])
 
 
+def _choice_nll(subject: Subject, batch: Batch, reading: _Reading) -> list[list[float]]:
+    """Negative log-likelihood of each choice of each example, in nats."""
+    choices = batch.choices
+    if choices is None:
+        return [[] for _ in range(batch.num_examples)]
+    model = subject.model
+    last_BV = model.project(reading.x_BTC.flatten(0, 1)[batch.last_B]).float()
+    nll_R = cross_entropy(last_BV[choices.prompt_R], choices.first_R, reduction="none").double()
+    if choices.rest is not None:
+        rest = choices.rest
+        state = reading.state.take(choices.prompt_R)
+        x_RTC, _ = model.hidden(rest.tokens_BT, state=state, mask_BT=rest.mask_BT)
+        nll_N = cross_entropy(_logits(model, x_RTC, rest).float(), rest.target_N, reduction="none")
+        nll_R.index_add_(0, rest.example_N, nll_N.double())
+    found: list[list[float]] = [[] for _ in range(batch.num_examples)]
+    for b, nll in zip(choices.prompt_R.tolist(), nll_R.tolist(), strict=True):
+        found[b].append(nll)
+    return found
+
+
+def _generated(
+    subject: Subject,
+    batch: Batch,
+    reading: _Reading,
+    wanted: Generation | None,
+    indices: list[int],
+    seed: int,
+) -> list[tuple[tuple[int, ...], ...]]:
+    """The answers to each example of a batch: the greedy one, then the drawn ones."""
+    if wanted is None:
+        return [()] * batch.num_examples
+    last_BC = reading.x_BTC.flatten(0, 1)[batch.last_B]
+    stop, most = wanted.stop, wanted.max_new_tokens
+    greedy = generate(subject.model, last_BC, reading.state, Decoding(most, stop))
+    rows = torch.arange(batch.num_examples).repeat_interleave(wanted.samples).to(subject.device)
+    drawn = generate(
+        subject.model,
+        last_BC[rows],
+        reading.state.take(rows),
+        Decoding(most, stop, wanted.temperature, wanted.top_p),
+        # By example, not by place in a batch: batches follow the machine's memory.
+        [(seed, index, sample) for index in indices for sample in range(wanted.samples)],
+    )
+    return [
+        (first, *drawn[b * wanted.samples : (b + 1) * wanted.samples])
+        for b, first in enumerate(greedy)
+    ]
+
+
 @dataclass(frozen=True)
-class Scores:
-    """One value per example of a split, in its order."""
+class Evaluation:
+    """What the whole of a split yields."""
 
-    nll_sum: NDArray[np.float64]
-    correct: NDArray[np.int64]
-    total: NDArray[np.int64]
-
-
-def evaluate(subject: Subject, split: Split) -> Scores:
-    """Score every example of the split once, without gradients."""
-    nll_sum = np.zeros(len(split))
-    correct = np.zeros(len(split), dtype=np.int64)
-    total = np.zeros(len(split), dtype=np.int64)
-    with torch.inference_mode():
-        for indices in _batches(split):
-            scores = token_scores(subject, collate(split, indices).to(subject.device))
-            row_N = np.asarray(indices)[scores.example_N.cpu().numpy()]
-            np.add.at(nll_sum, row_N, scores.nll_N.double().cpu().numpy())
-            np.add.at(correct, row_N, scores.correct_N.cpu().numpy())
-            np.add.at(total, row_N, 1)
-    return Scores(nll_sum, correct, total)
+    measures: Measures
+    """By name, one number per example, in the split's order."""
+    predictions: tuple[str, ...]
+    """The first examples' answers as text: as written out, else the argmax at each target."""
+    answers: Mapping[str, float]
+    """How alike they are, over all examples; names in `fstune.diagnostics`."""
 
 
-def _batches(split: Split) -> Iterator[list[int]]:
+class _Answers:
+    """Counts predictions, to tell a model that always says the same."""
+
+    def __init__(self) -> None:
+        self._said: Counter[tuple[int, ...]] = Counter()
+        self._wanted: Counter[tuple[int, ...]] = Counter()
+        self._empty = 0
+
+    def add(self, example: Example, prediction: Prediction) -> None:
+        said = prediction.generated[0] if prediction.generated else prediction.tokens
+        self._said[said] += 1
+        self._empty += not said
+        self._wanted[(*example.target_tokens, *example.answer)] += 1
+
+    def values(self) -> dict[str, float]:
+        examples = self._said.total()
+        return {
+            "answers/most_common": max(self._said.values()) / examples,
+            "answers/most_common_wanted": max(self._wanted.values()) / examples,
+            "answers/empty": self._empty / examples,
+        }
+
+
+def evaluate(
+    subject: Subject,
+    split: Split,
+    tokenizer: Tokenizer,
+    scoring: Scoring,
+    seed: int,
+    padded_tokens: int = PADDED_TOKENS_PER_BATCH,
+) -> Evaluation:
+    """Score every example of the split once, without gradients.
+
+    Args:
+        subject: the model.
+        split: the examples.
+        tokenizer: of the task and the model.
+        scoring: what the task wants beyond its target tokens.
+        seed: of the answers that are drawn.
+        padded_tokens: size of a batch of prompts; one of a longer prompt holds it alone.
+    """
+    answers = _Answers()
+    rows: list[Mapping[str, float]] = [{}] * len(split)
+    shown: list[str] = [""] * min(PREDICTIONS_KEPT, len(split))
+    with torch.inference_mode(), subject.compute():
+        for indices in _batches(split, padded_tokens):
+            batch = collate(split, indices).to(subject.device)
+            for index, (basic, prediction) in zip(
+                indices, _predicted(subject, batch, scoring, indices, seed), strict=True
+            ):
+                example = split.example(index)
+                more = scoring.scorer(example, prediction) if scoring.scorer else {}
+                rows[index] = {**basic, **more}
+                answers.add(example, prediction)
+                if index < len(shown):
+                    said = prediction.generated[0] if prediction.generated else prediction.tokens
+                    shown[index] = tokenizer.decode(said)
+    return Evaluation(gathered(rows), tuple(shown), answers.values())
+
+
+def _predicted(
+    subject: Subject, batch: Batch, scoring: Scoring, indices: list[int], seed: int
+) -> list[tuple[dict[str, float], Prediction]]:
+    """Of each example of a batch, the measures that every task has, and what was predicted."""
+    reading = _read(subject, batch)
+    scores = _token_scores(subject, batch, reading)
+    choice_nll = _choice_nll(subject, batch, reading)
+    generated = _generated(subject, batch, reading, scoring.generation, indices, seed)
+    B = batch.num_examples
+    example_N = scores.example_N
+    nll_B = torch.zeros(B, dtype=torch.float64, device=subject.device)
+    nll_B.index_add_(0, example_N, scores.nll_N.double())
+    correct_B = torch.bincount(example_N, weights=scores.correct_N.double(), minlength=B)
+    total_B = torch.bincount(example_N, minlength=B)
+    order_N = torch.argsort(example_N, stable=True)
+    tokens = torch.split(scores.predicted_N[order_N], total_B.tolist())
+    columns = (nll_B.tolist(), correct_B.tolist(), total_B.tolist())
+    return [
+        (
+            {NLL_SUM: nll, CORRECT: correct, TOTAL: float(total)},
+            Prediction(tuple(tokens[b].tolist()), tuple(choice_nll[b]), generated[b]),
+        )
+        for b, (nll, correct, total) in enumerate(zip(*columns, strict=True))
+    ]
+
+
+def largest_batch(split: Split, padded_tokens: int = PADDED_TOKENS_PER_BATCH) -> list[int]:
+    """The batch of an evaluation that has the longest prompts."""
+    return next(_batches(split, padded_tokens))
+
+
+def _batches(split: Split, padded_tokens: int) -> Iterator[list[int]]:
     """Indices of examples of like length, so that little is padded."""
     length = split.prompt_lengths
     batch: list[int] = []
     for index in np.argsort(-length, kind="stable").tolist():
-        if batch and (len(batch) + 1) * length[batch[0]] > PADDED_TOKENS_PER_BATCH:
+        if batch and (len(batch) + 1) * length[batch[0]] > padded_tokens:
             yield batch
             batch = []
         batch.append(index)

@@ -15,8 +15,12 @@ from model.checkpoint import read_config
 from model.config import ModelConfig
 from model.tokenizer import Tokenizer, for_vocabulary
 from tasks import registry
-from tasks.example import Metric, Split, TaskError
+from tasks.example import Split, TaskError
+from tasks.guesses import guess_scores
+from tasks.metrics import Metric
+from tasks.scoring import Scoring
 from tasks.splits import load_split
+from tasks.task import TaskSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +34,16 @@ class Materials:
     evaluated: Split
     """The validation split; in a confirmation the test split."""
     metrics: tuple[Metric, ...]
+    scoring: Scoring
+
+    def guesses(self, task: TaskSettings) -> dict[str, dict[str, float]]:
+        """What chance and trivial strategies score on the evaluated split, by strategy and metric.
+
+        Args:
+            task: the settings of the task that was gathered.
+        """
+        known = registry.get(vars(task)["name"])  # each task's settings have it, their base has not
+        return guess_scores(known, task, self.tokenizer, self.train, self.evaluated)
 
     def arm(self, settings: ArmSettings, seed_index: int) -> ArmSpec:
         """The arm of these settings and repetition `seed_index`."""
@@ -89,5 +103,8 @@ def _gather(settings_json: str, cache: Path, split: EvaluatedSplit) -> Materials
         checkpoint_digest=None if path is None else file_digest(Path(path)),
         train=train,
         evaluated=evaluated,
-        metrics=task.metrics,
+        metrics=task.measured(settings.task),
+        scoring=Scoring(
+            task.scorer(settings.task, tokenizer), task.generation(settings.task, tokenizer)
+        ),
     )

@@ -79,6 +79,7 @@ def run_rung(
 
     Raises:
         DivergedError: if an arm's loss was not finite.
+        InfeasibleError: if an arm does not fit into memory.
         InputError: if the data or the checkpoint cannot be used.
     """
     started = time.perf_counter()
@@ -123,6 +124,7 @@ def confirm(
 
     Raises:
         DivergedError: if an arm's loss was not finite.
+        InfeasibleError: if an arm does not fit into memory.
         InputError: if the data or the checkpoint cannot be used.
     """
     assert spec.confirm is not None

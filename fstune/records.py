@@ -3,6 +3,7 @@
     <runs>/searches/<name>/spec.json               the resolved spec
     <runs>/searches/<name>/spec.yaml               the user's text
     <runs>/searches/<name>/environment.json        versions, device, commit
+    <runs>/searches/<name>/guesses.json            what chance and trivial strategies score
     <runs>/searches/<name>/trials/0003/candidate.json
     <runs>/searches/<name>/trials/0003/rung-0.json
     <runs>/searches/<name>/trials/0003/end.json
@@ -18,7 +19,7 @@ is held to what happened. No torch, no Ray.
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -29,7 +30,10 @@ from fstune.errors import InputError, StoreError
 from fstune.statistics import Delta, Verdict
 from fstune.store import write_atomic, write_json
 
-State = Literal["completed", "stopped", "diverged", "failed"]
+BrokeOff = Literal["diverged", "infeasible", "failed"]
+"""A loss was not finite; this machine cannot train the arms; something else went wrong."""
+
+State = Literal["completed", "stopped"] | BrokeOff
 """How a trial ended: at the last rung, before it, or not at all well."""
 
 
@@ -94,19 +98,26 @@ class EndRecord:
     detail: str = ""
     """A traceback, if there is one."""
 
+    @property
+    def broke_off(self) -> BrokeOff | None:
+        """How it went wrong, if it did."""
+        return None if self.state == "completed" or self.state == "stopped" else self.state
+
 
 @dataclass(frozen=True)
 class Confirmation:
     """A finalist on seeds and examples that the search has not seen."""
 
     comparison: Comparison | None
-    """None if an arm diverged."""
+    """None if the arms broke off."""
     ended_at: float
     failure: str = ""
+    broke_off: BrokeOff = "diverged"
+    """How, if there is no comparison."""
 
     @property
     def verdict(self) -> Verdict:
-        return "diverged" if self.comparison is None else self.comparison.verdict
+        return self.broke_off if self.comparison is None else self.comparison.verdict
 
 
 @dataclass(frozen=True)
@@ -121,6 +132,8 @@ class Suggestion:
     """A candidate as it was suggested."""
 
     candidate: dict[str, Scalar]
+    equals: int | None = None
+    """The trial whose candidate does the same; nothing is trained for this one."""
 
 
 @dataclass(frozen=True)
@@ -133,14 +146,16 @@ class TrialRecord:
     end: EndRecord | None = None
     progress: dict[str, object] | None = None
     confirmation: Confirmation | None = None
+    equals: int | None = None
+    """The trial that does the same, whose rungs and end these are."""
 
     @property
     def verdict(self) -> Verdict:
         """The confirmation's, if there is one; else that of the last rung reached."""
         if self.confirmation is not None:
             return self.confirmation.verdict
-        if self.end is not None and self.end.state in ("diverged", "failed"):
-            return self.end.state
+        if self.end is not None and self.end.broke_off is not None:
+            return self.end.broke_off
         return self.rungs[-1].verdict if self.rungs else "running"
 
 
@@ -208,6 +223,17 @@ class SearchRecords:
         suggestion = _read(folder / "candidate.json", _SUGGESTION)
         if suggestion is None:
             return None
+        if suggestion.equals is not None:
+            same = self.trial(suggestion.equals)
+            assert same is not None
+            return replace(
+                same,
+                number=number,
+                candidate=suggestion.candidate,
+                equals=same.number,
+                confirmation=None,
+                progress=None,
+            )
         end = self.end(number)
         return TrialRecord(
             number=number,
@@ -239,6 +265,13 @@ class SearchRecords:
         if self.confirmation(number) is None:
             write_json(self._folder(number) / "confirmation.json", asdict(record))
 
+    def guesses(self) -> dict[str, dict[str, float]]:
+        """What chance and trivial strategies score on the validation split, by metric."""
+        return _read(self.root / "guesses.json", _GUESSES) or {}
+
+    def write_guesses(self, guesses: Mapping[str, Mapping[str, float]]) -> None:
+        write_json(self.root / "guesses.json", guesses)
+
     def finalists(self) -> list[int] | None:
         """Numbers of the trials that are confirmed; None before they were chosen."""
         chosen = _read(self.root / "finalists.json", _FINALISTS)
@@ -247,11 +280,13 @@ class SearchRecords:
     def write_finalists(self, numbers: Sequence[int]) -> None:
         write_json(self.root / "finalists.json", asdict(Finalists(list(numbers))))
 
-    def write_candidate(self, number: int, candidate: Mapping[str, Scalar]) -> None:
+    def write_candidate(
+        self, number: int, candidate: Mapping[str, Scalar], equals: int | None = None
+    ) -> None:
         path = self._folder(number) / "candidate.json"
         stored = _read(path, _SUGGESTION)
         if stored is None:
-            write_json(path, asdict(Suggestion(dict(candidate))))
+            write_json(path, asdict(Suggestion(dict(candidate), equals)))
         elif stored.candidate != candidate:
             raise StoreError(
                 f"trial {number} of {self.name} was {stored.candidate}, now {dict(candidate)}"
@@ -269,10 +304,14 @@ class SearchRecords:
         path = self._folder(number) / "end.json"
         if not path.exists():
             write_json(path, asdict(record))
-        (self._folder(number) / "progress.json").unlink(missing_ok=True)
+        self.clear_progress(number)
 
     def write_progress(self, number: int, progress: Mapping[str, object]) -> None:
         write_json(self._folder(number) / "progress.json", dict(progress))
+
+    def clear_progress(self, number: int) -> None:
+        """Note that nothing is being done for a trial now."""
+        (self._folder(number) / "progress.json").unlink(missing_ok=True)
 
     def _folder(self, number: int) -> Path:
         return self.root / "trials" / f"{number:04d}"
@@ -300,6 +339,7 @@ _RUNG = TypeAdapter(RungRecord)
 _END = TypeAdapter(EndRecord)
 _CONFIRMATION = TypeAdapter(Confirmation)
 _FINALISTS = TypeAdapter(Finalists)
+_GUESSES = TypeAdapter(dict[str, dict[str, float]])
 _PROGRESS = TypeAdapter(dict[str, object])
 
 T = TypeVar("T")

@@ -1,21 +1,21 @@
 """Records to tables and JSON: what a search found, and where it stands. No torch, no Ray.
 
 Trials are ranked by the rung they reached and, within a rung, by the objective there: deltas at
-different rungs are not comparable. One that diverged or failed comes after all that did not.
+different rungs are not comparable. One that broke off comes after all that did not.
 """
 
 import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
 from fstune.arm import Scalar
-from fstune.records import Comparison, Confirmation, SearchRecords, TrialRecord
+from fstune.records import BrokeOff, Comparison, Confirmation, SearchRecords, TrialRecord
 from fstune.spec import SearchSpec
 from fstune.statistics import CONFIDENCE, OFF_IN_EFFECT, VERDICT_RULES, Delta
 from fstune.store import write_json
@@ -25,6 +25,7 @@ _COLOURS = {
     "unconfirmed gain": "green",
     "loss": "red",
     "diverged": "red",
+    "infeasible": "red",
     "failed": "red",
     "no effect": "dim",
 }
@@ -43,7 +44,7 @@ def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
 
 def _counts(trial: TrialRecord) -> bool:
     """Whether a trial may be the best: it has a rung and did not break off."""
-    return bool(trial.rungs) and trial.verdict not in ("diverged", "failed")
+    return bool(trial.rungs) and trial.verdict not in get_args(BrokeOff)
 
 
 def as_json(records: SearchRecords, spec: SearchSpec) -> dict[str, Any]:
@@ -57,6 +58,7 @@ def as_json(records: SearchRecords, spec: SearchSpec) -> dict[str, Any]:
         "verdict_rules": VERDICT_RULES,
         "trials": [_trial_json(trial) for trial in trials],
         "best": None if best is None else best.number,
+        "guesses": records.guesses(),
     }
 
 
@@ -121,6 +123,13 @@ def result_table(records: SearchRecords, spec: SearchSpec, most: int | None = No
         if last is not None and last.largest_gate < OFF_IN_EFFECT:
             setting.append(f" (off in effect: no gate over {last.largest_gate:.1g})")
         lines.append(Padding(setting, (0, 0, 0, len("trial  ")), expand=False))
+    guesses = [
+        f"{name} {scores[metric]:.4f}"
+        for name, scores in records.guesses().items()
+        if metric in scores
+    ]
+    if guesses:
+        lines.append(Text(f"{metric} without understanding: {', '.join(guesses)}", style="dim"))
     return Group(*lines)
 
 
@@ -205,7 +214,7 @@ def _progress_line(trial: TrialRecord, spec: SearchSpec) -> Text:
     line = Text(f"trial {trial.number}: ")
     progress: Any = trial.progress
     if progress is None:
-        return line.append("waiting for its worker")
+        return line.append("waiting " + ("to climb on" if trial.rungs else "for its worker"))
     rung = spec.rungs[progress["rung"]]
     line.append(
         f"rung {progress['rung'] + 1} of {len(spec.rungs)} ({rung.steps} steps × {rung.seeds}), "

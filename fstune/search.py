@@ -24,15 +24,24 @@ from fstune.arm import Scalar
 from fstune.environment import WORKER_VARIABLES, cores, describe
 from fstune.errors import InputError, SearchFailedError
 from fstune.materials import checkpoint_config, gather
+from fstune.probe import probe
 from fstune.records import SearchRecords, local_uri
 from fstune.report import write_report
 from fstune.report_page import write_page
 from fstune.space import Space
-from fstune.spec import SearchSpec, find, load, read_resolved, resolve_files, write_resolved
+from fstune.spec import (
+    SearchSpec,
+    asks_probe,
+    find,
+    load,
+    read_resolved,
+    resolve_files,
+    write_resolved,
+)
 from fstune.store import ArmStore, write_atomic, write_json
 from fstune.tracking import Tracker
 from fstune.trainable import PairedTrial
-from fstune.tuning import Bookkeeper, Suggester, scheduler, snapshot_fault, trial_folder
+from fstune.tuning import Bookkeeper, Climber, Suggester, scheduler, snapshot_fault, trial_folder
 from model.tokenizer import for_vocabulary
 
 MAX_WORKER_LOSSES = 3
@@ -87,11 +96,17 @@ class Search:
                 f"a search called {spec.name!r} exists in {runs}; go on with it by "
                 f"`fstune resume {spec.name}`, or give this one another name"
             )
-        spec = _resolve(spec, [*data_dirs, spec_path.resolve().parent])
+        places = [*data_dirs, spec_path.resolve().parent]
+        spec = resolved(spec, places)
+        if asks_probe(spec_path, overrides):
+            batch_size = _largest_batch(spec, runs)
+            probed = load(spec_path, [*overrides, f"train.batch_size={batch_size}"])
+            spec = resolved(probed, places)
         _require_gpus(spec)
         cache = runs.resolve() / "cache"
-        for settings in spec.settings(_any_candidate(spec)):
-            gather(settings, cache)
+        baseline, variant = spec.settings(_any_candidate(spec))
+        gather(variant, cache)
+        records.write_guesses(gather(baseline, cache).guesses(baseline.task))
         write_json(records.environment, describe())
         write_atomic(records.user_spec, spec_path.read_bytes())
         write_resolved(spec, records.spec)
@@ -119,6 +134,10 @@ class Search:
         with self.session() as session:
             keeper = Bookkeeper(self.records, self.spec, store, session.tracker)
             self._tuner(keeper).fit()
+            # Ends that no trial of Tune's brought about: of those that waited, or equal another.
+            for trial in self.records.trials():
+                if trial.end is not None:
+                    keeper.finish(trial.number)
             session.status = self._status()
         if session.status == "KILLED":
             raise KeyboardInterrupt
@@ -165,7 +184,11 @@ class Search:
         resources = {"cpu": 1, "gpu": gpus_per_trial(self.spec)}
         trainable = tune.with_resources(PairedTrial, resources)
         folder = self.records.tune
-        if folder.exists():
+        promotes = self.spec.search.scheduler == "asha_promote"
+        if promotes:
+            # Its records say all that a snapshot could.
+            shutil.rmtree(folder, ignore_errors=True)
+        elif folder.exists():
             fault = snapshot_fault(folder, self.records)
             if fault is None:
                 print(f"fstune: restoring Tune's snapshot in {folder}")  # noqa: T201  # to the log
@@ -175,9 +198,9 @@ class Search:
         return tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                search_alg=Suggester(self.spec, self.records),
+                search_alg=(Climber if promotes else Suggester)(self.spec, self.records),
                 scheduler=scheduler(self.spec, self.records),
-                num_samples=self.spec.search.trials,
+                num_samples=-1 if promotes else self.spec.search.trials,
                 max_concurrent_trials=self.spec.resources.concurrent_trials,
                 reuse_actors=True,
                 trial_dirname_creator=trial_folder,
@@ -226,7 +249,7 @@ def needs(spec_name: str, data_dirs: Sequence[Path]) -> dict[str, str]:
     facts = {"spec": str(path)}
     config = spec.model.init
     try:
-        spec = _resolve(spec, [*data_dirs, path.resolve().parent])
+        spec = resolved(spec, [*data_dirs, path.resolve().parent])
     except InputError as error:
         return facts | {"missing": str(error)}
     if spec.model.checkpoint is not None:
@@ -241,7 +264,18 @@ def needs(spec_name: str, data_dirs: Sequence[Path]) -> dict[str, str]:
     }
 
 
-def _resolve(spec: SearchSpec, data_dirs: Sequence[Path]) -> SearchSpec:
+def _largest_batch(spec: SearchSpec, runs: Path) -> int:
+    """The batch size that `probe` stands for."""
+    found = probe(spec, runs)
+    if found.batch_size == 0:
+        raise InputError(
+            f"train.batch_size: probe: not even one example of {spec.task_name} fits into memory; "
+            "shorten its prompts or take a smaller model"
+        )
+    return found.batch_size
+
+
+def resolved(spec: SearchSpec, data_dirs: Sequence[Path]) -> SearchSpec:
     """Files made absolute, and the rules checked that need the checkpoint's depth."""
     return resolve_files(
         spec, data_dirs, lambda checkpoint: checkpoint_config(checkpoint).num_layers

@@ -293,6 +293,30 @@ class Space:
         for value in self._domains[path].extremes:
             yield from self._corners(rest, {**point, path: value})
 
+    def points(self) -> Iterator[dict[str, Scalar]]:
+        """Every candidate of a space without ranges.
+
+        Raises:
+            ValueError: if there are ranges.
+        """
+        ranges = [path for path in self.paths if self._domains[path].size == math.inf]
+        if ranges:
+            raise ValueError(f"every path must have a choice or int_uniform, got {ranges[0]}")
+        yield from self._points(self.paths, {})
+
+    def _points(self, paths: Sequence[str], point: Point) -> Iterator[dict[str, Scalar]]:
+        if not paths:
+            yield dict(point)
+            return
+        path, rest = paths[0], paths[1:]
+        if not self.admits(path, point):
+            yield from self._points(rest, point)
+            return
+        domain = self._domains[path]
+        low, high = domain.int_uniform or (0, -1)
+        for value in domain.choice or range(low, high + 1):
+            yield from self._points(rest, {**point, path: value})
+
     def count(self, limit: int) -> int:
         """How many different candidates there are, counted up to `limit`."""
         return self._count(self.paths, {}, limit)

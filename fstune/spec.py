@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
@@ -19,20 +19,26 @@ from fstune import spec_effects, spec_rules, yaml_reader
 from fstune.errors import InputError, SpecError
 from fstune.space import Domain, nearest
 from fstune.spec_rules import Draft
-from fstune.spec_sections import Rung, SearchSpec, schema, section_types
+from fstune.spec_sections import PROBE, Rung, SearchSpec, schema, section_types, setting_docs
 from fstune.spec_wording import Problem, explain
 from tasks import registry
+
+if TYPE_CHECKING:
+    from tasks.task import TaskSettings
 
 __all__ = [
     "Rung",
     "SearchSpec",
+    "asks_probe",
     "find",
     "load",
     "locate",
     "read_resolved",
     "resolve_files",
     "schema",
+    "setting_docs",
     "shipped",
+    "task_with_files",
     "write_resolved",
 ]
 
@@ -66,6 +72,8 @@ def find(spec: str) -> Path:
 def load(path: Path, overrides: Sequence[str] = ()) -> SearchSpec:
     """Reads a spec and checks all of its rules; those on files are in `resolve_files`.
 
+    Where the largest batch that fits is asked for, the batch size is 1 until it was probed.
+
     Args:
         path: the YAML file.
         overrides: `path=value`, as given to `--set`; each value is YAML.
@@ -73,9 +81,10 @@ def load(path: Path, overrides: Sequence[str] = ()) -> SearchSpec:
     Raises:
         SpecError: every problem of the file and of the overrides.
     """
-    document = yaml_reader.read(path)
-    for override in overrides:
-        document.override(override)
+    document = _document(path, overrides)
+    probing = _section_to_probe(document.value)
+    if probing is not None:
+        probing["batch_size"] = 1  # whatever fits later: all other rules hold for any size
     draft, problems = _draft(document.value)
     problems += spec_rules.problems(draft) + spec_effects.problems(draft)
     lines = [f"{place}: {text}" for place, text in document.problems]
@@ -168,6 +177,24 @@ def locate(name: str, data_dirs: Sequence[Path]) -> Path:
     raise InputError(f"{name}: there is no such file; looked for it at {looked}{hint}")
 
 
+def asks_probe(path: Path, overrides: Sequence[str] = ()) -> bool:
+    """Whether a spec wants the largest batch that fits (`train.batch_size: probe`)."""
+    return _section_to_probe(_document(path, overrides).value) is not None
+
+
+def _section_to_probe(value: JsonValue) -> dict[str, JsonValue] | None:
+    """The section `train`, if its batch size is to be probed."""
+    train = value.get("train") if isinstance(value, dict) else None
+    return train if isinstance(train, dict) and train.get("batch_size") == PROBE else None
+
+
+def _document(path: Path, overrides: Sequence[str]) -> yaml_reader.Document:
+    document = yaml_reader.read(path)
+    for override in overrides:
+        document.override(override)
+    return document
+
+
 def resolve_files(
     spec: SearchSpec, data_dirs: Sequence[Path], num_layers: Callable[[Path], int]
 ) -> SearchSpec:
@@ -191,13 +218,10 @@ def resolve_files(
             missing.append(str(error))
             return name
 
-    model, task = spec.model, spec.task
+    model = spec.model
     if model.checkpoint is not None:
         model = model.model_copy(update={"checkpoint": find_one(model.checkpoint)})
-    files = getattr(task, "files", None)
-    if files is not None:
-        found = {split: find_one(file) for split, file in _files(files) if file}
-        task = dataclasses.replace(task, files=dataclasses.replace(files, **found))  # type: ignore[call-arg]
+    task = _with_files(spec.task, find_one)
     if missing:
         raise InputError("\n".join(missing))
     if model.checkpoint is not None:
@@ -206,6 +230,23 @@ def resolve_files(
         if problems:
             raise SpecError([problem.line(spec.name) for problem in problems])
     return spec.model_copy(update={"model": model, "task": task})
+
+
+def task_with_files(task: "TaskSettings", data_dirs: Sequence[Path]) -> "TaskSettings":
+    """A task's settings with every data file's absolute path.
+
+    Raises:
+        InputError: a file that is nowhere.
+    """
+    return _with_files(task, lambda name: str(locate(name, data_dirs)))
+
+
+def _with_files(task: "TaskSettings", find_one: Callable[[str], str]) -> "TaskSettings":
+    files = getattr(task, "files", None)
+    if files is None:
+        return task
+    found = {split: find_one(file) for split, file in _files(files) if file}
+    return dataclasses.replace(task, files=dataclasses.replace(files, **found))  # type: ignore[call-arg]
 
 
 def _files(files: object) -> Iterator[tuple[str, str]]:

@@ -107,7 +107,7 @@ def _rungs_rise(draft: Draft) -> Iterator[Problem]:
 def _metric_is_known(draft: Draft) -> Iterator[Problem]:
     metric = draft.spec.objective.metric
     task = registry.get(draft.spec.task_name)
-    known = [each.name for each in task.metrics]
+    known = [each.name for each in task.measured(draft.spec.task)]
     if metric is not None and metric not in known:
         yield Problem(
             ("objective", "metric"),

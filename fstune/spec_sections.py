@@ -8,7 +8,8 @@ import copy
 import json
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from dataclasses import is_dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, JsonValue, TypeAdapter, model_validator
 
@@ -25,10 +26,13 @@ from model.config import FutureSeed
 from tasks import registry
 
 if TYPE_CHECKING:
-    from tasks.example import Metric
+    from tasks.metrics import Metric
     from tasks.task import TaskSettings
 else:
     from fstune.arm import TaskSettings
+
+PROBE = "probe"
+"""In place of `train.batch_size`: the largest that fits, tried out when the search is made."""
 
 MECHANISM = "future_seed"
 """The section of an arm's settings that a baseline lacks."""
@@ -88,12 +92,15 @@ class SearchSettings(Section):
     """Candidates to try, `points` included."""
     sampler: Literal["tpe", "random"] = "tpe"
     """How candidates are drawn once `points` are used up."""
-    scheduler: Literal["asha", "none"] = "asha"
-    """asha: only the best candidates climb to the next rung; none: all climb to the last."""
+    scheduler: Literal["asha", "asha_promote", "none"] = "asha"
+    """asha_promote: candidates wait at each rung, and the best of those that came there climb on;
+    asha: those that are not among the best when they come to a rung stop there for good (Tune's
+    own); none: all climb to the last."""
     reduction_factor: int = Field(3, ge=2)
-    """asha: one in so many climbs."""
+    """asha, asha_promote: one in so many climbs."""
     prune_below: float | None = Field(None, allow_inf_nan=False)
-    """A candidate whose delta at a rung is under this climbs no further; absent for no rule."""
+    """A candidate climbs no further once it cannot reach this: once the upper bound of its delta at
+    a rung is under it. Absent for no rule."""
     seed: int = Field(0, ge=0)
     """Of the sampler."""
 
@@ -116,6 +123,9 @@ class Resources(Section):
     """Trials that run at the same time, sharing the GPUs."""
     keep_checkpoints: Literal["open", "all"] = "open"
     """Which arms keep their latest weights: those that may still go on, or all."""
+    checkpoint_layers: bool = False
+    """Keep each layer's input only and compute the rest again for its gradients: less memory for
+    about a third more time."""
     cpu_threads: int | None = Field(None, ge=1)
     """Threads of each trial on a CPU; absent for an equal share of the cores. One is fastest for
     models of a few hundred thousand parameters."""
@@ -198,7 +208,7 @@ class SearchSpec(Section):
         """The objective's metric."""
         task = registry.get(self.task_name)
         wanted = self.objective.metric or task.primary_metric
-        return next(metric for metric in task.metrics if metric.name == wanted)
+        return next(metric for metric in task.measured(self.task) if metric.name == wanted)
 
     @property
     def digest(self) -> str:
@@ -250,15 +260,34 @@ def section_types(task: str) -> dict[str, type]:
     }
 
 
+def setting_docs(task: str) -> dict[str, str]:
+    """What each of a task's settings is for, by name.
+
+    Pydantic reads attribute docstrings off a class alone, not off those it inherits from.
+    """
+    found: dict[str, str] = {}
+    for kind in reversed(registry.get(task).Settings.__mro__):
+        if is_dataclass(kind):
+            properties = TypeAdapter(kind).json_schema().get("properties", {})
+            docs = {name: schema.get("description") for name, schema in properties.items()}
+            found |= {name: " ".join(doc.split()) for name, doc in docs.items() if doc}
+    return found
+
+
 def schema() -> dict[str, JsonValue]:
     """JSON schema of a spec, with the docstrings of its settings as descriptions."""
-    result: dict[str, JsonValue] = SearchSpec.model_json_schema()
+    result: dict[str, Any] = SearchSpec.model_json_schema()
     seed = TypeAdapter(FutureSeed).json_schema(ref_template="#/$defs/{model}")
     definitions = result["$defs"]
-    assert isinstance(definitions, dict)
     definitions.update(seed.pop("$defs", {}))
     definitions["FutureSeed"] = seed
+    batch_size = definitions["TrainSettings"]["properties"]["batch_size"]
+    kinds = {key: batch_size.pop(key) for key in ("type", "minimum") if key in batch_size}
+    batch_size["anyOf"] = [kinds, {"const": PROBE}]
+    for task in registry.names():
+        settings = definitions[registry.get(task).Settings.__name__]
+        for name, doc in setting_docs(task).items():
+            settings["properties"][name].setdefault("description", doc)
     fixed = definitions["Fixed"]
-    assert isinstance(fixed, dict)
     fixed["properties"] = {MECHANISM: {"$ref": "#/$defs/FutureSeed"}}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **result}

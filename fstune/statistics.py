@@ -10,13 +10,14 @@ own effect for noise that seeds average out, and covers 81 to 89 % instead of 95
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fstune.arm import Outcome, Pair
-from tasks.example import Metric, metric_values
+from tasks.metrics import TOTAL, Metric
 
 CONFIDENCE = 0.95
 """Level of every interval; a confirmation of k finalists shares its error among them."""
@@ -27,9 +28,6 @@ RESAMPLES = 2000
 BOOTSTRAP_SEED = 20_260_220
 """Fixed, so that the same outcomes give the same interval, wherever and whenever computed."""
 
-INDICES_AT_ONCE = 4_000_000
-"""Examples drawn in one go: memory does not grow with their number."""
-
 OFF_IN_EFFECT = 2.0**-24
 """Rounding of float32: a seed that much smaller than the state it copies is lost beside it."""
 
@@ -37,7 +35,15 @@ VERDICT_RULES = 1
 """Version of the rules in `verdict`, kept in every record."""
 
 Verdict = Literal[
-    "gain", "unconfirmed gain", "loss", "no effect", "inconclusive", "diverged", "failed", "running"
+    "gain",
+    "unconfirmed gain",
+    "loss",
+    "no effect",
+    "inconclusive",
+    "diverged",
+    "infeasible",
+    "failed",
+    "running",
 ]
 
 
@@ -77,43 +83,49 @@ def paired_deltas(
         raise ValueError(f"one step and one split must hold for all pairs, got {len(pairs)} pairs")
     if len({pair.variant.seed_index for pair in pairs}) != len(pairs):
         raise ValueError("every seed once must hold, got a seed twice")
-    baseline_MSN = np.stack([_values([pair.baseline for pair in pairs], m) for m in metrics])
-    variant_MSN = np.stack([_values([pair.variant for pair in pairs], m) for m in metrics])
-    difference_MSN = variant_MSN - baseline_MSN
-    means_MB = _bootstrap_means(difference_MSN)
+    num_seeds, num_examples = len(pairs), len(pairs[0].variant.measures[TOTAL])
+    weight_BS, count_BN = _draws(num_seeds, num_examples)
     tail = 100 * (1 - confidence) / 2
-    low_M, high_M = np.percentile(means_MB, [tail, 100 - tail], axis=1)
-    return {
-        metric.name: Delta(
-            baseline=float(baseline_MSN[m].mean()),
-            variant=float(variant_MSN[m].mean()),
-            mean=float(difference_MSN[m].mean()),
-            low=float(low_M[m]),
-            high=float(high_M[m]),
+    deltas = {}
+    for metric in metrics:
+        baseline_S, baseline_BS = _scores([pair.baseline for pair in pairs], metric, count_BN)
+        variant_S, variant_BS = _scores([pair.variant for pair in pairs], metric, count_BN)
+        drawn_B = (weight_BS * (variant_BS - baseline_BS)).sum(axis=1)
+        low, high = np.percentile(drawn_B, [tail, 100 - tail])
+        deltas[metric.name] = Delta(
+            baseline=float(baseline_S.mean()),
+            variant=float(variant_S.mean()),
+            mean=float((variant_S - baseline_S).mean()),
+            low=float(low),
+            high=float(high),
             higher_is_better=metric.higher_is_better,
         )
-        for m, metric in enumerate(metrics)
-    }
+    return deltas
 
 
-def _values(outcomes: Sequence[Outcome], metric: Metric) -> NDArray[np.float64]:
-    return np.stack([metric_values(metric.name, o.nll_sum, o.correct, o.total) for o in outcomes])
+def _scores(
+    outcomes: Sequence[Outcome], metric: Metric, count_BN: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A metric per seed, over all examples and over each draw of them."""
+    if not metric.pooled:
+        value_SN = np.stack([metric.per_example(outcome.measures) for outcome in outcomes])
+        return value_SN.mean(axis=1), count_BN @ value_SN.T / value_SN.shape[1]
+    measured = [np.stack([o.measures[name] for o in outcomes]) for name in metric.needs]
+    return (
+        metric.value(*(each_SN.sum(axis=1) for each_SN in measured)),
+        metric.value(*(count_BN @ each_SN.T for each_SN in measured)),
+    )
 
 
-def _bootstrap_means(difference_MSN: NDArray[np.float64]) -> NDArray[np.float64]:
-    _, num_seeds, num_examples = difference_MSN.shape
+@lru_cache(maxsize=4)
+def _draws(num_seeds: int, num_examples: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How often each draw of the bootstrap takes each seed, as a share, and each example."""
     rng = np.random.default_rng(BOOTSTRAP_SEED)
-    means_MB = np.empty((len(difference_MSN), RESAMPLES))
-    block = max(1, INDICES_AT_ONCE // num_examples)
-    for start in range(0, RESAMPLES, block):
-        size = min(block, RESAMPLES - start)
-        share_S = np.full(num_seeds, 1 / num_seeds)
-        weight_BS = rng.multinomial(num_seeds, share_S, size=size) / num_seeds
-        example_BN = rng.integers(num_examples, size=(size, num_examples))
-        for m, difference_SN in enumerate(difference_MSN):
-            drawn_BN = np.take_along_axis(weight_BS @ difference_SN, example_BN, axis=1)
-            means_MB[m, start : start + size] = drawn_BN.mean(axis=1)
-    return means_MB
+    share_S = np.full(num_seeds, 1 / num_seeds)
+    weight_BS = rng.multinomial(num_seeds, share_S, size=RESAMPLES) / num_seeds
+    share_N = np.full(num_examples, 1 / num_examples)
+    count_BN = rng.multinomial(num_examples, share_N, size=RESAMPLES).astype(np.float64)
+    return weight_BS, count_BN
 
 
 def verdict(

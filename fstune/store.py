@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -27,7 +28,7 @@ from fstune.arm import ArmSpec, Outcome
 from fstune.errors import StoreError
 
 MANIFEST = "manifest.json"
-_ARRAYS = ("nll_sum", "correct", "total")
+_MEASURE = "measure/"
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -109,8 +110,14 @@ class ArmStore:
         if not path.exists():
             return None
         with np.load(path, allow_pickle=False) as data:
-            scalars = json.loads(str(data["scalars"]))
-            return Outcome(arm=digest, **scalars, **{name: data[name] for name in _ARRAYS})
+            rest = json.loads(str(data["rest"]))
+            measures = {
+                name.removeprefix(_MEASURE): data[name]
+                for name in data.files
+                if name.startswith(_MEASURE)
+            }
+            rest |= {name: tuple(rest[name]) for name in ("predictions", "events")}
+            return Outcome(arm=digest, measures=measures, **rest)
 
     def evaluated_digest(self, digest: str) -> str | None:
         """Digest of the tokenised split that the arm is evaluated on; None if it is not stored."""
@@ -127,13 +134,14 @@ class ArmStore:
         path = self._evaluation(outcome.arm, outcome.step)
         if path.exists():
             return
-        names = {field.name for field in fields(Outcome)} - {"arm", *_ARRAYS}
-        scalars = json.dumps({name: getattr(outcome, name) for name in sorted(names)})
+        names = {field.name for field in fields(Outcome)} - {"arm", "measures"}
+        rest = json.dumps({name: getattr(outcome, name) for name in sorted(names)})
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             draft = Path(folder) / "outcome.npz"
-            arrays = {name: getattr(outcome, name) for name in _ARRAYS}
-            np.savez(draft, scalars=np.array(scalars), **arrays)
+            measures = {f"{_MEASURE}{name}": values for name, values in outcome.measures.items()}
+            arrays: dict[str, Any] = {"rest": np.array(rest), **measures}
+            np.savez(draft, **arrays)
             draft.replace(path)
 
     def divergence(self, digest: str) -> Divergence | None:

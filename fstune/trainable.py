@@ -23,7 +23,7 @@ from fstune.pairing import run_rung
 from fstune.records import EndRecord, RungRecord, SearchRecords
 from fstune.spec import SearchSpec, read_resolved
 from fstune.store import ArmStore
-from fstune.training import DivergedError, Progress, Workbench
+from fstune.training import DivergedError, InfeasibleError, Progress, Workbench
 
 OBJECTIVE = "objective"
 """What Tune and Optuna see of a rung; NaN where there is no delta."""
@@ -38,7 +38,7 @@ class PairedTrial(tune.Trainable):
     """A candidate on its way up the rungs.
 
     Its configuration has three keys: `number` of the trial, `candidate`, and `search`, the folder
-    of the search's records.
+    of the search's records; and `rung`, where it is to climb to that rung and no further.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -46,7 +46,8 @@ class PairedTrial(tune.Trainable):
         self._candidate = config["candidate"]
         self._records = SearchRecords(Path(config["search"]))
         self._spec = _spec(self._records.spec)
-        self._rung = 0
+        self._only_rung: int | None = config.get("rung")
+        self._rung = self._only_rung or 0
         self._told_at = 0.0
         self._bench = workbench(self._records, self._spec, self._report)
 
@@ -67,7 +68,7 @@ class PairedTrial(tune.Trainable):
             RUNG_CLOCK: self._spec.search.reduction_factor**rung,
             "rung": rung,
             "last_rung": rung == len(self._spec.rungs) - 1,
-            "done": record is None or self._ended_at(rung),
+            "done": self._only_rung is not None or record is None or self._ended_at(rung),
         }
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -78,12 +79,13 @@ class PairedTrial(tune.Trainable):
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:
         content = json.loads((Path(checkpoint_dir) / "rung.json").read_text())
-        self._rung = content["rungs_done"]
+        # A trial of one rung that lost its worker after the rung tells that rung again.
+        self._rung = content["rungs_done"] if self._only_rung is None else self._only_rung
 
     def _ended_at(self, rung: int) -> bool:
         """Whether a rung with a record is the trial's last; a bad end comes after it."""
         end = self._records.end(self._number)
-        if end is None or end.state in ("diverged", "failed"):
+        if end is None or end.broke_off is not None:
             return False
         return self._records.rung(self._number, rung + 1) is None
 
@@ -94,6 +96,8 @@ class PairedTrial(tune.Trainable):
             self._records.write_rung(self._number, record)
         except DivergedError as error:
             self._records.write_end(self._number, EndRecord("diverged", str(error)))
+        except InfeasibleError as error:
+            self._records.write_end(self._number, EndRecord("infeasible", str(error)))
         except FstuneError as error:
             self._records.write_end(self._number, EndRecord("failed", str(error)))
         except Exception as error:  # noqa: BLE001  # one bad trial never ends the search
@@ -107,11 +111,12 @@ class PairedTrial(tune.Trainable):
     def _judge(self, record: RungRecord) -> None:
         """Note an end that the trial's own numbers bring about; the driver notes ASHA's."""
         threshold = self._spec.search.prune_below
-        delta = record.deltas[self._spec.metric().name].gain("mean")
+        delta = record.deltas[self._spec.metric().name]
+        most = delta.high if delta.higher_is_better else -delta.low
         if record.rung == len(self._spec.rungs) - 1:
             self._records.write_end(self._number, EndRecord("completed", "reached the last rung"))
-        elif threshold is not None and delta < threshold:
-            reason = f"delta {delta:+.4f} is under prune_below {threshold:+g}"
+        elif threshold is not None and most < threshold:
+            reason = f"delta is {most:+.4f} at most, under prune_below {threshold:+g}"
             self._records.write_end(self._number, EndRecord("stopped", reason))
 
     def _report(self, progress: Progress) -> None:
@@ -137,6 +142,7 @@ def workbench(
         device=_device(spec),
         evaluate_every=spec.evaluation.every,
         report=report,
+        checkpoint_layers=spec.resources.checkpoint_layers,
     )
 
 

@@ -8,7 +8,7 @@ so that both arms of a pair see the same ones, and an arm that was stopped goes 
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +17,17 @@ import torch
 from transformers import get_scheduler
 
 from fstune.arm import ArmSpec, Outcome
+from fstune.diagnostics import gate_values, memory_gb, sample_of, seed_ratios
 from fstune.errors import FstuneError
-from fstune.evaluation import Subject, TokenScores, evaluate, token_scores
+from fstune.evaluation import (
+    PADDED_TOKENS_PER_BATCH,
+    Evaluation,
+    Subject,
+    TokenScores,
+    evaluate,
+    largest_batch,
+    token_scores,
+)
 from fstune.materials import Materials
 from fstune.store import ArmStore, Divergence
 from model.checkpoint import load
@@ -26,6 +35,7 @@ from model.future_seed import Gates
 from model.initial import initialise
 from tasks.batch import collate
 from tasks.example import Split
+from tasks.metrics import NLL_SUM
 
 CHECKPOINT_FILE = "run.pt"
 
@@ -37,6 +47,15 @@ class DivergedError(FstuneError):
         self.arm = arm
         self.divergence = divergence
         super().__init__(f"arm {arm}: loss {divergence.loss} at step {divergence.step}")
+
+
+class InfeasibleError(FstuneError):
+    """An arm that this machine cannot train."""
+
+    def __init__(self, arm: str, reason: str) -> None:
+        self.arm = arm
+        self.reason = reason
+        super().__init__(f"arm {arm} is infeasible: {reason}")
 
 
 @dataclass(frozen=True)
@@ -60,6 +79,8 @@ class Workbench:
     evaluate_every: int = 0
     """Steps between evaluations beside those asked for; 0 is none."""
     report: Callable[[Progress], None] = lambda _: None
+    checkpoint_layers: bool = False
+    """Whether layers' inner values are computed again instead of kept."""
 
 
 def advance(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) -> Outcome:
@@ -76,6 +97,7 @@ def advance(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) 
 
     Raises:
         DivergedError: if a loss was not finite at or before `to_step`, in training or evaluation.
+        InfeasibleError: if memory does not suffice for a single example.
     """
     store = bench.store
     digest = store.register(arm)
@@ -91,7 +113,7 @@ def advance(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) 
 
 def _train(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) -> Outcome:
     store, digest = bench.store, arm.digest
-    run = Run(arm, materials, bench.device)
+    run = Run(arm, materials, bench.device, bench.checkpoint_layers)
     checkpoint = store.latest_checkpoint(digest)
     newest = 0 if checkpoint is None else checkpoint[0]
     if checkpoint is not None and newest <= to_step:
@@ -110,7 +132,7 @@ def _train(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) -
         if store.outcome(digest, stop) is None:
             bench.report(Progress(digest, "evaluate", stop, to_step))
             outcome = run.outcome()
-            loss = float(outcome.nll_sum.sum())
+            loss = float(outcome.measures[NLL_SUM].sum())
             if not math.isfinite(loss):
                 raise _diverged(store, digest, stop, loss)
             store.save_outcome(outcome)
@@ -129,13 +151,23 @@ def _diverged(store: ArmStore, digest: str, step: int, loss: float) -> DivergedE
 class Run:
     """An arm in memory: model, gates, optimisers and its place in the data."""
 
-    def __init__(self, arm: ArmSpec, materials: Materials, device: torch.device) -> None:
+    def __init__(
+        self,
+        arm: ArmSpec,
+        materials: Materials,
+        device: torch.device,
+        checkpoint_layers: bool = False,
+    ) -> None:
         settings = arm.settings
         self.arm = arm
         self.data = materials
         self.step = 0
         self.tokens = 0
         self.train_wall_s = 0.0
+        self._micro_batch = settings.train.batch_size
+        self._padded_tokens = PADDED_TOKENS_PER_BATCH
+        self._events: list[str] = []
+        self._grad_norms: dict[str, tuple[float, int]] = {}
         if settings.model.checkpoint is not None:
             model = load(settings.model.checkpoint, device=str(device))
         else:
@@ -145,6 +177,8 @@ class Run:
         if mechanism is not None:
             gates = Gates(materials.config, mechanism).to(device)
             gates.requires_grad_(mechanism.alpha_lr > 0)
+        model.checkpoint_layers = checkpoint_layers
+        self._first_weights = sample_of(model)
         self.subject = Subject(model, mechanism, gates, device, settings.model.precision)
         self._batches = BatchStream(
             len(materials.train), settings.train.batch_size, arm.seeds.order
@@ -173,51 +207,147 @@ class Run:
             )
 
     def train_step(self) -> float:
-        """One optimiser step; returns its loss. If that is not finite, no parameter moves."""
+        """One optimiser step; returns its loss. If that is not finite, no parameter moves.
+
+        Where memory does not suffice, the step is done again in smaller pieces, whose gradients
+        add up to the same.
+
+        Raises:
+            InfeasibleError: if a single example does not fit.
+        """
         started = time.perf_counter()
-        batch = collate(self.data.train, self._batches.indices(self.step)).to(self.subject.device)
-        loss = self._loss(token_scores(self.subject, batch))
-        value = float(loss.detach())
+        indices = self._batches.indices(self.step)
+        while (done := self._try_step(indices)) is None:
+            self._halve(f"training batch {self._micro_batch}")
+        value, tokens = done
         self.step += 1
-        if math.isfinite(value):
-            for optimizer in self._optimizers:
-                optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            clip = self.arm.settings.train.grad_clip
-            if clip > 0:
-                torch.nn.utils.clip_grad_norm_(self.subject.model.parameters(), clip)
-            for optimizer in self._optimizers:
-                optimizer.step()
-            self._schedule.step()
-        self.tokens += batch.num_tokens
+        self.tokens += tokens
         self.train_wall_s += time.perf_counter() - started
         return value
 
-    def _loss(self, scores: TokenScores) -> torch.Tensor:
+    def _try_step(self, indices: Sequence[int]) -> tuple[float, int] | None:
+        """Loss and tokens of a step, or None, with nothing moved, if memory did not suffice."""
+        try:
+            return self._step(indices)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            return None
+
+    def _step(self, indices: Sequence[int]) -> tuple[float, int]:
+        for optimizer in self._optimizers:
+            optimizer.zero_grad(set_to_none=True)
         weight = self.arm.settings.train.first_token_weight
-        if weight == 1.0:
-            return scores.nll_N.mean()
-        weight_N = torch.where(scores.first_N, weight, 1.0)
-        return (scores.nll_N * weight_N).sum() / weight_N.sum()
+        value, tokens = 0.0, 0
+        total = self._total_weight(indices, weight)
+        for start in range(0, len(indices), self._micro_batch):
+            piece = indices[start : start + self._micro_batch]
+            batch = collate(self.data.train, piece).to(self.subject.device)
+            loss = _weighted_sum(token_scores(self.subject, batch), weight) / total
+            value += float(loss.detach())
+            tokens += batch.num_tokens
+            if math.isfinite(value):
+                loss.backward()  # type: ignore[no-untyped-call]
+        if math.isfinite(value):
+            self._move()
+        return value, tokens
+
+    def try_out(self, indices: Sequence[int]) -> None:
+        """One step on these training examples in one piece, and the largest batch to evaluate.
+
+        Raises what the device raises where memory does not suffice.
+        """
+        self._micro_batch = len(indices)
+        self._step(indices)
+        evaluated = self.data.evaluated
+        with torch.inference_mode():
+            batch = collate(evaluated, largest_batch(evaluated, self._padded_tokens))
+            token_scores(self.subject, batch.to(self.subject.device))
+
+    def _move(self) -> None:
+        """Apply the gradients."""
+        model, gates = self.subject.model, self.subject.gates
+        clip = self.arm.settings.train.grad_clip or math.inf
+        self._note("model", torch.nn.utils.clip_grad_norm_(model.parameters(), clip))
+        if gates is not None:
+            gradients = [each.grad for each in gates.parameters() if each.grad is not None]
+            self._note("gates", torch.nn.utils.get_total_norm(gradients))
+        for optimizer in self._optimizers:
+            optimizer.step()
+        self._schedule.step()
+
+    def _note(self, name: str, norm: torch.Tensor) -> None:
+        total, count = self._grad_norms.get(name, (0.0, 0))
+        self._grad_norms[name] = (total + float(norm), count + 1)
+
+    def _total_weight(self, indices: Sequence[int], first_token_weight: float) -> float:
+        """What the losses of all target tokens of a batch are divided by."""
+        split = self.data.train
+        targets = split.target_counts[indices].sum()
+        answers = (np.diff(split.answer_offsets)[indices] > 0).sum()
+        return float(targets + (first_token_weight - 1.0) * answers)
+
+    def _halve(self, what: str) -> None:
+        """Go on with half of what did not fit into memory."""
+        torch.cuda.empty_cache()
+        if self._micro_batch == 1:
+            raise InfeasibleError(self.arm.digest, f"memory: {what} does not fit")
+        self._micro_batch = -(-self._micro_batch // 2)
+        self._tell(f"out of memory, {what}: from now on {self._micro_batch} examples at a time")
+
+    def _tell(self, event: str) -> None:
+        self._events.append(f"step {self.step}: {event}")
 
     def outcome(self) -> Outcome:
-        """Evaluate the arm where it stands."""
+        """Evaluate the arm where it stands.
+
+        Raises:
+            InfeasibleError: if a single example does not fit into memory.
+        """
         started = time.perf_counter()
         split = self.data.evaluated
-        scores = evaluate(self.subject, split)
+        while (found := self._try_evaluation()) is None:
+            torch.cuda.empty_cache()
+            if self._padded_tokens < split.prompt_lengths.max():
+                raise InfeasibleError(self.arm.digest, "memory: one example to evaluate")
+            self._padded_tokens //= 2
+            self._tell(f"out of memory in evaluation: from now on {self._padded_tokens} tokens")
         return Outcome(
             arm=self.arm.digest,
             seed_index=self.arm.seeds.index,
             examples=_wanted_digest(split),
             step=self.step,
-            nll_sum=scores.nll_sum,
-            correct=scores.correct,
-            total=scores.total,
+            measures=found.measures,
+            predictions=found.predictions,
+            diagnostics={**self._diagnostics(), **found.answers},
+            events=tuple(self._events),
             train_tokens=self.tokens,
             train_wall_s=self.train_wall_s,
             eval_wall_s=time.perf_counter() - started,
             ended_at=time.time(),
         )
+
+    def _try_evaluation(self) -> Evaluation | None:
+        """The evaluation, or None if memory did not suffice."""
+        data, seed = self.data, self.arm.seeds.generation
+        size = self._padded_tokens
+        try:
+            return evaluate(self.subject, data.evaluated, data.tokenizer, data.scoring, seed, size)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            return None
+
+    def _diagnostics(self) -> dict[str, float]:
+        unmoved = sample_of(self.subject.model) == self._first_weights
+        found = gate_values(self.subject.gates)
+        found |= seed_ratios(self.subject, self.data.evaluated)
+        found |= {f"grad_norm/{name}": s / n for name, (s, n) in self._grad_norms.items()}
+        return found | {
+            "unmoved_share": float(unmoved.float().mean()),
+            "tokens_per_s": self.tokens / self.train_wall_s if self.train_wall_s else 0.0,
+            "peak_memory_gb": memory_gb(self.subject.device),
+        }
 
     def save(self, path: Path) -> None:
         """Write all that training goes on from: weights, gates, optimisers, chance, data cursor."""
@@ -227,6 +357,10 @@ class Run:
                 "step": self.step,
                 "tokens": self.tokens,
                 "train_wall_s": self.train_wall_s,
+                "micro_batch": self._micro_batch,
+                "padded_tokens": self._padded_tokens,
+                "events": self._events,
+                "grad_norms": self._grad_norms,
                 "model": self.subject.model.state_dict(),
                 "gates": None if gates is None else gates.state_dict(),
                 "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
@@ -248,6 +382,8 @@ class Run:
         torch.set_rng_state(saved["random"].cpu())
         self.step, self.tokens = saved["step"], saved["tokens"]
         self.train_wall_s = saved["train_wall_s"]
+        self._micro_batch, self._padded_tokens = saved["micro_batch"], saved["padded_tokens"]
+        self._events, self._grad_norms = saved["events"], saved["grad_norms"]
 
 
 class BatchStream:
@@ -273,6 +409,21 @@ class BatchStream:
             rng = np.random.default_rng([self._order_seed, epoch])
             self._epoch = (epoch, rng.permutation(self._num_examples).tolist())
         return self._epoch[1][offset]
+
+
+def _weighted_sum(scores: TokenScores, first_token_weight: float) -> torch.Tensor:
+    """The losses of all target tokens, those of answers' first tokens weighted."""
+    if first_token_weight == 1.0:
+        return scores.nll_N.sum()
+    return (scores.nll_N * torch.where(scores.first_N, first_token_weight, 1.0)).sum()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice, on a GPU or on a CPU."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # What torch's CPU allocator raises is a plain RuntimeError.
+    return "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 def _decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, object]]:

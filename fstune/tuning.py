@@ -17,10 +17,13 @@ from optuna.trial import TrialState
 from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from fstune.arm import Scalar, derive_seed
+from fstune.promotion import Climb, Standing, next_climb
 from fstune.records import EndRecord, SearchRecords, TrialRecord
+from fstune.sampling import draw
 from fstune.space import Space
 from fstune.spec import SearchSpec
 from fstune.store import ArmStore
@@ -90,6 +93,94 @@ class Suggester(OptunaSearch):
         return optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed)
 
 
+class Climber(Searcher):
+    """Asynchronous successive halving with promotion, as what Tune asks for trials.
+
+    To Tune each climb of a candidate to its next rung is a trial of its own, so that a candidate
+    that waits holds no resources, and nothing has to be restored: what to do next follows from the
+    records (`fstune.promotion`, `fstune.sampling`) and from what runs now. When nobody may climb
+    any more, those that still wait are stopped.
+    """
+
+    def __init__(self, spec: SearchSpec, records: SearchRecords) -> None:
+        super().__init__(metric=OBJECTIVE, mode="max")
+        self._spec = spec
+        self._records = records
+        self._trials = records.trials()
+        self._running: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        climb = self._next_climb()
+        while climb is None and not self._all_drawn:
+            climb = self._begin()
+        if climb is None:
+            if self._running:
+                return None
+            self._stop_waiting()
+            return str(Searcher.FINISHED)
+        self._running[trial_id] = climb.number
+        return {
+            "number": climb.number,
+            "candidate": self._trials[climb.number].candidate,
+            "search": str(self._records.root),
+            "rung": climb.rung,
+        }
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        number = self._running.pop(trial_id, None)
+        if number is not None:
+            self._reread(number)
+
+    def save(self, checkpoint_path: str) -> None:
+        Path(checkpoint_path).write_bytes(b"")  # Tune wants a file; the records hold all there is
+
+    def restore(self, checkpoint_path: str) -> None:
+        self._trials = self._records.trials()
+
+    @property
+    def _all_drawn(self) -> bool:
+        return len(self._trials) >= self._spec.search.trials
+
+    def _next_climb(self) -> Climb | None:
+        climbing = set(self._running.values())
+        standings = [
+            Standing(
+                trial.number,
+                tuple(rung.objective for rung in trial.rungs),
+                trial.end is not None,
+                trial.number in climbing,
+            )
+            for trial in self._trials
+            if trial.equals is None
+        ]
+        search = self._spec.search
+        last = len(self._spec.rungs) - 1
+        return next_climb(standings, last, search.reduction_factor, self._all_drawn)
+
+    def _begin(self) -> Climb | None:
+        """Draw the next candidate; None if it equals one that is there already."""
+        number = len(self._trials)
+        candidate = draw(self._spec, self._trials)
+        self._records.write_candidate(number, candidate)
+        self._reread(number)
+        return Climb(number, 0)
+
+    def _reread(self, number: int) -> None:
+        record = self._records.trial(number)
+        assert record is not None
+        self._trials[number : number + 1] = [record]
+
+    def _stop_waiting(self) -> None:
+        for trial in self._trials:
+            if trial.end is None:
+                reached = trial.rungs[-1]
+                place = f"at rung {reached.rung} was never in the top share"
+                reason = f"ASHA: {reached.objective:+.4f} {place}"
+                self._records.write_end(trial.number, EndRecord("stopped", reason))
+
+
 class RungAsha(AsyncHyperBandScheduler):
     """ASHA whose milestones are the spec's rungs, and which keeps to what was decided before.
 
@@ -136,7 +227,7 @@ class RungAsha(AsyncHyperBandScheduler):
     def _went_on(self, trial: Trial, rung: int) -> bool:
         number = trial.config["number"]
         end = self._records.end(number)
-        ended_badly = end is not None and end.state in ("diverged", "failed")
+        ended_badly = end is not None and end.broke_off is not None
         return ended_badly or self._records.rung(number, rung + 1) is not None
 
 
@@ -165,12 +256,16 @@ class Bookkeeper(tune.Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         record = self._record(trial)
-        if record.end is None:
+        if "rung" in trial.config:
+            if record.end is None:
+                self._records.clear_progress(record.number)  # it waits to climb on
+                return
+        elif record.end is None:
             reached = record.rungs[-1]
             place = f"at rung {reached.rung} is not in the top share"
             reason = f"ASHA: {reached.objective:+.4f} {place}"
             self._records.write_end(record.number, EndRecord("stopped", reason))
-        self._finish(record.number)
+        self.finish(record.number)
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -181,9 +276,9 @@ class Bookkeeper(tune.Callback):
                 detail = Path(trial.error_file).read_text()
         reason = "the worker was lost too often"
         self._records.write_end(trial.config["number"], EndRecord("failed", reason, detail))
-        self._finish(trial.config["number"])
+        self.finish(trial.config["number"])
 
-    def _finish(self, number: int) -> None:
+    def finish(self, number: int) -> None:
         """Free what an ended trial no longer needs; baselines are shared and stay."""
         record = self._records.trial(number)
         assert record is not None
@@ -200,7 +295,8 @@ class Bookkeeper(tune.Callback):
 
 def trial_folder(trial: Trial) -> str:
     """Name of a trial's folder below Tune's; a function of a module, because Tune pickles it."""
-    return f"trial-{trial.config['number']:04d}"
+    climb = f"-rung-{trial.config['rung']}" if "rung" in trial.config else ""
+    return f"trial-{trial.config['number']:04d}{climb}"
 
 
 def snapshot_fault(folder: Path, records: SearchRecords) -> str | None:

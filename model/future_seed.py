@@ -104,7 +104,7 @@ class Gates(nn.Module):
 
 
 def seed_state(
-    gates: Gates, settings: FutureSeed, layer: int, below_BHVK: Tensor, x_last_BC: Tensor
+    gates: Gates, settings: FutureSeed, layer: int, below_BHVK: Tensor, x_last_BC: Tensor | None
 ) -> Tensor | None:
     """What is added to the initial state of `layer`; None where its strength is exactly 0.
 
@@ -113,7 +113,8 @@ def seed_state(
         settings: everything else about the mechanism.
         layer: 0-based index of the layer that receives the seed.
         below_BHVK: state of layer - 1 after the prompt.
-        x_last_BC: the layer's input at the last valid position of each row.
+        x_last_BC: the layer's input at the last valid position of each row; None leaves the input
+            gate's part out.
     """
     strength = settings.strength(layer, gates.config.num_layers)
     if strength == 0.0:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from model.config import FutureSeed, ModelConfig
 from model.future_seed import Gates, seed_state
@@ -49,6 +50,12 @@ class State:
             torch.zeros(L, B, H, D, D, device=device, dtype=wide),
             torch.zeros(L, B, C, device=device, dtype=dtype),
             torch.zeros(L, B, C, device=device, dtype=dtype),
+        )
+
+    def take(self, rows_N: Tensor) -> "State":
+        """The states of these rows of the batch, in this order; a row may come several times."""
+        return State(
+            self.wkv_LBHVK[:, rows_N], self.att_shift_LBC[:, rows_N], self.ffn_shift_LBC[:, rows_N]
         )
 
     def require(self, config: ModelConfig, batch_size: int) -> None:
@@ -109,12 +116,15 @@ class RWKV7(nn.Module):
     Attributes:
         config: its shapes.
         wkv_backend: how the recurrence is computed, see `model.wkv.wkv7`.
+        checkpoint_layers: whether a layer's inner values are computed again for its gradients
+            instead of kept: less memory for about a third more time.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.wkv_backend = "auto"
+        self.checkpoint_layers = False
         self.emb = Embedding(config.vocab_size, config.width)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
         self.ln_out = Norm(config.width)
@@ -186,9 +196,12 @@ class RWKV7(nn.Module):
                 x_last_BC = _last_valid(x_BTC, positions)
                 seed_BHVK = seed_state(gates, future_seed, layer, below_BHVK, x_last_BC)
                 carried[layer] = _seeded(carried[layer], seed_BHVK, positions)
-            x_BTC, v_first_BTC, carried[layer] = block(
-                x_BTC, v_first_BTC, carried[layer], positions, self.wkv_backend
-            )
+            inputs = (x_BTC, v_first_BTC, carried[layer], positions, self.wkv_backend)
+            if self.checkpoint_layers and torch.is_grad_enabled():
+                outputs = checkpoint(block, *inputs, use_reentrant=False)
+            else:
+                outputs = block(*inputs)
+            x_BTC, v_first_BTC, carried[layer] = outputs
         parts = (torch.stack(part) for part in zip(*carried, strict=True))
         return self.ln_out(x_BTC), State(*parts)
 

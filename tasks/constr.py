@@ -14,7 +14,7 @@ from typing import Literal
 from tasks.example import Example, Tokenizer
 from tasks.sources import Generated, Row
 from tasks.symbols import DIGITS, Symbols, SymbolTask, check_alphabet, check_mask, draw_word
-from tasks.task import Builder, TaskSettings, require
+from tasks.task import Builder, Material, TaskSettings, require
 
 _SEPARATORS = "=|"
 _FRAME = "PMR" + _SEPARATORS
@@ -56,7 +56,12 @@ class Constr(SymbolTask[ConstrSettings]):
 
         return Generated(draw=draw, group_fields=("left", "turn"))
 
-    def builder(self, settings: ConstrSettings, tokenizer: Tokenizer) -> Builder:
+    def wanted_symbols(self, settings: ConstrSettings) -> str:
+        return settings.alphabet
+
+    def builder(
+        self, settings: ConstrSettings, tokenizer: Tokenizer, material: Material
+    ) -> Builder:
         symbols = Symbols(self.name, _FRAME + settings.mask + settings.alphabet, tokenizer)
         masked = settings.mask * settings.length
 

@@ -1,4 +1,4 @@
-"""Examples, splits and metrics: what every task hands to the trainer.
+"""Examples and splits: what every task hands to the trainer.
 
 Tokens only: an example is a prompt with an answer after it, with targets inside it, or with both.
 A split holds its examples as a few flat arrays, so that it can be mapped from disk and hashed.
@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-_FORMAT = 1
+_FORMAT = 2
 _MANIFEST = "manifest.json"
 
 
@@ -42,46 +42,6 @@ class Tokenizer(Protocol):
 
 
 @dataclass(frozen=True)
-class Metric:
-    """A score of one example."""
-
-    name: str
-    higher_is_better: bool
-    summary: str
-
-
-TOKEN_ACCURACY = Metric("token_accuracy", True, "share of target tokens that are the argmax")
-NLL = Metric("nll", False, "negative log-likelihood per target token, in nats")
-EXACT_MATCH = Metric("exact_match", True, "1 where every target token is the argmax, else 0")
-
-
-def metric_values(
-    name: str, nll_sum: npt.ArrayLike, correct: npt.ArrayLike, total: npt.ArrayLike
-) -> npt.NDArray[np.float64]:
-    """Values of a metric, one per example.
-
-    Args:
-        name: token_accuracy = correct/total, nll = nll_sum/total, exact_match = [correct == total].
-        nll_sum: negative log-likelihood summed over the example's targets, in nats.
-        correct: targets that are the argmax.
-        total: targets of the example, at least 1.
-    """
-    nll_E, correct_E, total_E = (
-        np.asarray(values, dtype=np.float64) for values in (nll_sum, correct, total)
-    )
-    if (total_E < 1).any():
-        raise ValueError(f"total >= 1 must hold, got {total_E.min():g}")
-    if name == TOKEN_ACCURACY.name:
-        return np.divide(correct_E, total_E)
-    if name == NLL.name:
-        return np.divide(nll_E, total_E)
-    if name == EXACT_MATCH.name:
-        return np.equal(correct_E, total_E).astype(np.float64)
-    known = ", ".join(metric.name for metric in (TOKEN_ACCURACY, NLL, EXACT_MATCH))
-    raise ValueError(f"a metric is one of {known}, got {name!r}")
-
-
-@dataclass(frozen=True)
 class Example:
     """A prompt and what is wanted after it, inside it, or both."""
 
@@ -92,6 +52,10 @@ class Example:
     """Prompt positions whose own hidden state must predict a token (not shifted), ascending."""
     target_tokens: tuple[int, ...] = ()
     """The tokens wanted at `target_positions`."""
+    choices: tuple[tuple[int, ...], ...] = ()
+    """Answers whose likelihoods are compared, the right one among them; empty for none."""
+    reference: str = ""
+    """What the task's scorer needs to know beside the tokens, in the task's own format."""
 
     def __post_init__(self) -> None:
         if not self.prompt:
@@ -109,10 +73,15 @@ class Example:
                 f"target_positions ascend within 0..{len(self.prompt) - 1}, "
                 f"got {self.target_positions}"
             )
+        if not all(self.choices):
+            raise ValueError(f"a choice has at least one token, got {self.choices}")
+        if self.choices and self.answer not in self.choices:
+            raise ValueError(f"the answer {self.answer} is one of the choices, got {self.choices}")
 
 
 Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
+UInt8Array = npt.NDArray[np.uint8]
 
 _COLUMNS = (
     "prompt_tokens",
@@ -122,6 +91,11 @@ _COLUMNS = (
     "target_positions",
     "target_tokens",
     "target_offsets",
+    "choice_tokens",
+    "choice_ends",
+    "choice_offsets",
+    "reference_bytes",
+    "reference_offsets",
 )
 
 
@@ -136,6 +110,13 @@ class Split:
     target_positions: Int32Array
     target_tokens: Int32Array
     target_offsets: Int64Array
+    choice_tokens: Int32Array
+    choice_ends: Int64Array
+    """Where each choice ends in `choice_tokens`; example i has those from choice_offsets[i] on."""
+    choice_offsets: Int64Array
+    reference_bytes: UInt8Array
+    """UTF-8."""
+    reference_offsets: Int64Array
     dropped: Mapping[str, int] = field(default_factory=dict)
     """Rows that were left out while it was built, by reason; not part of the digest."""
     rows_read: int = 0
@@ -144,8 +125,11 @@ class Split:
     @classmethod
     def from_examples(cls, examples: Iterable[Example]) -> "Split":
         """Stores examples in their order; reads the iterable once, at 4 bytes a token."""
-        prompts, answers, positions, targets = (array("i") for _ in range(4))
-        prompt_ends, answer_ends, target_ends = (array("q", [0]) for _ in range(3))
+        prompts, answers, positions, targets, choices = (array("i") for _ in range(5))
+        prompt_ends, answer_ends, target_ends, choice_offsets, reference_ends = (
+            array("q", [0]) for _ in range(5)
+        )
+        choice_ends, references = array("q"), bytearray()
         for example in examples:
             prompts.extend(example.prompt)
             answers.extend(example.answer)
@@ -154,6 +138,12 @@ class Split:
             prompt_ends.append(len(prompts))
             answer_ends.append(len(answers))
             target_ends.append(len(targets))
+            for choice in example.choices:
+                choices.extend(choice)
+                choice_ends.append(len(choices))
+            choice_offsets.append(len(choice_ends))
+            references += example.reference.encode()
+            reference_ends.append(len(references))
         return cls(
             prompt_tokens=np.array(prompts, dtype=np.int32),
             prompt_offsets=np.array(prompt_ends, dtype=np.int64),
@@ -162,6 +152,11 @@ class Split:
             target_positions=np.array(positions, dtype=np.int32),
             target_tokens=np.array(targets, dtype=np.int32),
             target_offsets=np.array(target_ends, dtype=np.int64),
+            choice_tokens=np.array(choices, dtype=np.int32),
+            choice_ends=np.array(choice_ends, dtype=np.int64),
+            choice_offsets=np.array(choice_offsets, dtype=np.int64),
+            reference_bytes=np.frombuffer(bytes(references), dtype=np.uint8),
+            reference_offsets=np.array(reference_ends, dtype=np.int64),
         )
 
     def __len__(self) -> int:
@@ -172,7 +167,7 @@ class Split:
         if not 0 <= index < len(self):
             raise IndexError(f"0 <= index < {len(self)} must hold, got {index}")
 
-        def cut(values: Int32Array, offsets: Int64Array) -> tuple[int, ...]:
+        def cut(values: Int32Array | UInt8Array, offsets: Int64Array) -> tuple[int, ...]:
             return tuple(values[offsets[index] : offsets[index + 1]].tolist())
 
         return Example(
@@ -180,7 +175,17 @@ class Split:
             answer=cut(self.answer_tokens, self.answer_offsets),
             target_positions=cut(self.target_positions, self.target_offsets),
             target_tokens=cut(self.target_tokens, self.target_offsets),
+            choices=self._choices(index),
+            reference=bytes(cut(self.reference_bytes, self.reference_offsets)).decode(),
         )
+
+    def _choices(self, index: int) -> tuple[tuple[int, ...], ...]:
+        first, last = self.choice_offsets[index : index + 2]
+        if first == last:
+            return ()
+        begin = self.choice_ends[first - 1] if first else 0
+        bounds = (begin, *self.choice_ends[first:last])
+        return tuple(tuple(self.choice_tokens[low:high].tolist()) for low, high in pairwise(bounds))
 
     @property
     def prompt_lengths(self) -> Int64Array:

@@ -4,8 +4,8 @@ The question stands after the context (question_last, where a left-to-right mode
 without knowing what for) or before it (question_first, the control). Both orders of a row hold the
 very same context: what does not fit is chosen once, counted from the end that is far from the
 question where it stands last. First go whole paragraphs without supporting facts, then tokens of
-what remains; question and answer are never touched. Pieces are tokenised one by one, so that a
-paragraph's tokens do not depend on its neighbours.
+what remains; question and answer are never touched. An answer ends with its line. Pieces
+are tokenised one by one, so that a paragraph's tokens do not depend on its neighbours.
 """
 
 from collections.abc import Iterator
@@ -13,9 +13,13 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Literal
 
-from tasks.example import EXACT_MATCH, NLL, TOKEN_ACCURACY, Example, Tokenizer
+from tasks.answers import ANSWER_EM, ANSWER_F1, CLOSED, answer_scorer, reference, to_the_line_end
+from tasks.example import Example, Tokenizer
+from tasks.metrics import EXACT_MATCH, NLL, TOKEN_ACCURACY, Metric
+from tasks.scoring import Generation, Scorer
 from tasks.sources import Files, Row, Shape, Source
-from tasks.task import Builder, Dropped, Task, TaskSettings, require
+from tasks.task import Builder, Dropped, Material, Task, TaskSettings, require
+from tasks.text import one_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,8 @@ class HotpotSettings(TaskSettings):
     """Rows whose untrimmed prompt is shorter are left out."""
     max_answer_tokens: int = 24
     """Rows whose answer is longer are left out."""
+    generate: bool = True
+    """Whether evaluations write answers out, for answer_em and answer_f1."""
     hub: str = "hotpotqa/hotpot_qa"
     """Data set on the Hugging Face hub."""
     hub_config: str = "distractor"
@@ -66,13 +72,13 @@ class Hotpot(Task[HotpotSettings]):
     """Answers a question from two of ten paragraphs."""
 
     name = "hotpot"
-    version = 1
+    version = 2
     summary = "answer a question whose evidence lies in two of ten paragraphs"
     licence = "CC BY-SA 4.0"
     origin = "HotpotQA, distractor setting: hub hotpotqa/hotpot_qa, or local JSONL by `files`"
     orders = ("question_last", "question_first")
     needs_future = False
-    metrics = (TOKEN_ACCURACY, NLL, EXACT_MATCH)
+    metrics = (TOKEN_ACCURACY, NLL, EXACT_MATCH, ANSWER_EM, ANSWER_F1)
     primary_metric = "token_accuracy"
     Settings = HotpotSettings
 
@@ -89,13 +95,15 @@ class Hotpot(Task[HotpotSettings]):
             columns=settings.columns,
         )
 
-    def builder(self, settings: HotpotSettings, tokenizer: Tokenizer) -> Builder:
+    def builder(
+        self, settings: HotpotSettings, tokenizer: Tokenizer, material: Material
+    ) -> Builder:
         header = tokenizer.encode("Context:\n")
-        closing = tokenizer.encode("Answer:")
+        closing, line_end = tokenizer.encode("Answer:"), tokenizer.encode("\n")
 
         def build(row: Row) -> Example | Dropped:
-            answer = tokenizer.encode(f" {_one_line(row['answer'])}")
-            question = tokenizer.encode(f"Question: {_one_line(row['question'])}\n\n")
+            answer = tokenizer.encode(f" {one_line(row['answer'])}")
+            question = tokenizer.encode(f"Question: {one_line(row['question'])}\n\n")
             fixed = len(header) + len(question) + len(closing)
             reason = _unfit(row, len(answer), fixed, settings)
             if reason:
@@ -111,9 +119,24 @@ class Hotpot(Task[HotpotSettings]):
             context = header + trimmed(paragraphs, settings.max_prompt_tokens - fixed)
             question_last = settings.order == "question_last"
             parts = (context, question) if question_last else (question, context)
-            return Example(prompt=tuple(chain(*parts, closing)), answer=tuple(answer))
+            return Example(
+                prompt=tuple(chain(*parts, closing)),
+                answer=(*answer, *line_end),
+                reference=reference([row["answer"]]),
+            )
 
         return build
+
+    def measured(self, settings: HotpotSettings) -> tuple[Metric, ...]:
+        written = () if settings.generate else (ANSWER_EM, ANSWER_F1)
+        return tuple(metric for metric in self.metrics if metric not in written)
+
+    def scorer(self, settings: HotpotSettings, tokenizer: Tokenizer) -> Scorer | None:
+        return answer_scorer(tokenizer, CLOSED) if settings.generate else None
+
+    def generation(self, settings: HotpotSettings, tokenizer: Tokenizer) -> Generation | None:
+        most = settings.max_answer_tokens + 1
+        return to_the_line_end(tokenizer, most) if settings.generate else None
 
 
 @dataclass(frozen=True)
@@ -159,10 +182,5 @@ def _paragraphs(row: Row) -> Iterator[tuple[str, bool]]:
     supporting = set(row["supporting_facts"]["title"])
     context = row["context"]
     for title, sentences in zip(context["title"], context["sentences"], strict=True):
-        text = _one_line(" ".join(sentences))
-        yield f"{_one_line(title)}: {text}\n\n", title in supporting
-
-
-def _one_line(text: str) -> str:
-    """The text with every run of white space as one space: blank lines separate paragraphs only."""
-    return " ".join(text.split())
+        text = one_line(" ".join(sentences))
+        yield f"{one_line(title)}: {text}\n\n", title in supporting

@@ -20,7 +20,7 @@ from tasks.symbols import (
     check_words,
     draw_words,
 )
-from tasks.task import Builder, TaskSettings, require
+from tasks.task import Builder, Material, TaskSettings, require
 
 _SEPARATORS = "=;,"
 _ORDERS = ("query_last", "query_first")
@@ -87,7 +87,12 @@ class NameIndex(SymbolTask[NameIndexSettings]):
     def source(self, settings: NameIndexSettings) -> Generated:
         return _drawn_list(settings, 0, settings.names - 1)
 
-    def builder(self, settings: NameIndexSettings, tokenizer: Tokenizer) -> Builder:
+    def wanted_symbols(self, settings: NameIndexSettings) -> str:
+        return settings.alphabet
+
+    def builder(
+        self, settings: NameIndexSettings, tokenizer: Tokenizer, material: Material
+    ) -> Builder:
         characters = "NQIA" + _SEPARATORS + DIGITS + settings.alphabet
         symbols = Symbols(self.name, characters, tokenizer)
         width = len(str(settings.names))
@@ -123,7 +128,12 @@ class MiddleMatch(SymbolTask[MiddleMatchSettings]):
     def source(self, settings: MiddleMatchSettings) -> Generated:
         return _drawn_list(settings, 1, settings.names - 2)
 
-    def builder(self, settings: MiddleMatchSettings, tokenizer: Tokenizer) -> Builder:
+    def wanted_symbols(self, settings: MiddleMatchSettings) -> str:
+        return settings.alphabet
+
+    def builder(
+        self, settings: MiddleMatchSettings, tokenizer: Tokenizer, material: Material
+    ) -> Builder:
         characters = "NQLRA" + _SEPARATORS + settings.alphabet
         symbols = Symbols(self.name, characters, tokenizer)
 

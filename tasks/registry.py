@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     AnyTask: TypeAlias = Task[Any]
 
 _TASKS = {
+    "arc": "tasks.arc:Arc",
     "constr": "tasks.constr:Constr",
     "copy_a2q": "tasks.retrieval:CopyA2Q",
     "hotpot": "tasks.hotpot:Hotpot",
@@ -25,6 +26,7 @@ _TASKS = {
     "retrieval": "tasks.retrieval:Retrieval",
     "retrieval_a2q": "tasks.retrieval:RetrievalA2Q",
     "rightcopy": "tasks.rightcopy:RightCopy",
+    "squad": "tasks.squad:Squad",
     "sudoku": "tasks.sudoku:Sudoku",
     "sudoku_after": "tasks.sudoku:SudokuAfter",
 }

@@ -25,7 +25,7 @@ from tasks.symbols import (
     draw_word,
     draw_words,
 )
-from tasks.task import Builder, TaskSettings, require
+from tasks.task import Builder, Material, TaskSettings, require
 
 _SEPARATORS = "=;"
 _FRAME = "QA" + _SEPARATORS
@@ -105,7 +105,12 @@ class Retrieval(SymbolTask[RetrievalSettings]):
     def source(self, settings: RetrievalSettings) -> Generated:
         return _drawn_pairs(settings)
 
-    def builder(self, settings: RetrievalSettings, tokenizer: Tokenizer) -> Builder:
+    def wanted_symbols(self, settings: RetrievalSettings) -> str:
+        return settings.value_alphabet
+
+    def builder(
+        self, settings: RetrievalSettings, tokenizer: Tokenizer, material: Material
+    ) -> Builder:
         symbols = Symbols(self.name, _FRAME + settings.symbols, tokenizer)
 
         def build(row: Row) -> Example:
@@ -146,7 +151,12 @@ class RetrievalA2Q(SymbolTask[RetrievalA2QSettings]):
     def source(self, settings: RetrievalA2QSettings) -> Generated:
         return _drawn_pairs(settings)
 
-    def builder(self, settings: RetrievalA2QSettings, tokenizer: Tokenizer) -> Builder:
+    def wanted_symbols(self, settings: RetrievalA2QSettings) -> str:
+        return settings.key_alphabet
+
+    def builder(
+        self, settings: RetrievalA2QSettings, tokenizer: Tokenizer, material: Material
+    ) -> Builder:
         symbols = Symbols(self.name, _FRAME + settings.mask + settings.symbols, tokenizer)
         masked = settings.mask * settings.key_width
 
@@ -193,7 +203,12 @@ class CopyA2Q(SymbolTask[CopyA2QSettings]):
 
         return Generated(draw=draw, group_fields=("copied",))
 
-    def builder(self, settings: CopyA2QSettings, tokenizer: Tokenizer) -> Builder:
+    def wanted_symbols(self, settings: CopyA2QSettings) -> str:
+        return settings.alphabet
+
+    def builder(
+        self, settings: CopyA2QSettings, tokenizer: Tokenizer, material: Material
+    ) -> Builder:
         symbols = Symbols(self.name, _FRAME + settings.mask + settings.alphabet, tokenizer)
         masked = settings.mask * settings.length
 

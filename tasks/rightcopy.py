@@ -13,7 +13,7 @@ from typing import Literal
 from tasks.example import Example, Tokenizer
 from tasks.sources import Generated, Row
 from tasks.symbols import DIGITS, Symbols, SymbolTask, check_alphabet, check_mask, draw_word
-from tasks.task import Builder, TaskSettings, require
+from tasks.task import Builder, Material, TaskSettings, require
 
 _SEPARATORS = "=|"
 _FRAME = "LMR" + _SEPARATORS
@@ -55,7 +55,12 @@ class RightCopy(SymbolTask[RightCopySettings]):
 
         return Generated(draw=draw, group_fields=("left", "right"))
 
-    def builder(self, settings: RightCopySettings, tokenizer: Tokenizer) -> Builder:
+    def wanted_symbols(self, settings: RightCopySettings) -> str:
+        return settings.alphabet
+
+    def builder(
+        self, settings: RightCopySettings, tokenizer: Tokenizer, material: Material
+    ) -> Builder:
         symbols = Symbols(self.name, _FRAME + settings.mask + settings.alphabet, tokenizer)
         masked = settings.mask * settings.length
 

@@ -24,7 +24,7 @@ from tasks.symbols import (
     check_words,
     draw_words,
 )
-from tasks.task import Builder, TaskSettings, require
+from tasks.task import Builder, Material, TaskSettings, require
 
 _SEPARATORS = "=|:,"
 _FRAME = "MOISRTQA" + _SEPARATORS
@@ -105,7 +105,12 @@ class KvSort(SymbolTask[KvSortSettings]):
     def source(self, settings: KvSortSettings) -> Generated:
         return _drawn_pairs(settings)
 
-    def builder(self, settings: KvSortSettings, tokenizer: Tokenizer) -> Builder:
+    def wanted_symbols(self, settings: KvSortSettings) -> str:
+        return settings.alphabet
+
+    def builder(
+        self, settings: KvSortSettings, tokenizer: Tokenizer, material: Material
+    ) -> Builder:
         symbols = Symbols(self.name, _FRAME + settings.mask + settings.alphabet, tokenizer)
         masked = settings.mask * (settings.pairs * settings.value_width)
 
@@ -136,7 +141,12 @@ class KvSortAfter(SymbolTask[KvSortAfterSettings]):
     def source(self, settings: KvSortAfterSettings) -> Generated:
         return _drawn_pairs(settings)
 
-    def builder(self, settings: KvSortAfterSettings, tokenizer: Tokenizer) -> Builder:
+    def wanted_symbols(self, settings: KvSortAfterSettings) -> str:
+        return settings.alphabet
+
+    def builder(
+        self, settings: KvSortAfterSettings, tokenizer: Tokenizer, material: Material
+    ) -> Builder:
         symbols = Symbols(self.name, _FRAME + settings.alphabet, tokenizer)
 
         def build(row: Row) -> Example:
@@ -192,7 +202,12 @@ class PermFill(SymbolTask[PermFillSettings]):
 
         return Generated(draw=draw, group_fields=("order", "items"))
 
-    def builder(self, settings: PermFillSettings, tokenizer: Tokenizer) -> Builder:
+    def wanted_symbols(self, settings: PermFillSettings) -> str:
+        return settings.alphabet
+
+    def builder(
+        self, settings: PermFillSettings, tokenizer: Tokenizer, material: Material
+    ) -> Builder:
         symbols = Symbols(self.name, _FRAME + settings.mask + settings.alphabet, tokenizer)
 
         def build(row: Row) -> Example:

@@ -31,7 +31,10 @@ _READER = 1
 
 @dataclass(frozen=True)
 class Files:
-    """Local JSONL files that stand in for the hub: one row a line, its field names."""
+    """Local JSONL files that stand in for the hub: one row a line, its field names.
+
+    One file may stand for all splits: each group of rows then feeds one of them only.
+    """
 
     train: str
     validation: str
@@ -71,11 +74,18 @@ class Source:
     revision: str = ""
     """Commit or tag of the data set; empty for its newest."""
     hub_splits: Mapping[str, str] = field(default_factory=dict)
-    """Which of the hub's splits feeds train, validation and, where it has answers, test."""
+    """Which of the hub's splits feeds train, validation and, where it has answers, test; where it
+    is the same one for all, each group of rows is given to one of them."""
     files: Files | None = None
     """Read instead of the hub."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """The data's column for a field, where the two are called differently."""
+    row_fields: tuple[str, ...] = ()
+    """Text fields; of rows that agree in these only the first is read. Empty for `group_fields`:
+    then a group is one row."""
+    material: int = 0
+    """Rows at the most that builders may quote (notes, distractors). They come from the train pool
+    and are in groups of their own, of which no split has an example."""
 
     @property
     def pools(self) -> Mapping[str, str]:

@@ -1,10 +1,12 @@
 """A task's train, validation and test examples: drawn, kept apart, built once and cached.
 
-Kept apart: a group of rows (a question, a document) feeds one split only. Generated rows belong to
-the split that the hash of their group names. Collected rows are read in the order of a hash of
-data seed and group, so that neither another size nor another row moves the ones before; train
-drops every group that the other pools hold; where test has no rows of its own, validation reads
-its pool from the front and test from the back. No split depends on the size of train.
+Kept apart: a group of rows (a question, a document) feeds one split only. Generated rows, and
+collected ones of which there is one pool only, belong to the split that the hash of their group
+names. Other collected rows come from the split's pool; train drops every group that the other
+pools hold; where test has no pool of its own, validation reads its own from the front and test
+from the back. Collected rows are read in the order of a hash of data seed and group, so that
+neither another size nor another row moves the ones before. No split depends on the size of train.
+A task's material (rows to quote from) is in groups of the train pool that give no example.
 """
 
 import hashlib
@@ -14,23 +16,28 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from tasks.controls import controlled
 from tasks.example import Example, Split, TaskError, Tokenizer
-from tasks.sources import Generated, Row, Source, fingerprint, open_rows
+from tasks.sources import Generated, Row, Rows, Source, fingerprint, open_rows
 from tasks.task import SPLIT_NAMES, Builder, Dropped, SplitName, TaskSettings
 
 if TYPE_CHECKING:
     from tasks.registry import AnyTask
 
 # Raised with every change of how rows are ordered, kept apart or stored.
-_VERSION = 1
+_VERSION = 2
 
 # Shares of generated rows, in sixteenths; the hash of a group says whose it is.
 _OWNERS: tuple[SplitName, ...] = ("validation",) * 2 + ("test",) * 2 + ("train",) * 12
+
+# One group of the train pool in so many is material, where a task wants any.
+_MATERIAL_SHARE = 16
 
 # Draws before a generator is said to have no more; validation, with 2 shares of 16, needs 8 an
 # example where nothing repeats.
@@ -135,18 +142,22 @@ def _key(request: _Request) -> str:
 
 
 def _build(request: _Request) -> Split:
-    build = request.task.builder(request.settings, request.tokenizer)
     source = request.task.source(request.settings)
-    selection = _Selection(request.size, build)
+    collected = _Collected(request, source) if isinstance(source, Source) else None
+    material = collected.material() if collected else ()
+    build = request.task.builder(request.settings, request.tokenizer, material)
+    selection = _Selection(request.size, build, request.settings.control)
     if isinstance(source, Generated):
         split = Split.from_examples(selection.examples(_drawn(request, source)))
         if len(split) < request.size:
             raise TaskError(
-                f"{request.asked}, {len(split)} different ones found: "
+                f"{request.asked}, {len(split)} different ones found"
+                f"{_counted(selection.dropped)}: "
                 "its settings allow too few, ask for less or for longer examples"
             )
     else:
-        pool = _pool(request, source)
+        assert collected is not None
+        pool = collected.pool()
         selection.dropped.update(pool.left_out)
         split = Split.from_examples(selection.examples(pool.rows()))
         if len(split) < request.size:
@@ -165,7 +176,8 @@ def _counted(dropped: Counter[str]) -> str:
 
 def _check_tokens(split: Split, request: _Request) -> None:
     size = request.tokenizer.vocab_size
-    for tokens in (split.prompt_tokens, split.answer_tokens, split.target_tokens):
+    every = (split.prompt_tokens, split.answer_tokens, split.target_tokens, split.choice_tokens)
+    for tokens in every:
         if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < size:
             raise TaskError(
                 f"{request.task.name}: tokens lie in 0..{size - 1} with the tokenizer "
@@ -179,6 +191,7 @@ class _Selection:
 
     size: int
     build: Builder
+    control: str
     rows_read: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
 
@@ -187,6 +200,8 @@ class _Selection:
         for row in rows:
             self.rows_read += 1
             built = self.build(row)
+            if isinstance(built, Example):
+                built = controlled(built, self.control)
             if isinstance(built, Dropped):
                 self.dropped[built.reason] += 1
                 continue
@@ -234,40 +249,92 @@ class _Pool:
         return (self.stored[index] for index in self.order)
 
 
-def _pool(request: _Request, source: Source) -> _Pool:
-    pools = source.pools
-    shared = request.split not in pools
-    name = "validation" if shared else request.split
-    stored = open_rows(source, name, request.cache_dir, request.data_dirs)
-    others = {"train": ("validation", "test"), "test": ("validation",), "validation": ()}
-    taken = {
-        group
-        for other in others[name]
-        if other in pools
-        for group in open_rows(source, other, request.cache_dir, request.data_dirs).groups(
-            source.group_fields
+class _Collected:
+    """The rows of a source as one split and its builder may use them."""
+
+    def __init__(self, request: _Request, source: Source) -> None:
+        self._request = request
+        self._source = source
+        self._pools = source.pools
+        self._one_pool = len(set(self._pools.values())) == 1
+
+    def pool(self) -> _Pool:
+        """The rows that may give examples."""
+        request = self._request
+        # One that has none of its own shares validation's, or all have the same.
+        shared = request.split not in self._pools
+        name: SplitName = "validation" if shared else request.split
+        if self._one_pool:
+            shared, name = False, "train"
+        stored = self._rows(name)
+        groups = stored.groups(self._source.group_fields)
+        taken = self._taken(name)
+        left_out: Counter[str] = Counter()
+        rows = groups
+        if self._source.row_fields:
+            rows = stored.groups((*self._source.group_fields, *self._source.row_fields))
+        first_row: dict[str, int] = {}
+        for index, (group, row) in enumerate(zip(groups, rows, strict=True)):
+            if group in taken or self._of_another_split(group):
+                left_out["rows that another split holds"] += 1
+            elif name == "train" and self._is_material(group):
+                left_out["rows kept as material"] += 1
+            elif row in first_row:
+                left_out["repeats of another row"] += 1
+            else:
+                first_row[row] = index
+        seed = request.settings.data_seed
+        ordered = sorted(
+            first_row, key=lambda row: hashlib.sha256(f"{seed}\0{row}".encode()).digest()
         )
-    }
-    left_out: Counter[str] = Counter()
-    groups = stored.groups(source.group_fields)
-    first_row: dict[str, int] = {}
-    for index, group in enumerate(groups):
-        if group in taken:
-            left_out["rows that another split holds"] += 1
-        elif group in first_row:
-            left_out["repeats of another row"] += 1
-        else:
-            first_row[group] = index
-    seed = request.settings.data_seed
-    ordered = sorted(
-        first_row, key=lambda group: hashlib.sha256(f"{seed}\0{group}".encode()).digest()
-    )
-    order = [first_row[group] for group in ordered]
-    if not shared:
-        return _Pool(stored, order, len(groups), "rows", left_out)
-    used = _rows_of_validation(request)
-    rest = order[used:][::-1]
-    return _Pool(stored, rest, len(rest), "rows that validation does not use", Counter())
+        order = [first_row[row] for row in ordered]
+        if not shared:
+            return _Pool(stored, order, len(groups), "rows", left_out)
+        used = _rows_of_validation(request)
+        rest = order[used:][::-1]
+        return _Pool(stored, rest, len(rest), "rows that validation does not use", Counter())
+
+    def material(self) -> list[Row]:
+        """The first rows of the train pool that are in groups put aside."""
+        if self._source.material == 0:
+            return []
+        stored = self._rows("train")
+        taken = self._taken("train")
+        groups = enumerate(stored.groups(self._source.group_fields))
+        chosen = (i for i, group in groups if group not in taken and self._is_material(group))
+        return [stored[index] for index in islice(chosen, self._source.material)]
+
+    def _rows(self, pool: str) -> Rows:
+        return open_rows(self._source, pool, self._request.cache_dir, self._request.data_dirs)
+
+    def _taken(self, pool: SplitName) -> set[str]:
+        """Groups that go to the pools that have precedence over this one."""
+        before: dict[SplitName, tuple[SplitName, ...]] = {
+            "train": ("validation", "test"),
+            "test": ("validation",),
+            "validation": (),
+        }
+        if self._one_pool:
+            return set()
+        return {
+            group
+            for other in before[pool]
+            if other in self._pools
+            for group in self._rows(other).groups(self._source.group_fields)
+        }
+
+    def _of_another_split(self, group: str) -> bool:
+        """Whether the one pool's group belongs to another split; material is no split's."""
+        if not self._one_pool or self._is_material(group):
+            return False
+        owner = _OWNERS[hashlib.sha256(f"owner\0{group}".encode()).digest()[0] % len(_OWNERS)]
+        return owner != self._request.split
+
+    def _is_material(self, group: str) -> bool:
+        if self._source.material == 0:
+            return False
+        digest = hashlib.sha256(f"material\0{group}".encode()).digest()
+        return digest[0] % _MATERIAL_SHARE == 0
 
 
 def _rows_of_validation(request: _Request) -> int:

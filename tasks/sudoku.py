@@ -11,14 +11,16 @@ After the tasks of this name in the Future-Seed notes, whose puzzles could have 
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 from tasks.example import Example, Tokenizer
+from tasks.metrics import EXACT_MATCH, NLL, TOKEN_ACCURACY, mean_of
+from tasks.scoring import Prediction, Scorer
 from tasks.sources import Files, Generated, Row, Source
-from tasks.sudoku_grid import blanked, count_solutions, draw_board
+from tasks.sudoku_grid import blanked, count_solutions, draw_board, valid_units
 from tasks.symbols import DIGITS, Symbols, SymbolTask
-from tasks.task import Builder, Dropped, TaskSettings, require
+from tasks.task import Builder, Dropped, Material, TaskSettings, require
 
 _BLANK = "0"
 _FRAME = "SUDOKU|BPA="
@@ -60,8 +62,34 @@ class _BoardSettings(TaskSettings):
 _B = TypeVar("_B", bound=_BoardSettings)
 
 
+VALID_UNITS = mean_of(
+    "valid_units", True, "share of the rows, columns and boxes with blanks that obey the rules"
+)
+
+
 class _BoardTask(SymbolTask[_B]):
-    """Where both forms have their rows from."""
+    """What both forms have: rows, and the rules of the game.
+
+    A puzzle has one solution, so that a board is valid where it is the exact one.
+    """
+
+    metrics = (TOKEN_ACCURACY, NLL, EXACT_MATCH, VALID_UNITS)
+
+    def wanted_symbols(self, settings: _B) -> str:
+        return DIGITS[1 : settings.side + 1]
+
+    def scorer(self, settings: _B, tokenizer: Tokenizer) -> Scorer:
+        digits = dict(
+            zip(self.alphabet(settings, tokenizer), range(1, settings.side + 1), strict=True)
+        )
+
+        def measure(example: Example, prediction: Prediction) -> dict[str, float]:
+            filled = (digits.get(token, 0) for token in prediction.tokens)
+            cells = [next(filled) if seen == _BLANK else int(seen) for seen in example.reference]
+            blanks = [cell for cell, seen in enumerate(example.reference) if seen == _BLANK]
+            return {VALID_UNITS.name: valid_units(cells, settings.side, blanks)}
+
+        return measure
 
     licence = "none needed: generated; with `files`, that of the files"
     origin = "generated from data_seed, or local JSONL by `files`"
@@ -111,12 +139,14 @@ class Sudoku(_BoardTask[SudokuSettings]):
     """Fills in the blank cells of a board."""
 
     name = "sudoku"
-    version = 1
+    version = 2
     summary = "fill in the blank cells of a Sudoku board of side 4 or 9, where they stand"
     needs_future = True
     Settings = SudokuSettings
 
-    def builder(self, settings: SudokuSettings, tokenizer: Tokenizer) -> Builder:
+    def builder(
+        self, settings: SudokuSettings, tokenizer: Tokenizer, material: Material
+    ) -> Builder:
         symbols = Symbols(self.name, _FRAME + DIGITS, tokenizer)
 
         def build(row: Row) -> Example | Dropped:
@@ -124,7 +154,8 @@ class Sudoku(_BoardTask[SudokuSettings]):
             reason = _unfit(puzzle, solution, settings)
             if reason:
                 return Dropped(reason)
-            return symbols.filled(f"SUDOKU{settings.side}|B=", puzzle, solution, "", _BLANK)
+            example = symbols.filled(f"SUDOKU{settings.side}|B=", puzzle, solution, "", _BLANK)
+            return replace(example, reference=puzzle)
 
         return build
 
@@ -141,12 +172,14 @@ class SudokuAfter(_BoardTask[SudokuAfterSettings]):
     """Lists the digits of a board's blank cells."""
 
     name = "sudoku_after"
-    version = 1
+    version = 2
     summary = "list, after a Sudoku board of side 4 or 9, the digits of its blank cells"
     needs_future = False
     Settings = SudokuAfterSettings
 
-    def builder(self, settings: SudokuAfterSettings, tokenizer: Tokenizer) -> Builder:
+    def builder(
+        self, settings: SudokuAfterSettings, tokenizer: Tokenizer, material: Material
+    ) -> Builder:
         symbols = Symbols(self.name, _FRAME + DIGITS, tokenizer)
 
         def build(row: Row) -> Example | Dropped:
@@ -156,7 +189,8 @@ class SudokuAfter(_BoardTask[SudokuAfterSettings]):
                 return Dropped(reason)
             pairs = zip(puzzle, solution, strict=True)
             answer = "".join(digit for seen, digit in pairs if seen == _BLANK)
-            return symbols.answered(f"SUDOKU{settings.side}|P={puzzle}|A=", answer)
+            example = symbols.answered(f"SUDOKU{settings.side}|P={puzzle}|A=", answer)
+            return replace(example, reference=puzzle)
 
         return build
 

@@ -163,3 +163,14 @@ def blanked(board: Sequence[int], side: int, order: Sequence[int], blanks: int) 
         if size > 1:
             waiting += [chunk[size // 2 :], chunk[: size // 2]]
     return cells if done == blanks else None
+
+
+def valid_units(cells: Sequence[int], side: int, blanks: Sequence[int]) -> float:
+    """Share of the rows, columns and boxes with one of `blanks` that hold every digit once."""
+    digits_of: dict[int, list[int]] = {}
+    for digit, units in zip(cells, _geometry(side).units, strict=True):
+        for unit in units:
+            digits_of.setdefault(unit, []).append(digit)
+    asked = {unit for cell in blanks for unit in _geometry(side).units[cell]}
+    whole = set(range(1, side + 1))
+    return sum(set(digits_of[unit]) == whole for unit in asked) / len(asked)

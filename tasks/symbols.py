@@ -6,9 +6,12 @@ tokenised as a whole, since a vocabulary may merge neighbours (World merges pair
 """
 
 import random
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
-from tasks.example import EXACT_MATCH, NLL, TOKEN_ACCURACY, Example, TaskError, Tokenizer
+from tasks.example import Example, TaskError, Tokenizer
+from tasks.metrics import EXACT_MATCH, NLL, TOKEN_ACCURACY, Metric
 from tasks.task import S, Task, require
 
 DIGITS = "0123456789"
@@ -20,8 +23,17 @@ class SymbolTask(Task[S]):
 
     licence = "none needed: generated"
     origin = "generated from data_seed"
-    metrics = (TOKEN_ACCURACY, NLL, EXACT_MATCH)
+    metrics: ClassVar[tuple[Metric, ...]] = (TOKEN_ACCURACY, NLL, EXACT_MATCH)
     primary_metric = "token_accuracy"
+
+    @abstractmethod
+    def wanted_symbols(self, settings: S) -> str:
+        """The symbols that a target may be."""
+
+    def alphabet(self, settings: S, tokenizer: Tokenizer) -> tuple[int, ...]:
+        symbols = self.wanted_symbols(settings)
+        tokens = _character_tokens(self.name, symbols, tokenizer)
+        return tuple(tokens[symbol] for symbol in symbols)
 
 
 class Symbols:

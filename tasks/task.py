@@ -1,15 +1,18 @@
 """What a task is: where its rows come from, how a row becomes an example, how it is scored.
 
 One task is one file with one subclass of `Task`. Everything that tasks have in common (sizes,
-splits, drops, caching, rendering) is outside it: here, in `tasks.splits` and in `tasks.sources`.
+splits, controls, drops, caching, rendering) is outside it: here, in `tasks.splits`,
+`tasks.sources`, `tasks.controls` and `tasks.guesses`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic, Literal, TypeAlias, TypeVar, get_args
 
-from tasks.example import Example, Metric, Tokenizer
+from tasks.example import Example, Split, Tokenizer
+from tasks.metrics import Metric
+from tasks.scoring import Generation, Prediction, Scorer
 from tasks.sources import Generated, Row, Source
 
 SplitName: TypeAlias = Literal["train", "validation", "test"]
@@ -40,6 +43,10 @@ class TaskSettings:
     """Examples kept for the confirmation; 0 for none."""
     data_seed: int = 0
     """Draws or orders the rows."""
+    control: Literal["none", "shuffled_future", "repeat_prompt"] = "none"
+    """What is done to every prompt: its tokens to the right of the first target, targets left out,
+    are permuted, so that a real effect of the future must vanish; or the prompt stands twice, the
+    cheap alternative to a second look."""
 
     # Read by pydantic where a spec is checked; nothing here imports it.
     __pydantic_config__: ClassVar[dict[str, object]] = {
@@ -71,6 +78,10 @@ class Dropped:
 
 
 Builder: TypeAlias = Callable[[Row], Example | Dropped]
+Material: TypeAlias = Sequence[Row]
+"""Rows put aside for notes and distractors (`Source.material`): they give no example themselves."""
+Guess: TypeAlias = Callable[[Example], Prediction]
+"""Answers an example by a rule that understands nothing."""
 S = TypeVar("S", bound=TaskSettings)
 
 
@@ -91,6 +102,8 @@ class Task(ABC, Generic[S]):
     """Whether a target precedes its evidence, so that only a second look can give it."""
     metrics: ClassVar[tuple[Metric, ...]]
     primary_metric: ClassVar[str]
+    groups: ClassVar[tuple[str, ...]] = ()
+    """Measures that tell kinds of examples apart (a length, a depth), for looking at each kind."""
     Settings: type[S]
 
     @abstractmethod
@@ -98,8 +111,33 @@ class Task(ABC, Generic[S]):
         """Where the rows come from, and what no two splits may share."""
 
     @abstractmethod
-    def builder(self, settings: S, tokenizer: Tokenizer) -> Builder:
+    def builder(self, settings: S, tokenizer: Tokenizer, material: Material) -> Builder:
         """What turns a row into an example; checks the tokenizer once, not row by row."""
+
+    def measured(self, settings: S) -> tuple[Metric, ...]:
+        """The metrics that these settings yield; a task that leaves some out says so here."""
+        del settings
+        return self.metrics
+
+    def scorer(self, settings: S, tokenizer: Tokenizer) -> Scorer | None:
+        """What measures an example beyond its target tokens; None for nothing."""
+        del settings, tokenizer
+        return None
+
+    def generation(self, settings: S, tokenizer: Tokenizer) -> Generation | None:
+        """How answers are written out for the scorer; None where none are."""
+        del settings, tokenizer
+        return None
+
+    def alphabet(self, settings: S, tokenizer: Tokenizer) -> tuple[int, ...] | None:
+        """The tokens among which a blind guess at a target chooses; None for an open answer."""
+        del settings, tokenizer
+        return None
+
+    def trivial(self, settings: S, tokenizer: Tokenizer, train: Split) -> Mapping[str, Guess]:
+        """Strategies that understand nothing, by name, beside the majority's (`tasks.guesses`)."""
+        del settings, tokenizer, train
+        return {}
 
     def render(self, example: Example, tokenizer: Tokenizer) -> str:
         """The example as the model sees it: ⟦seen → wanted⟧ in the prompt, ⟦answer⟧ after it."""

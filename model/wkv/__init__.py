@@ -1,5 +1,6 @@
 """The WKV-7 recurrence: one operator, several ways to compute it."""
 
-from model.wkv.dispatch import BACKENDS, wkv7
+from model.wkv.backends import BACKENDS
+from model.wkv.dispatch import wkv7
 
 __all__ = ["BACKENDS", "wkv7"]

@@ -15,10 +15,12 @@ Within a chunk that starts from S, with A = q zᵀ cut to earlier tokens (rows o
     S_end = (S + oᵀ z) · diag(P_end) = S F + E,   F = (I + wᵀ z_b)·diag(P_end)
 
 so that one product per chunk is left in the scan S_{n+1} = S_n F_n + E_n, and the same, transposed,
-in the backward scan. 1 / P is at most e^19.4 for RWKV-7's decay and L = 32: far inside float32.
+in the backward scan. A single chunk needs neither F nor E. 1 / P is at most e^19.4 for RWKV-7's
+decay and L = 32: far inside float32.
 """
 
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -68,12 +70,23 @@ def _join(x_NBHLD: Tensor) -> Tensor:
     return x_NBHLD.permute(1, 0, 3, 2, 4).flatten(1, 2)
 
 
-def _earlier(chunk: int, like: Tensor) -> Tensor:
-    """0/1 mask [M, M] of A: token t of a row sees columns j < t, rows of r also j = t."""
-    ones_LL = torch.ones(chunk, chunk, dtype=like.dtype, device=like.device)
-    before_LM = ones_LL.tril(-1).repeat(1, 2)
-    upto_LM = ones_LL.tril().repeat(1, 2)
-    return torch.cat([before_LM, upto_LM])
+class _Constants(NamedTuple):
+    """What depends on the size of a chunk alone; made once, since a small step is all overhead."""
+
+    earlier_MM: Tensor
+    """0/1 mask of A: token t of a row sees columns j < t, rows of r also j = t."""
+    I_LL: Tensor
+    from_1LL: Tensor
+    """Sums over the tokens t >= j."""
+
+
+@lru_cache(maxsize=16)
+def _constants(chunk: int, dtype: torch.dtype, device: torch.device) -> _Constants:
+    with torch.inference_mode(False):
+        ones_LL = torch.ones(chunk, chunk, dtype=dtype, device=device)
+        before_LM, upto_LM = ones_LL.tril(-1).repeat(1, 2), ones_LL.tril().repeat(1, 2)
+        I_LL = torch.eye(chunk, dtype=dtype, device=device)
+        return _Constants(torch.cat([before_LM, upto_LM]), I_LL, ones_LL.triu()[None])
 
 
 def _decay_products(log_decay_NBHLK: Tensor) -> Tensor:
@@ -84,9 +97,7 @@ def _decay_products(log_decay_NBHLK: Tensor) -> Tensor:
     """
     num_chunks, batch, heads, chunk, keys = log_decay_NBHLK.shape
     P_NBHlK = log_decay_NBHLK.new_ones((num_chunks, batch, heads, chunk + 1, keys))
-    torch.exp(log_decay_NBHLK, out=P_NBHlK[..., 1:, :])
-    for t in range(2, chunk + 1):
-        P_NBHlK[..., t, :].mul_(P_NBHlK[..., t - 1, :])
+    torch.cumprod(log_decay_NBHLK.exp(), dim=3, out=P_NBHlK[..., 1:, :])
     return P_NBHlK
 
 
@@ -120,23 +131,30 @@ class _Chunked(torch.autograd.Function):
 
         q_GMK, z_GMK = q_NBH2LK.view(-1, 2 * chunk, keys), z_NBH2LK.view(-1, 2 * chunk, keys)
         o_GMV, P_GlK = o_NBH2LV.view(-1, 2 * chunk, v.shape[-1]), P_NBHlK.flatten(0, 2)
-        A_GMM = torch.bmm(q_GMK, z_GMK.mT).mul_(_earlier(chunk, q_GMK))
-        I_LL = torch.eye(chunk, dtype=r.dtype, device=r.device)
+        earlier_MM, I_LL, _ = _constants(chunk, r.dtype, r.device)
+        A_GMM = torch.bmm(q_GMK, z_GMK.mT).mul_(earlier_MM)
         inverse_GLL = torch.linalg.solve_triangular(
             I_LL - A_GMM[:, :chunk, :chunk], I_LL, upper=False, unitriangular=True
         )
         w_GLK = torch.bmm(inverse_GLL, q_GMK[:, :chunk])
         u0_GLV = torch.bmm(inverse_GLL, torch.bmm(A_GMM[:, :chunk, chunk:], o_GMV[:, chunk:]))
 
-        F_GKK, E_GVK = _steps(w_GLK, u0_GLV, o_GMV[:, chunk:], z_GMK, P_GlK[:, -1:])
-        S_nBHVK = _scan(s0_BHVK, F_GKK, E_GVK, num_chunks)
-        S_GVK = S_nBHVK[:-1].flatten(0, 2)
+        F_GKK = None
+        if num_chunks > 1:
+            F_GKK, E_GVK = _steps(w_GLK, u0_GLV, o_GMV[:, chunk:], z_GMK, P_GlK[:, -1:])
+            S_nBHVK = _scan(s0_BHVK, F_GKK, E_GVK, num_chunks)
+            S_GVK, sT_BHVK = S_nBHVK[:-1].flatten(0, 2), S_nBHVK[-1].clone()
+        else:
+            S_GVK = s0_BHVK.flatten(0, 1)
         torch.baddbmm(u0_GLV, w_GLK, S_GVK.mT, out=o_GMV[:, :chunk])
         y_GLV = torch.bmm(q_GMK[:, chunk:], S_GVK.mT)
         y_GLV.baddbmm_(A_GMM[:, chunk:], o_GMV)
         ctx.save_for_backward(q_GMK, z_GMK, o_GMV, P_GlK, A_GMM, inverse_GLL, w_GLK, F_GKK, S_GVK)
         ctx.groups = groups
-        return _join(y_GLV.view(*groups, chunk, -1)), S_nBHVK[-1].clone()
+        if num_chunks == 1:
+            S_end_GVK = torch.baddbmm(S_GVK, o_GMV.mT, z_GMK).mul_(P_GlK[:, -1:])
+            sT_BHVK = S_end_GVK.view_as(s0_BHVK)
+        return _join(y_GLV.view(*groups, chunk, -1)), sT_BHVK
 
     @staticmethod
     @once_differentiable
@@ -188,34 +206,42 @@ def _backward(ctx: Any, dy_BTHV: Tensor, dsT_BHVK: Tensor) -> tuple[Tensor | Non
     g_GMV = g_NBH2LV.view(-1, 2 * chunk, o_GMV.shape[-1])
     dy_GLV = g_GMV[:, chunk:]
 
-    reads_GLK = torch.baddbmm(q_GMK[:, chunk:], A_GMM[:, chunk:, :chunk], w_GLK)
-    D_GVK = torch.bmm(dy_GLV.mT, reads_GLK)
-    dS_nBHVK = _scan_back(dsT_BHVK, F_GKK, D_GVK, groups[0])
-    dS_end_GVK = dS_nBHVK[1:].flatten(0, 2) * P_GlK[:, -1:]
+    if groups[0] > 1:
+        reads_GLK = torch.baddbmm(q_GMK[:, chunk:], A_GMM[:, chunk:, :chunk], w_GLK)
+        D_GVK = torch.bmm(dy_GLV.mT, reads_GLK)
+        dS_nBHVK = _scan_back(dsT_BHVK, F_GKK, D_GVK, groups[0])
+        dS_end_GVK, ds0_BHVK = dS_nBHVK[1:].flatten(0, 2), dS_nBHVK[0].clone()
+    else:
+        dS_end_GVK = dsT_BHVK.flatten(0, 1)
+    dS_end_GVK = dS_end_GVK * P_GlK[:, -1:]
 
     do_GMV = torch.bmm(z_GMK, dS_end_GVK.mT)
     do_GMV.baddbmm_(A_GMM[:, chunk:].mT, dy_GLV)
     torch.bmm(inverse_GLL.mT, do_GMV[:, :chunk], out=g_GMV[:, :chunk])
     dv_GLV = do_GMV[:, chunk:].baddbmm_(A_GMM[:, :chunk, chunk:].mT, g_GMV[:, :chunk])
-    dA_GMM = torch.bmm(g_GMV, o_GMV.mT).mul_(_earlier(chunk, q_GMK))
+    if groups[0] == 1:
+        ds0_BHVK = torch.baddbmm(dS_end_GVK, g_GMV.mT, q_GMK).view_as(dsT_BHVK)
+    earlier_MM, _, from_1LL = _constants(chunk, q_GMK.dtype, q_GMK.device)
+    dA_GMM = torch.bmm(g_GMV, o_GMV.mT).mul_(earlier_MM)
     dq_GMK = torch.bmm(g_GMV, S_GVK).baddbmm_(dA_GMM, z_GMK)
     dz_GMK = torch.bmm(o_GMV, dS_end_GVK)
     dlog_P_end_GK = (dz_GMK * z_GMK).sum(1) + (dS_end_GVK * S_GVK).sum(1)
     dz_GMK.baddbmm_(dA_GMM.mT, q_GMK)
 
-    dlog_decay_GLK = _grad_log_decay(dq_GMK * q_GMK, dz_GMK * z_GMK, dlog_P_end_GK)
+    dlog_decay_GLK = _grad_log_decay(dq_GMK * q_GMK, dz_GMK * z_GMK, dlog_P_end_GK, from_1LL)
     dq_a_GLK, dq_r_GLK = dq_GMK.mul_(torch.cat([P_GlK[:, :-1], P_GlK[:, 1:]], 1)).chunk(2, 1)
     dz_b_GLK, dz_k_GLK = dz_GMK.div_(P_GlK[:, 1:].repeat(1, 2, 1)).chunk(2, 1)
     grads = (dq_r_GLK, dlog_decay_GLK, dz_k_GLK, dv_GLV, dq_a_GLK, dz_b_GLK)
     joined = (_join(x.reshape(*groups, *x.shape[1:])) for x in grads)
-    return (*joined, dS_nBHVK[0].clone(), None)
+    return (*joined, ds0_BHVK, None)
 
 
-def _grad_log_decay(dlog_q_GMK: Tensor, dlog_z_GMK: Tensor, dlog_P_end_GK: Tensor) -> Tensor:
+def _grad_log_decay(
+    dlog_q_GMK: Tensor, dlog_z_GMK: Tensor, dlog_P_end_GK: Tensor, from_1LL: Tensor
+) -> Tensor:
     """Gradient of every log P_t, then its sum over the tokens t >= j, whose P_t holds decay j."""
     chunk = dlog_q_GMK.shape[1] // 2
     dlog_P_GLK = dlog_q_GMK[:, chunk:] - dlog_z_GMK[:, :chunk] - dlog_z_GMK[:, chunk:]
     dlog_P_GLK[:, :-1] += dlog_q_GMK[:, 1:chunk]
     dlog_P_GLK[:, -1] += dlog_P_end_GK
-    from_LL = torch.ones(chunk, chunk, dtype=dlog_P_GLK.dtype, device=dlog_P_GLK.device).triu()
-    return torch.bmm(from_LL.expand(dlog_P_GLK.shape[0], -1, -1), dlog_P_GLK)
+    return torch.bmm(from_1LL.expand(dlog_P_GLK.shape[0], -1, -1), dlog_P_GLK)

@@ -212,3 +212,25 @@ def test_what_does_not_fit_is_refused():
         model(tokens, None, None, FutureSeed(), Gates(SMALL, FutureSeed(gate="head")))
     with pytest.raises(ValueError, match="layer_start < num_layers must hold, got layer_start=3"):
         model(tokens, future_seed=FutureSeed(layer_start=3))
+
+
+@pytest.mark.parametrize("future_seed", [None, FutureSeed(alpha=1.0)], ids=["off", "on"])
+def test_recomputed_layers_keep_less_and_give_the_same_gradients(future_seed):
+    tokens = random_tokens(3, 40)
+    found = {}
+    for recompute in (False, True):
+        model = random_model(dtype=torch.float32)
+        model.checkpoint_layers = recompute
+        gates = random_gates(future_seed)
+        kept = []
+        hooks = torch.autograd.graph.saved_tensors_hooks(
+            lambda x, kept=kept: kept.append(x.numel()) or x, lambda x: x
+        )
+        with hooks:
+            logits, state = model(tokens, future_seed=future_seed, gates=gates)
+        parameters = [*model.parameters(), *(gates.parameters() if gates else [])]
+        loss = logits.square().mean() + state.wkv_LBHVK.square().mean()
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        found[recompute] = (sum(kept), [logits.detach(), *(g for g in gradients if g is not None)])
+    assert found[True][0] < 0.4 * found[False][0]
+    torch.testing.assert_close(found[True][1], found[False][1], rtol=0, atol=0)

@@ -3,70 +3,29 @@
 import pytest
 import torch
 from model_cases import relative_error
-from torch.nn import functional
+from wkv_cases import TOLERANCES, error, make_mask, make_operands, run, spoil
 
 from model.wkv import BACKENDS, wkv7
 
-# Largest seen: 8.2e-7 (log_decay at its lower bound).
-FLOAT32_TOLERANCE = 2e-6
-FLOAT64_TOLERANCE = 1e-14
-NAMES = ("r", "log_decay", "k", "v", "a", "b", "s0")
-
-
-def make_operands(length, batch=2, heads=2, size=64, strong=False, seed=0):
-    """RWKV-7's operands, exact in float32 and held in float64."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape):
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    shape = (batch, length, heads, size)
-    kk = functional.normalize(normal(*shape), dim=-1)
-    rate = normal(*shape).sigmoid()
-    log_decay = -0.6065306597 * (2 * normal(*shape) + (100 if strong else -6)).sigmoid()
-    s0 = normal(batch, heads, size, size)
-    operands = (normal(*shape), log_decay, normal(*shape), normal(*shape), -kk, kk * rate, s0)
-    return [x.float().double() for x in operands]
-
-
-def run(operands, dtype, backend, mask=None, with_s0=True):
-    """Outputs and gradients by name, for a loss through both y and sT."""
-    leaves = [x.to(dtype).requires_grad_() for x in operands[: 7 if with_s0 else 6]]
-    s0 = leaves[6] if with_s0 else None
-    y, sT = wkv7(*leaves[:6], s0, mask, backend)
-    generator = torch.Generator().manual_seed(5)
-    dy, dsT = (torch.randn(x.shape, generator=generator).to(dtype) for x in (y, sT))
-    grads = torch.autograd.grad([y, sT], leaves, [dy, dsT])
-    return {"y": y, "sT": sT} | {f"d{n}": g for n, g in zip(NAMES, grads, strict=False)}
-
-
-def make_mask(kind, length):
-    if kind == "none":
-        return None
-    generator = torch.Generator().manual_seed(3)
-    return torch.rand(2, length, generator=generator) < 0.6
+PORTABLE = ("reference", "chunked")
+"""Back ends that run on any device."""
 
 
 @pytest.mark.parametrize("mask", ["none", "random"])
 @pytest.mark.parametrize("with_s0", [True, False], ids=["s0", "zeros"])
-@pytest.mark.parametrize("strong", [True, False], ids=["strong", "weak"])
+@pytest.mark.parametrize("kind", ["strong", "weak", "repeated"])
 @pytest.mark.parametrize("length", [1, 5, 31, 32, 33, 100])
-def test_the_chunk_form_equals_the_loop_in_float64(length, strong, with_s0, mask):
-    operands = make_operands(length, strong=strong)
+def test_the_chunk_form_equals_the_loop_in_float64(length, kind, with_s0, mask):
+    operands = make_operands(length, kind=kind)
     mask_BT = make_mask(mask, length)
     wanted = run(operands, torch.float64, "reference", mask_BT, with_s0)
-    for dtype, tolerance in (
-        (torch.float32, FLOAT32_TOLERANCE),
-        (torch.float64, FLOAT64_TOLERANCE),
-    ):
+    for dtype in (torch.float32, torch.float64):
         found = run(operands, dtype, "chunked", mask_BT, with_s0)
         for name, value in wanted.items():
-            # With T = 1 and no state the decay's gradient is zero: then the operands' size is 1.
-            scale = value.norm() if value.norm() > 0 else value.numel() ** 0.5
-            assert (found[name] - value).norm() <= tolerance * scale, (name, dtype)
+            assert error(found[name], value) <= TOLERANCES[dtype], (name, dtype)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", PORTABLE)
 def test_a_step_follows_the_formula_with_rows_as_values(backend):
     r, log_decay, k, v, a, b, s0 = make_operands(2, batch=1, heads=1, size=4)
     S = s0[0, 0]
@@ -81,18 +40,17 @@ def test_a_step_follows_the_formula_with_rows_as_values(backend):
     torch.testing.assert_close(y[0, 1, 0], S @ r[0, 1, 0], rtol=1e-13, atol=1e-13)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", PORTABLE)
 def test_the_gradients_are_those_of_finite_differences(backend):
     operands = [x.requires_grad_() for x in make_operands(5, batch=1, heads=1, size=3)]
     assert torch.autograd.gradcheck(lambda *x: wkv7(*x, backend=backend), operands)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", PORTABLE)
 def test_a_masked_step_is_an_identity_step_whatever_it_holds(backend):
     operands = make_operands(40)
     mask = make_mask("random", 40)
-    spoilt = [torch.where(mask[:, :, None, None], x, torch.nan) for x in operands[1:6]]
-    y, sT = wkv7(operands[0], *spoilt, operands[6], mask, backend)
+    y, sT = wkv7(*spoil(operands, mask), mask, backend)
     state = operands[6][0, 0]
     for t in range(40):
         if mask[0, t]:
@@ -106,7 +64,7 @@ def step(operands, t, state):
     return state * log_decay.exp() + torch.outer(state @ a, b) + torch.outer(v, k)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", PORTABLE)
 def test_no_tokens_leave_the_state_as_it_is(backend):
     operands = make_operands(0)
     y, sT = wkv7(*operands, backend=backend)
@@ -114,7 +72,7 @@ def test_no_tokens_leave_the_state_as_it_is(backend):
     assert torch.equal(sT, operands[6])
 
 
-@pytest.mark.parametrize("backend", ["auto", *BACKENDS])
+@pytest.mark.parametrize("backend", ["auto", *PORTABLE])
 @pytest.mark.parametrize("length", [1, 40])
 def test_low_precision_operands_run_in_float32_under_autocast(backend, length):
     operands = [x.bfloat16() for x in make_operands(length)[:6]]
@@ -135,5 +93,5 @@ def test_low_precision_operands_run_in_float32_under_autocast(backend, length):
 
 
 def test_an_unknown_backend_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"'cuda'.*auto, reference, chunked"):
+    with pytest.raises(ValueError, match="'cuda'.*auto, " + ", ".join(BACKENDS)):
         wkv7(*make_operands(1), backend="cuda")

@@ -60,15 +60,20 @@ def trained(told: list[Progress]) -> list[int]:
 
 def outcome(correct: Any, total: Any = 1, nll: Any = 0.0, **changes: Any) -> Outcome:
     """An evaluation with these values per example."""
-    correct = np.asarray(correct, dtype=np.int64)
+    correct = np.asarray(correct, dtype=np.float64)
     values = {
         "arm": "arm",
         "seed_index": 0,
         "examples": "split",
         "step": 10,
-        "nll_sum": np.broadcast_to(np.asarray(nll, dtype=np.float64), correct.shape).copy(),
-        "correct": correct,
-        "total": np.broadcast_to(np.asarray(total, dtype=np.int64), correct.shape).copy(),
+        "measures": {
+            "nll_sum": np.broadcast_to(np.asarray(nll, dtype=np.float64), correct.shape).copy(),
+            "correct": correct,
+            "total": np.broadcast_to(np.asarray(total, dtype=np.float64), correct.shape).copy(),
+        },
+        "predictions": ("one", "two"),
+        "diagnostics": {"gate/L01": 0.1, "peak_memory_gb": 1.5},
+        "events": ("step 3: something",),
         "train_tokens": 0,
         "train_wall_s": 0.0,
         "eval_wall_s": 0.0,

@@ -39,6 +39,7 @@ class Place:
     """A folder in which the search is run."""
 
     folder: Path
+    spec: str = SPEC
 
     @property
     def runs(self) -> Path:
@@ -50,7 +51,7 @@ class Place:
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start fstune with these arguments here; its output goes to a file."""
-        (self.folder / "small.yaml").write_text(SPEC)
+        (self.folder / "small.yaml").write_text(self.spec)
         command = [sys.executable, "-m", "fstune.cli", *arguments, "--runs", str(self.runs)]
         with (self.folder / "output.txt").open("ab") as output:
             return subprocess.Popen(

@@ -31,7 +31,7 @@ HOTPOT = {
     "files": {"train": "/here/train.jsonl", "validation": "/here/validation.jsonl"},
 }
 
-SIZED = {"train_size": 9, "validation_size": 5, "data_seed": 1}
+SIZED = {"train_size": 9, "validation_size": 5, "data_seed": 1, "control": "repeat_prompt"}
 SPAN = SIZED | {"length": 3, "alphabet": "ab", "mask": "?"}
 SORTED = SIZED | {"pairs": 3, "key_width": 3, "value_width": 3, "alphabet": "abcdefgh"}
 LISTED = SIZED | {
@@ -51,6 +51,12 @@ BOARD = SIZED | {"side": 9, "blanks": 5, "mask": "prefix"}
 
 # Another value for every field that decides what an arm computes. A field that is not listed here
 # makes a test below fail: whoever adds one says whether it counts.
+HUB = SIZED | {
+    "hub": "another/set",
+    "hub_config": "another",
+    "hub_revision": "abc",
+    "columns": {"question": "q"},
+}
 OTHER: dict[str, dict[str, Any]] = {
     "train": {
         "lr": 2e-2,
@@ -82,22 +88,27 @@ OTHER: dict[str, dict[str, Any]] = {
         "train_size": 11,
         "validation_size": 7,
         "data_seed": 1,
+        "control": "repeat_prompt",
         "length": 3,
         "alphabet": "ab",
         "mask": "?",
     },
-    "hotpot": {
-        "train_size": 9,
-        "validation_size": 5,
-        "data_seed": 1,
+    "arc": HUB | {"order": "question_first", "max_prompt_tokens": 100},
+    "hotpot": HUB
+    | {
         "order": "question_first",
         "max_prompt_tokens": 100,
         "min_prompt_tokens": 1,
         "max_answer_tokens": 3,
-        "hub": "another/set",
-        "hub_config": "another",
-        "hub_revision": "abc",
-        "columns": {"question": "q"},
+        "generate": False,
+    },
+    "squad": HUB
+    | {
+        "order": "question_first",
+        "max_prompt_tokens": 100,
+        "fill_to": 600,
+        "max_answer_tokens": 3,
+        "generate": False,
     },
     "constr": SPAN,
     "copy_a2q": SPAN,
@@ -115,14 +126,11 @@ OTHER: dict[str, dict[str, Any]] = {
 WITHOUT_EFFECT = {
     "train": {"optimizer"},  # there is only one
     "model": {"checkpoint", "init"},  # their contents count, see below
-    "rightcopy": {"name", "test_size"},  # no arm sees the test split
-    "hotpot": {"name", "files", "test_size"},
-    "sudoku": {"name", "files", "test_size"},
-    "sudoku_after": {"name", "files", "test_size"},
 } | {
-    name: {"name", "test_size"}
+    # No arm sees the test split, and what is in files has a digest.
+    name: {"name", "test_size", "files"}
+    & {f.name for f in dataclasses.fields(registry.get(name).Settings)}
     for name in registry.names()
-    if name not in ("rightcopy", "hotpot", "sudoku", "sudoku_after")
 }
 FIELDS = {
     "train": set(TrainSettings.model_fields),
@@ -140,7 +148,7 @@ FIELDS = {
 def arm(changed: ArmSettings | None = None, **changes: Any) -> ArmSpec:
     values: dict[str, Any] = {
         "settings": changed or settings(SEED),
-        "seeds": Seeds(0, 1, 2),
+        "seeds": Seeds(0, 1, 2, 3),
         "checkpoint_digest": None,
         "train_digest": "train",
         "evaluated_digest": "validation",
@@ -198,9 +206,10 @@ def test_a_setting_that_counts_changes_the_digest(section, name):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"seeds": Seeds(1, 1, 2)},
-        {"seeds": Seeds(0, 3, 2)},
-        {"seeds": Seeds(0, 1, 3)},
+        {"seeds": Seeds(1, 1, 2, 3)},
+        {"seeds": Seeds(0, 3, 2, 3)},
+        {"seeds": Seeds(0, 1, 3, 3)},
+        {"seeds": Seeds(0, 1, 2, 4)},
         {"checkpoint_digest": "another"},
         {"train_digest": "another"},
         {"evaluated_digest": "another"},
@@ -239,7 +248,7 @@ def test_the_digest_is_the_same_in_every_process(hash_seed):
         import sys
         from fstune.arm import ArmSettings, ArmSpec, Seeds
         settings = ArmSettings.model_validate_json(sys.argv[1])
-        print(ArmSpec(settings, Seeds(0, 1, 2), None, "train", "validation").digest)
+        print(ArmSpec(settings, Seeds(0, 1, 2, 3), None, "train", "validation").digest)
     """
     done = subprocess.run(
         [sys.executable, "-c", code, settings(SEED).model_dump_json()],

@@ -1,5 +1,6 @@
 """The command line as a user meets it: a process, what it prints, and its exit code."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -187,6 +188,30 @@ def test_a_task_is_shown_with_its_settings_and_metrics(tmp_path, name):
     assert task.licence in text
     assert all(metric.name in text for metric in task.metrics)
     assert "train_size" in text
+    settings = [line for line in text.splitlines() if line.startswith("setting ")]
+    assert len(settings) == len(dataclasses.fields(task.Settings)) - 1
+    assert not [line for line in settings if ":  (default" in line]
+    assert text.splitlines()[-1].startswith("example: ") or "⟦" in text
+
+
+def test_a_task_is_shown_with_one_of_its_examples_and_its_target(tmp_path):
+    text = fstune(tmp_path, "tasks", "rightcopy", "--spec", "quickstart").stdout
+    example = text.splitlines()[-1]
+    masked, _, wanted = example.partition("⟦")[2].partition("⟧")[0].partition(" → ")
+    assert set(masked) == {"_"}
+    assert example.endswith(f"R={wanted}")
+
+
+def test_an_example_of_another_task_is_refused(tmp_path):
+    (line,) = refusal(tmp_path, "tasks", "sudoku", "--spec", "quickstart")
+    assert "its task is rightcopy, not sudoku" in line
+
+
+def test_a_task_whose_data_are_elsewhere_is_shown_without_an_example(tmp_path):
+    text = fstune(tmp_path, "tasks", "hotpot").stdout
+    assert text.splitlines()[-1].startswith("example: hotpot/train.jsonl: there is no such file")
+    (line,) = refusal(tmp_path, "tasks", "hotpot", "--spec", "hotpot_tiny")
+    assert "--data DIR" in line
 
 
 def test_an_unknown_task_exits_2_with_the_nearest(tmp_path):

@@ -45,7 +45,7 @@ def test_a_confirmation_has_seeds_and_examples_of_its_own(tmp_path):
             assert arm["seeds"]["order"] != variant["seeds"]["order"]
             assert arm["seeds"]["init"] != variant["seeds"]["init"]
     evaluations = (tmp_path / "arms" / found.arms[0].variant / "evaluations").glob("*.npz")
-    assert {len(np.load(path)["total"]) for path in evaluations} == {5}
+    assert {len(np.load(path)["measure/total"]) for path in evaluations} == {5}
 
 
 def test_the_test_split_holds_no_example_of_the_others(tmp_path):

@@ -36,7 +36,7 @@ def arm_settings(folder: Path, digest: str) -> dict[str, Any]:
 
 
 def accuracy(data: Any) -> Any:
-    return data["correct"] / data["total"]
+    return data["measure/correct"] / data["measure/total"]
 
 
 @pytest.mark.parametrize("rung", [0, 1])
@@ -55,8 +55,8 @@ def test_a_delta_is_what_the_stored_evaluations_say(tmp_path, rung):
         ]
         for name, value in (
             ("token_accuracy", accuracy),
-            ("nll", lambda data: data["nll_sum"] / data["total"]),
-            ("exact_match", lambda data: 1.0 * (data["correct"] == data["total"])),
+            ("nll", lambda data: data["measure/nll_sum"] / data["measure/total"]),
+            ("exact_match", lambda data: 1.0 * (data["measure/correct"] == data["measure/total"])),
         )
     }
     assert set(record.deltas) == set(values)

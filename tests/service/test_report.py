@@ -205,3 +205,16 @@ def test_a_report_reaches_neither_torch_nor_ray():
     code = "import sys, fstune.report; print(sorted({'torch', 'ray', 'mlflow'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_needs_no_understanding_is_shown_beside_the_results(records, small):
+    assert "without understanding" not in shown(result_table(records, small))
+    guesses = {
+        "chance": {"token_accuracy": 0.1, "exact_match": 0.01},
+        "majority": {"token_accuracy": 0.125},
+        "copy": {"exact_match": 0.5},
+    }
+    records.write_guesses(guesses)
+    table = shown(result_table(records, small))
+    assert "token_accuracy without understanding: chance 0.1000, majority 0.1250\n" in table
+    assert as_json(records, small)["guesses"] == guesses

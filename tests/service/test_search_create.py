@@ -81,6 +81,14 @@ def test_the_spec_on_disk_is_the_one_that_was_made(desk):
     assert not search.records.trials()
 
 
+def test_a_new_search_knows_what_needs_no_understanding(desk):
+    guesses = desk.create().records.guesses()
+    assert set(guesses) == {"chance", "majority"}
+    # Ten digits, 20 guesses at each of the 12 targets of 6 examples.
+    assert abs(guesses["chance"]["token_accuracy"] - 0.1) < 0.1
+    assert "nll" not in guesses["chance"]
+
+
 def test_a_search_is_found_from_elsewhere(desk, monkeypatch):
     monkeypatch.chdir(desk.folder)
     (desk.folder / "elsewhere").mkdir()

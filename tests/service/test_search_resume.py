@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from search_process import NAME, Place, kill, wait_until
+from search_process import NAME, SPEC, Place, kill, wait_until
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -65,6 +65,25 @@ def test_a_torn_or_missing_snapshot_of_tune_costs_nothing(unbroken, tmp_path):
     assert place.resume().wait() == 0, place.output()
     assert "no experiment_state-*.json" in place.log()
     assert_same_search(place, unbroken, evaluated)
+
+
+PROMOTE = SPEC.replace("reduction_factor: 2", "reduction_factor: 2, scheduler: asha_promote")
+
+
+@pytest.mark.slow
+def test_a_search_that_promotes_is_taken_up_again_where_it_was_killed(tmp_path):
+    places = [Place(tmp_path / name, PROMOTE) for name in ("unbroken", "killed")]
+    for place in places:
+        place.folder.mkdir()
+    unbroken, killed = places
+    assert unbroken.search().wait() == 0, unbroken.output()
+    assert {trial["state"] for trial in unbroken.report()["trials"]} == {"completed", "stopped"}
+    assert not list(unbroken.runs.glob("arms/*/checkpoints/*")), "an ended search keeps no weights"
+    total = len(unbroken.evaluations())
+    evaluated = run_until_killed(killed, killed.search(), random.randrange(1, total // 2))
+    evaluated |= run_until_killed(killed, killed.resume(), random.randrange(total // 2, total))
+    assert killed.resume().wait() == 0, killed.output()
+    assert_same_search(killed, unbroken, evaluated)
 
 
 def test_losing_the_worker_and_being_stopped_change_nothing(unbroken, tmp_path):

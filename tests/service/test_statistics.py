@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import bootstrap
 
-from fstune import statistics
 from fstune.arm import Pair
 from fstune.statistics import OFF_IN_EFFECT, Delta, paired_deltas, verdict
-from tasks.example import EXACT_MATCH, NLL, TOKEN_ACCURACY
+from tasks.metrics import EXACT_MATCH, NLL, TOKEN_ACCURACY
 
 METRICS = (TOKEN_ACCURACY, NLL, EXACT_MATCH)
 
@@ -57,9 +56,9 @@ def test_a_delta_is_the_plain_mean_of_variant_minus_baseline(rows):
     pairs = [Pair(*outcomes[k : k + 2]) for k in range(0, len(outcomes), 2)]
     found = paired_deltas(pairs, METRICS)
     by_hand = {
-        "token_accuracy": lambda o: o.correct / o.total,
-        "nll": lambda o: o.nll_sum / o.total,
-        "exact_match": lambda o: (o.correct == o.total).astype(float),
+        "token_accuracy": lambda o: o.measures["correct"] / o.measures["total"],
+        "nll": lambda o: o.measures["nll_sum"] / o.measures["total"],
+        "exact_match": lambda o: (o.measures["correct"] == o.measures["total"]).astype(float),
     }
     for name, value in by_hand.items():
         baseline = np.mean([value(p.baseline) for p in pairs])
@@ -75,10 +74,7 @@ def test_a_delta_is_the_plain_mean_of_variant_minus_baseline(rows):
 def test_one_seeds_interval_is_scipys_percentile_bootstrap(metric):
     pairs = random_pairs(1, 70)
     found = paired_deltas(pairs, METRICS)[metric.name]
-    values = [
-        statistics.metric_values(metric.name, o.nll_sum, o.correct, o.total)
-        for o in (pairs[0].baseline, pairs[0].variant)
-    ]
+    values = [metric.per_example(o.measures) for o in (pairs[0].baseline, pairs[0].variant)]
     wanted = bootstrap(
         (values[1] - values[0],),
         np.mean,
@@ -174,19 +170,6 @@ def test_the_same_outcomes_give_the_same_interval():
 def test_metrics_share_the_draws_so_that_one_more_changes_none():
     pairs = random_pairs(2, 20)
     assert paired_deltas(pairs, [NLL])["nll"] == paired_deltas(pairs, METRICS)["nll"]
-
-
-def test_drawing_in_blocks_changes_an_interval_by_chance_alone(monkeypatch):
-    pairs = random_pairs(3, 40)
-    whole = paired_deltas(pairs, METRICS)
-    monkeypatch.setattr(statistics, "INDICES_AT_ONCE", 3 * 40 * 7)
-    blocks = paired_deltas(pairs, METRICS)
-    for name, found in blocks.items():
-        # exact_match has means at every 1/120 only.
-        tolerance = 0.08 * (whole[name].high - whole[name].low) + 1 / 120
-        assert found.mean == whole[name].mean
-        assert found.low == pytest.approx(whole[name].low, abs=tolerance)
-        assert found.high == pytest.approx(whole[name].high, abs=tolerance)
 
 
 def test_a_large_rung_needs_little_memory():

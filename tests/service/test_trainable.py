@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from arm_cases import SPEC, made, spec
+import torch
+from arm_cases import SPEC, made, rung_record, spec
 
+from fstune import training
 from fstune.records import EndRecord, SearchRecords
 from fstune.trainable import OBJECTIVE, RUNG_CLOCK, PairedTrial
 
@@ -108,7 +110,7 @@ def test_a_delta_under_prune_below_stops_the_trial(tmp_path):
     text = SPEC.replace("{trials: 4}", "{trials: 4, prune_below: 0.9}")
     records = search(tmp_path, text)
     result = told(trial(records).train())
-    delta = records.rung(0, 0).deltas["token_accuracy"].mean
+    most = records.rung(0, 0).deltas["token_accuracy"].high
     assert result == {
         OBJECTIVE: records.rung(0, 0).objective,
         RUNG_CLOCK: 1,
@@ -117,8 +119,39 @@ def test_a_delta_under_prune_below_stops_the_trial(tmp_path):
         "done": True,
     }
     assert records.end(0).state == "stopped"
-    assert records.end(0).reason == f"delta {delta:+.4f} is under prune_below +0.9"
+    assert records.end(0).reason == f"delta is {most:+.4f} at most, under prune_below +0.9"
     assert told(trial(records).train()) == result, "a replay ends where the trial was stopped"
+
+
+@pytest.mark.parametrize(
+    ("metric", "threshold", "stopped"),
+    [
+        ("token_accuracy", 0.255, False),  # mean 0.25, at most 0.26
+        ("token_accuracy", 0.265, True),
+        ("nll", 0.7, False),  # better by 0.5 in the mean, by 0.75 at most
+        ("nll", 0.8, True),
+    ],
+)
+def test_only_what_cannot_reach_prune_below_is_stopped(tmp_path, metric, threshold, stopped):
+    text = SPEC.replace("{trials: 4}", f"{{trials: 4, prune_below: {threshold}}}")
+    records = search(tmp_path, text + f"objective: {{metric: {metric}}}\n")
+    records.write_rung(0, rung_record(0))
+    assert trial(records).train()["done"] == stopped
+    assert (records.end(0) is not None) == stopped
+
+
+def test_a_climb_to_one_rung_ends_there(tmp_path):
+    records = search(tmp_path)
+    for rung in (0, 1):
+        climb = PairedTrial(config=config(records, OPEN, 0) | {"rung": rung})
+        result = told(climb.train())
+        assert (result["rung"], result["done"]) == (rung, True)
+        (tmp_path / str(rung)).mkdir()
+        climb.save_checkpoint(str(tmp_path / str(rung)))
+        again = PairedTrial(config=config(records, OPEN, 0) | {"rung": rung})
+        again.load_checkpoint(str(tmp_path / str(rung)))
+        assert told(again.train()) == result, "told again if the worker was lost after it"
+        assert (records.end(0) is not None) == (rung == 1)
 
 
 def test_the_last_rung_is_reached_whatever_its_delta(tmp_path):
@@ -143,6 +176,20 @@ def test_an_arm_that_diverges_ends_the_trial(tmp_path):
     assert again["done"]
     assert math.isnan(again[OBJECTIVE])
     assert files(tmp_path) == before
+
+
+def test_arms_that_do_not_fit_make_the_trial_infeasible(tmp_path, monkeypatch):
+    def too_large(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(training, "token_scores", too_large)
+    records = search(tmp_path)
+    result = told(trial(records).train())
+    assert result["done"]
+    assert math.isnan(result[OBJECTIVE])
+    end = ended_early(records, "infeasible", 0)
+    assert "memory: training batch 1 does not fit" in end.reason
+    assert records.trial(0).verdict == "infeasible"
 
 
 def test_a_replay_goes_up_to_the_rung_at_which_the_trial_went_wrong(tmp_path):

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from task_cases import CASES, SIZES, Bytes, golden_row
+from task_cases import CASES, SIZES, Bytes, golden_material, golden_row
 
 from tasks import registry
 
@@ -18,8 +18,10 @@ GOLDEN = Path(__file__).with_name("golden_tokens.json")
 def golden(name: str) -> dict[str, Any]:
     """Version and tokens of one fixed row."""
     task = registry.get(name)
-    build = task.builder(task.Settings(**SIZES, **CASES[name]), Bytes())
-    example = {key: list(value) for key, value in asdict(build(golden_row(name))).items()}
+    settings = task.Settings(**SIZES, **CASES[name])
+    build = task.builder(settings, Bytes(), golden_material(name))
+    # Through JSON, in which tuples are lists.
+    example = json.loads(json.dumps(asdict(build(golden_row(name)))))
     return {"version": task.version, **example}
 
 

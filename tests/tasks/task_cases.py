@@ -52,6 +52,37 @@ def hotpot_row(number: int, paragraphs: int = 5, **changes: Any) -> dict[str, An
     return row | changes
 
 
+def arc_row(number: int, **changes: Any) -> dict[str, Any]:
+    """A row like ARC's: three to five options, labelled by letters or by digits."""
+    count = 3 + number % 3
+    words = [WORDS[(number * 5 + n) % 12] for n in range(count)]
+    labels = list("ABCDE" if number % 2 else "12345")[:count]
+    row = {
+        "id": f"row{number}",
+        "question": f"Which tree is number {number}?",
+        "choices": {
+            "text": [f"{word} {'x' * (n % 3)}".strip() for n, word in enumerate(words)],
+            "label": labels,
+        },
+        "answerKey": labels[number * 7 % count],
+    }
+    return row | changes
+
+
+def squad_row(number: int, **changes: Any) -> dict[str, Any]:
+    """A row like SQuAD's: four rows an article, two a passage."""
+    article, passage = number // 4, number // 2
+    words = [WORDS[(passage * k + k) % 12] for k in range(1, 9)]
+    row = {
+        "id": f"row{number}",
+        "title": f"Article_{article}",
+        "context": f"Passage {passage} is on {' and '.join(words)}. It has {passage + 100} pages.",
+        "question": f"How many pages has passage {passage}, asked {number % 2 + 1} times?",
+        "answers": {"text": [f"{passage + 100}", f"{passage + 100} pages"], "answer_start": [0, 0]},
+    }
+    return row | changes
+
+
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
@@ -62,11 +93,18 @@ def write_case_data(folder: Path) -> None:
     """The files that `CASES` name."""
     write_rows(folder / "hotpot/train.jsonl", [hotpot_row(n) for n in range(60)])
     write_rows(folder / "hotpot/validation.jsonl", [hotpot_row(n) for n in range(100, 140)])
+    write_rows(folder / "arc/train.jsonl", [arc_row(n) for n in range(60)])
+    write_rows(folder / "arc/validation.jsonl", [arc_row(n) for n in range(100, 140)])
+    write_rows(folder / "squad/rows.jsonl", [squad_row(n) for n in range(400)])
 
 
 HOTPOT_FILES = Files(train="hotpot/train.jsonl", validation="hotpot/validation.jsonl")
 
+ARC_FILES = Files(train="arc/train.jsonl", validation="arc/validation.jsonl")
+SQUAD_FILES = Files(train="squad/rows.jsonl", validation="squad/rows.jsonl")
+
 CASES: dict[str, dict[str, Any]] = {
+    "arc": {"files": ARC_FILES},
     "constr": {"length": 6},
     "copy_a2q": {"length": 4},
     "hotpot": {"files": HOTPOT_FILES, "max_prompt_tokens": 300},
@@ -78,6 +116,7 @@ CASES: dict[str, dict[str, Any]] = {
     "retrieval": {"pairs": 4, "value_width": 3},
     "retrieval_a2q": {"pairs": 4, "value_width": 3},
     "rightcopy": {"length": 4},
+    "squad": {"files": SQUAD_FILES, "max_prompt_tokens": 300, "fill_to": 500},
     "sudoku": {"blanks": 6},
     "sudoku_after": {"side": 9, "blanks": 40},
 }
@@ -92,6 +131,7 @@ _PUZZLE_9 = "5300700006001950000980000608000600034008030017000200060600002800004
 def golden_row(name: str) -> dict[str, Any]:
     """A row that fits the task's case."""
     rows = {
+        "arc": arc_row(7),
         "constr": {"left": "407182", "turn": "51"},
         "copy_a2q": {"copied": "k3x9"},
         "hotpot": hotpot_row(7),
@@ -111,10 +151,16 @@ def golden_row(name: str) -> dict[str, Any]:
             "asked": 2,
         },
         "rightcopy": {"left": "3141", "right": "5926"},
+        "squad": squad_row(7),
         "sudoku": {"solution": "1234341221434321", "puzzle": "0000340221430320"},
         "sudoku_after": {"solution": _BOARD_9, "puzzle": _PUZZLE_9},
     }
     return rows[name]
+
+
+def golden_material(name: str) -> list[dict[str, Any]]:
+    """Rows to quote from beside the golden row."""
+    return [squad_row(number) for number in range(40, 80)] if name == "squad" else []
 
 
 def other_future(name: str) -> dict[str, Any]:

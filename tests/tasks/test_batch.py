@@ -31,19 +31,24 @@ def expected(batch_of):
     return sorted(targets)
 
 
+def mask_of(part):
+    """Where there are tokens; no mask says everywhere."""
+    return torch.ones_like(part.tokens_BT, dtype=bool) if part.mask_BT is None else part.mask_BT
+
+
 def found(batch, batch_of):
     targets = []
     for part, carried in ((batch.prompt, False), (batch.answer, True)):
         if part is None:
             continue
         rows, width = part.tokens_BT.shape
-        assert part.mask_BT.shape == (rows, width) == (batch.num_examples, width)
+        assert (rows, width) == (batch.num_examples, width) == mask_of(part).shape
         for where, token, row, first in zip(
             part.where_N, part.target_N, part.example_N, part.first_N, strict=True
         ):
             b, t = divmod(int(where), width)
             assert b == row
-            assert part.mask_BT[b, : t + 1].all()
+            assert mask_of(part)[b, : t + 1].all()
             read = tuple(part.tokens_BT[b, : t + 1].tolist())
             read = batch_of[b].prompt + read if carried else read
             targets.append((b, read, int(token), bool(first)))
@@ -59,7 +64,7 @@ def test_a_batch_asks_for_each_target_after_the_right_tokens(stored, random):
     batch = collate(split, indices)
     assert found(batch, chosen) == expected(chosen)
     assert batch.num_examples == 3
-    masks = [part.mask_BT for part in (batch.prompt, batch.answer) if part is not None]
+    masks = [mask_of(part) for part in (batch.prompt, batch.answer) if part is not None]
     assert batch.num_tokens == sum(int(mask.sum()) for mask in masks)
     assert (batch.answer is None) == all(len(example.answer) < 2 for example in chosen)
 
@@ -83,7 +88,9 @@ def test_a_pass_has_the_promised_types_also_without_targets():
     for part in (batch.prompt, batch.answer):
         for name in ("tokens_BT", "where_N", "target_N", "example_N"):
             assert getattr(part, name).dtype == torch.int64
-        assert part.mask_BT.dtype == part.first_N.dtype == torch.bool
+        assert part.first_N.dtype == torch.bool
+    assert batch.prompt.mask_BT is None
+    assert batch.answer.mask_BT.dtype == torch.bool
     assert batch.answer.example_N.tolist() == [1]
 
 

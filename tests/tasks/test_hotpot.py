@@ -21,7 +21,7 @@ PARAGRAPHS = st.lists(st.tuples(st.integers(1, 20), st.booleans()), min_size=1, 
 
 def build(row, **changes):
     sizes = {"train_size": 1, "validation_size": 1}
-    return TASK.builder(TASK.Settings(**sizes | changes), TOKENIZER)(row)
+    return TASK.builder(TASK.Settings(**sizes | changes), TOKENIZER, ())(row)
 
 
 def texts(row, **changes):
@@ -51,7 +51,7 @@ def test_the_templates_of_both_orders():
     )
     context = "Context:\nA: One. Two.\n\nB: Three. Four.\n\n"
     question = "Question: Where is it?\n\n"
-    answer = " in Bergen"
+    answer = " in Bergen\n"
     assert texts(row) == (f"{context}{question}Answer:", answer)
     assert texts(row, order="question_first") == (f"{question}{context}Answer:", answer)
 
@@ -99,7 +99,7 @@ def test_a_prompt_keeps_its_frame_and_both_orders_the_same_context(number, parag
     first = build(row, max_prompt_tokens=limit, order="question_first")
     question = f"Question: {row['question']}\n\n"
     assert isinstance(last, Example)
-    assert last.answer == first.answer == tuple(TOKENIZER.encode(f" {row['answer']}"))
+    assert last.answer == first.answer == tuple(TOKENIZER.encode(f" {row['answer']}\n"))
     assert len(last.prompt) == len(first.prompt) <= limit
     last_text, first_text = TOKENIZER.decode(last.prompt), TOKENIZER.decode(first.prompt)
     assert last_text.endswith(f"{question}Answer:")
@@ -147,7 +147,7 @@ def test_limits_are_inclusive():
     assert isinstance(build(row, min_prompt_tokens=size + 1), Dropped)
     assert build(row, max_prompt_tokens=size) == build(row)
     assert len(build(row, max_prompt_tokens=size - 1).prompt) < size
-    answer = len(build(row).answer)
+    answer = len(build(row).answer) - 1  # the end of the line does not count
     assert build(row, max_answer_tokens=answer) == build(row)
     assert isinstance(build(row, max_answer_tokens=answer - 1), Dropped)
 
@@ -176,7 +176,7 @@ def test_settings_that_make_no_sense_are_refused(changes, rule):
 def test_it_renders_with_the_answer_marked():
     example = build(hotpot_row(1))
     text = TASK.render(example, TOKENIZER)
-    assert text == TOKENIZER.decode(example.prompt) + "⟦ 4 years⟧"
+    assert text == TOKENIZER.decode(example.prompt) + "⟦ 4 years\n⟧"
 
 
 def test_real_rows(real_data, tmp_path):

@@ -163,7 +163,7 @@ def test_the_prompt_alone_tells_what_is_wanted(task, changes, read, tokenizer, t
     ],
 )
 def test_a_row_as_the_model_sees_it(task, row, changes, text, tokenizer):
-    example = task().builder(task.Settings(**SIZES, **changes), tokenizer)(row)
+    example = task().builder(task.Settings(**SIZES, **changes), tokenizer, ())(row)
     assert task().render(example, tokenizer) == text
 
 
@@ -221,7 +221,7 @@ def test_a_symbol_of_several_tokens_is_refused(task, tokenizer):
     with pytest.raises(
         TaskError, match=f"^{task.name}: every character must be one token, but 'é'"
     ):
-        task().builder(settings, tokenizer)
+        task().builder(settings, tokenizer, ())
 
 
 @pytest.mark.parametrize("task", [Retrieval, NameIndex])

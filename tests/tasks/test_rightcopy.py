@@ -26,7 +26,7 @@ def test_the_masked_span_wants_what_stands_to_its_right(tokenizer, tmp_path):
 
 
 def test_it_renders_with_the_target_beside_the_mask(tokenizer):
-    build = TASK.builder(settings(length=2), tokenizer)
+    build = TASK.builder(settings(length=2), tokenizer, ())
     example = build({"left": "12", "right": "34"})
     assert TASK.render(example, tokenizer) == "L=12|M=⟦__ → 34⟧|R=34"
 

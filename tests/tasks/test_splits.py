@@ -8,12 +8,13 @@ import time
 from dataclasses import replace
 
 import pytest
-from task_cases import CASES, HOTPOT_FILES, SIZES, Bytes, Refusing, hotpot_row, write_rows
+from task_cases import CASES, SIZES, Bytes, Refusing, hotpot_row, write_rows
 
 from tasks import registry
 from tasks.example import TaskError
 from tasks.sources import Files
 from tasks.splits import load_split
+from tasks.task import SPLIT_NAMES
 
 HOTPOT = registry.get("hotpot")
 RIGHTCOPY = registry.get("rightcopy")
@@ -227,10 +228,59 @@ def test_an_own_test_file_is_used_and_kept_apart(load, tmp_path):
     assert not found["test"] & (found["train"] | found["validation"])
 
 
-def test_the_same_file_for_two_splits_is_refused(load):
-    both = settings(files=replace(HOTPOT_FILES, train=HOTPOT_FILES.validation))
-    with pytest.raises(TaskError, match="0 of 40 rows fit: 40 rows that another split holds"):
-        load(both)
+def test_one_file_for_all_splits_gives_each_group_to_one_of_them(load, tmp_path):
+    rows = [hotpot_row(n, question=f"Which is {n // 2}?") for n in range(200)]
+    write_rows(tmp_path / "all.jsonl", rows)
+    one = Files(train=str(tmp_path / "all.jsonl"), validation=str(tmp_path / "all.jsonl"))
+    small = settings(files=one, train_size=40, validation_size=6, test_size=5)
+    found = {name: set(questions(load(small, name))) for name in SPLIT_NAMES}
+    assert [len(found[name]) for name in SPLIT_NAMES] == [40, 6, 5]
+    assert len(set.union(*found.values())) == 51
+    # Another size moves no row from one split to another.
+    for name in SPLIT_NAMES:
+        more = settings(files=one, train_size=60, validation_size=8, test_size=7)
+        assert found[name] < set(questions(load(more, name)))
+
+
+class Quoting(type(HOTPOT)):
+    """hotpot whose prompts are followed by what it was given to quote."""
+
+    def source(self, settings):
+        return replace(super().source(settings), material=3)
+
+    def builder(self, settings, tokenizer, material):
+        quoted = "".join(f"({row['question']})" for row in material)
+        build = super().builder(settings, tokenizer, ())
+
+        def built(row):
+            return replace(build(row), answer=tuple(tokenizer.encode(quoted)))
+
+        return built
+
+
+def test_material_gives_no_example_and_is_the_same_for_all_splits(load, tmp_path):
+    task = Quoting()
+    names = {"train": 90, "validation": 40}
+    for name, count in names.items():
+        rows = [hotpot_row(n, question=f"{name} {n}?") for n in range(count)]
+        write_rows(tmp_path / f"{name}.jsonl", rows)
+    files = Files(**{name: str(tmp_path / f"{name}.jsonl") for name in names})
+    small = settings(files=files, train_size=60)
+    splits = {name: load(small, name, task=task) for name in SPLIT_NAMES}
+    quoted = {Bytes().decode(split.example(0).answer) for split in splits.values()}
+    assert len(quoted) == 1
+    rows = quoted.pop().removeprefix("(").removesuffix(")").split(")(")
+    assert len(rows) == 3
+    assert all(row.startswith("train ") for row in rows)
+    assert splits["train"].dropped.get("rows kept as material", 0) >= 3
+    asked = set().union(*(questions(split) for split in splits.values()))
+    assert not {f"{row}\n\nAnswer:" for row in rows} & asked
+    # Rows added at the end change neither material nor the other splits.
+    more = [hotpot_row(n, question=f"train {n}?") for n in range(90, 150)]
+    with (tmp_path / "train.jsonl").open("a") as file:
+        file.writelines(f"{json.dumps(row)}\n" for row in more)
+    again = load(small, "validation", task=task)
+    assert again.digest == splits["validation"].digest
 
 
 def test_a_split_that_was_not_asked_for_is_refused(load):

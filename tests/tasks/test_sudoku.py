@@ -12,7 +12,7 @@ from tasks.example import TaskError
 from tasks.sources import Files
 from tasks.splits import load_split
 from tasks.sudoku import Sudoku, SudokuAfter
-from tasks.sudoku_grid import blanked, count_solutions, draw_board
+from tasks.sudoku_grid import blanked, count_solutions, draw_board, valid_units
 
 BOTH = pytest.mark.parametrize("task", [Sudoku, SudokuAfter])
 
@@ -259,3 +259,14 @@ def test_real_rows_are_puzzles(real_data, tmp_path):
         assert keeps_the_rules(board, 9)
         if puzzle.count("0") < 50:
             assert list(solutions(puzzle, 9)) == [board]
+
+
+def test_valid_units_are_those_that_a_player_would_accept():
+    board = "1234341221434321"
+    cells = [int(digit) for digit in board]
+    assert valid_units(cells, 4, range(16)) == 1.0
+    swapped = [*cells[:2], cells[3], cells[2], *cells[4:]]  # breaks columns 3 and 4 alone
+    assert valid_units(swapped, 4, range(16)) == pytest.approx(10 / 12)
+    assert valid_units(swapped, 4, [2]) == pytest.approx(2 / 3)
+    assert valid_units(swapped, 4, [0]) == 1.0
+    assert valid_units([0, *cells[1:]], 4, [0]) == 0.0

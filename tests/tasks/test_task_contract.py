@@ -6,13 +6,14 @@ from dataclasses import MISSING, fields, replace
 
 import numpy as np
 import pytest
-import torch
 from make_golden import GOLDEN, golden
 from task_cases import CASES, SIZES, Bytes, golden_row, other_future
 
 from tasks import registry
-from tasks.batch import collate
-from tasks.example import metric_values
+from tasks.example import TaskError
+from tasks.guesses import CHANCE_ROUNDS, guess_scores
+from tasks.metrics import CORRECT, NLL_SUM, TOTAL, gathered
+from tasks.scoring import Prediction
 from tasks.splits import load_split
 from tasks.task import SPLIT_NAMES
 
@@ -39,19 +40,42 @@ def build(task, case_data, tmp_path):
     return load
 
 
-def scores(split, offset):
-    """Metrics' inputs when the model puts 20 nats on token (target + offset)."""
-    batch = collate(split, range(len(split)))
-    nll, correct, total = np.zeros((3, len(split)))
-    for part in filter(None, (batch.prompt, batch.answer)):
-        predicted = (part.target_N + offset) % TOKENIZER.vocab_size
-        logits_NV = 20.0 * torch.nn.functional.one_hot(predicted, TOKENIZER.vocab_size).double()
-        losses = torch.nn.functional.cross_entropy(logits_NV, part.target_N, reduction="none")
-        rows = part.example_N.numpy()
-        np.add.at(nll, rows, losses.numpy())
-        np.add.at(correct, rows, (logits_NV.argmax(-1) == part.target_N).numpy())
-        np.add.at(total, rows, 1)
-    return nll, correct, total
+def score(task, settings, split, answers):
+    """Every metric when each example is answered so."""
+    scorer = task.scorer(settings, TOKENIZER)
+    rows = []
+    for index in range(len(split)):
+        example = split.example(index)
+        prediction, nll = answers(example)
+        wanted = (*example.target_tokens, *example.answer)
+        hits = sum(a == b for a, b in zip(prediction.tokens, wanted, strict=True))
+        basic = {NLL_SUM: nll * len(wanted), CORRECT: float(hits), TOTAL: float(len(wanted))}
+        rows.append(basic | dict(scorer(example, prediction) if scorer else {}))
+    measures = gathered(rows)
+    return {metric.name: metric.score(measures) for metric in task.measured(settings)}
+
+
+def gold(example):
+    return (
+        Prediction(
+            tokens=(*example.target_tokens, *example.answer),
+            choice_nll=tuple(float(choice != example.answer) for choice in example.choices),
+            generated=(example.answer,),
+        ),
+        0.0,
+    )
+
+
+def wrong(example):
+    wanted = (*example.target_tokens, *example.answer)
+    return (
+        Prediction(
+            tokens=tuple((token + 1) % TOKENIZER.vocab_size for token in wanted),
+            choice_nll=tuple(float(choice == example.answer) for choice in example.choices),
+            generated=(tuple((token + 1) % TOKENIZER.vocab_size for token in example.answer),),
+        ),
+        20.0,
+    )
 
 
 def test_every_task_has_a_case_here():
@@ -74,17 +98,66 @@ def test_a_task_declares_itself(task, settings):
     assert task.orders[:1] == ((settings.order,) if task.orders else ())
 
 
-def test_gold_answers_score_one_and_wrong_ones_zero(task, settings, build):
+def test_gold_answers_score_one_and_wrong_ones_nothing(task, settings, build):
     split = build(settings, "validation")
-    gold, wrong = scores(split, 0), scores(split, 1)
-    assert (gold[2] == split.target_counts).all()
-    for metric in task.metrics:
-        if metric.name == "nll":
-            assert (metric_values("nll", *gold) < 1e-5).all()
-            assert (metric_values("nll", *wrong) > 10).all()
+    assert {metric.name for metric in task.measured(settings)} <= {m.name for m in task.metrics}
+    best, worst = (score(task, settings, split, answers) for answers in (gold, wrong))
+    for metric in task.measured(settings):
+        if metric.higher_is_better:
+            assert best[metric.name] == 1.0, metric.name
+            assert worst[metric.name] <= 0.0, metric.name
         else:
-            assert (metric_values(metric.name, *gold) == 1.0).all()
-            assert (metric_values(metric.name, *wrong) == 0.0).all()
+            assert best[metric.name] == 0.0, metric.name
+            assert worst[metric.name] > 0.0, metric.name
+
+
+def test_chance_is_what_its_alphabet_says(task, settings, build):
+    alphabet = task.alphabet(settings, TOKENIZER)
+    train, split = build(settings, "train"), build(settings, "validation")
+    guesses = guess_scores(task, settings, TOKENIZER, train, split)
+    assert set(guesses) >= {"majority"}
+    assert ("chance" in guesses) == (alphabet is not None or len(split.choice_ends) > 0)
+    if alphabet is None:
+        return
+    wanted = set(split.target_tokens.tolist()) | set(split.answer_tokens.tolist())
+    assert wanted <= set(alphabet)
+    assert len(set(alphabet)) == len(alphabet)
+    # Each guess hits with probability 1/n; the mean over G targets strays by 5 standard errors.
+    n, targets = len(alphabet), CHANCE_ROUNDS * int(split.target_counts.sum())
+    spread = 5 * np.sqrt((n - 1) / n**2 / targets)
+    hits = np.average([guesses["chance"]["token_accuracy"]])
+    assert abs(hits - 1 / n) < spread * np.sqrt(_evenness(split))
+
+
+def _evenness(split):
+    """Examples weigh alike, targets do not: how much that widens the spread of their mean."""
+    share = 1 / (len(split) * split.target_counts)
+    return float((share**2 * split.target_counts).sum() * split.target_counts.sum())
+
+
+@pytest.mark.parametrize("control", ["shuffled_future", "repeat_prompt"])
+def test_controls_keep_what_is_wanted(task, settings, build, control):
+    plain = build(settings, "train", "plain")
+    if control == "shuffled_future" and len(plain.target_tokens) == 0:
+        with pytest.raises(TaskError, match="nothing to shuffle behind their first target"):
+            build(replace(settings, control=control), "train", "other")
+        return
+    other = build(replace(settings, control=control), "train", "other")
+    assert other.digest != plain.digest
+    for index in range(len(plain)):
+        before, after = plain.example(index), other.example(index)
+        assert (after.answer, after.target_tokens) == (before.answer, before.target_tokens)
+        if control == "repeat_prompt":
+            assert after.prompt == before.prompt * 2
+            assert [after.prompt[p] for p in after.target_positions] == [
+                before.prompt[p] for p in before.target_positions
+            ]
+            continue
+        assert Counter(after.prompt) == Counter(before.prompt)
+        assert after.target_positions == before.target_positions
+        stays = range(before.target_positions[0] + 1), before.target_positions
+        for place in {*stays[0], *stays[1]}:
+            assert after.prompt[place] == before.prompt[place]
 
 
 def test_building_twice_gives_the_same_bytes(settings, build):
@@ -146,7 +219,7 @@ def test_what_stands_to_the_right_decides_the_target_of_a_task_that_needs_the_fu
 ):
     if not task.needs_future:
         pytest.skip(f"{task.name} does not need the future")
-    build = task.builder(settings, TOKENIZER)
+    build = task.builder(settings, TOKENIZER, ())
     one, other = build(golden_row(task.name)), build(other_future(task.name))
     assert Counter(one.prompt) == Counter(other.prompt)
     wanted = [

@@ -1,0 +1,162 @@
+"""Which backend computes a call that leaves the choice open.
+
+On a CPU by rule. On a GPU by measurement, once per process, device and class of shapes: the first
+backend in order of preference that takes at most `MARGIN` times the quickest one's time. The margin
+keeps the choice, and with it the last bits of results, from hanging on a millisecond's noise.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from model.wkv.backends import BACKENDS, Backend, Call
+
+PREFERENCE = ("triton", "fla", "chunked", "reference")
+MARGIN = 1.2
+REPEATS = 5
+
+SHORT = 4
+"""Below this many tokens the loop is the quicker form (2 Zen 5 cores, forward and backward)."""
+
+LONGEST = 4096
+"""Tokens of a row beyond which the time per token of no backend changes."""
+
+
+class ShapeClass(NamedTuple):
+    """What decides which backend is the quickest; sizes rounded up to powers of two."""
+
+    device: str
+    low_precision: bool
+    trains: bool
+    key_size: int
+    value_size: int
+    chains: int
+    """Heads of all batch rows."""
+    length: int
+
+
+class Choice(NamedTuple):
+    name: str
+    milliseconds: dict[str, float]
+    """Of every backend that could run."""
+
+
+_CHOICES: dict[ShapeClass, Choice] = {}
+
+
+def choose(call: Call) -> str:
+    """The name of the backend for a call."""
+    r_BTHK = call.operands[0]
+    if r_BTHK.device.type != "cuda":
+        return "reference" if r_BTHK.shape[1] < SHORT else "chunked"
+    shape = _shape_class(call)
+    if shape not in _CHOICES:
+        able = {n: BACKENDS[n] for n in PREFERENCE if BACKENDS[n].obstacle(call) is None}
+        if r_BTHK.shape[1] > SHORT:
+            able.pop("reference")
+        _CHOICES[shape] = measure(shape, call, able)
+    return _CHOICES[shape].name
+
+
+def choices() -> dict[ShapeClass, Choice]:
+    """What has been measured in this process."""
+    return dict(_CHOICES)
+
+
+def survey(device: torch.device) -> dict[str, str]:
+    """What a back end makes of a layer's call (12 heads of 64, bfloat16), or why it makes nothing.
+
+    On a GPU with the time of a forward and backward over 4 rows of 1024 tokens.
+    """
+    shape = ShapeClass(str(device), True, True, 64, 64, 64, 1024)
+    empty = torch.empty(1, 1, 1, 64, dtype=torch.bfloat16, device=device)
+    state = torch.empty(1, 1, 64, 64, device=device)
+    call = Call((empty,) * 6, state, None, low_precision=True)
+    reasons = {name: backend.obstacle(call) for name, backend in BACKENDS.items()}
+    told = {name: "runs" if reason is None else reason for name, reason in reasons.items()}
+    if device.type == "cuda":
+        able = {n: BACKENDS[n] for n in PREFERENCE[:-1] if reasons[n] is None}
+        choice = measure(shape, call, able)
+        told |= {n: f"{value:.2f} ms" for n, value in choice.milliseconds.items()}
+        told[choice.name] += ", chosen"
+    return told
+
+
+def measure(shape: ShapeClass, call: Call, able: Mapping[str, Backend]) -> Choice:
+    """Time the backends, best first in preference, on random operands of a class of shapes."""
+    with torch.inference_mode(mode=False), torch.set_grad_enabled(shape.trains):
+        sample = _sample(shape, call)
+        seconds = {name: _time(backend, sample, shape.trains) for name, backend in able.items()}
+    limit = MARGIN * min(seconds.values())
+    name = next(name for name, value in seconds.items() if value <= limit)
+    return Choice(name, {n: 1e3 * value for n, value in seconds.items()})
+
+
+def _shape_class(call: Call) -> ShapeClass:
+    r_BTHK, _, _, v_BTHV, _, _ = call.operands
+    batch, length, heads, keys = r_BTHK.shape
+    trains = torch.is_grad_enabled() and any(
+        x.requires_grad for x in (*call.operands, call.s0_BHVK)
+    )
+    device = str(r_BTHK.device)
+    chains, length = _round_up(batch * heads), min(_round_up(length), LONGEST)
+    return ShapeClass(device, call.low_precision, trains, keys, v_BTHV.shape[-1], chains, length)
+
+
+def _round_up(count: int) -> int:
+    return 1 << math.ceil(math.log2(count)) if count > 1 else 1
+
+
+def _sample(shape: ShapeClass, call: Call) -> Call:
+    """Operands as RWKV-7 makes them, in the dtypes of the call."""
+    generator = torch.Generator(call.s0_BHVK.device).manual_seed(0)
+
+    def normal(like: Tensor, *sizes: int) -> Tensor:
+        values = torch.randn(sizes, generator=generator, device=like.device)
+        return values.to(like.dtype)
+
+    r, log_decay, k, v, a, b = (
+        normal(x, 1, shape.length, shape.chains, x.shape[-1]) for x in call.operands
+    )
+    log_decay = -math.exp(-0.5) * log_decay.sigmoid()
+    a = torch.nn.functional.normalize(a, dim=-1)
+    b = -a * b.sigmoid()
+    s0 = normal(call.s0_BHVK, 1, shape.chains, shape.value_size, shape.key_size)
+    mask = None
+    if call.mask_BT is not None:
+        mask = torch.ones(1, shape.length, dtype=torch.bool, device=r.device)
+    leaves = [x.requires_grad_(shape.trains) for x in (r, log_decay, k, v, a, b, s0)]
+    return Call((*leaves[:6],), leaves[6], mask, call.low_precision)  # type: ignore[arg-type]
+
+
+def _time(backend: Backend, sample: Call, trains: bool) -> float:
+    """Seconds of a call, with its backward where it trains; infinite where memory runs out."""
+
+    def once() -> None:
+        y, sT = backend.run(sample)
+        if trains:
+            torch.autograd.grad(
+                [y, sT], [*sample.operands, sample.s0_BHVK], [y.detach(), sT.detach()]
+            )
+
+    try:
+        # Twice first: compilation, then the clock of the device.
+        for _ in range(2):
+            once()
+        return min(_seconds(once, sample.s0_BHVK.device) for _ in range(REPEATS))
+    except torch.OutOfMemoryError:
+        return math.inf
+
+
+def _seconds(action: Callable[[], None], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    action()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start

@@ -1,0 +1,44 @@
+"""Controls: what may be done to every example of a task so that an effect must change.
+
+Which one is a setting of every task (`TaskSettings.control`), applied while a split is built.
+"""
+
+import hashlib
+import random
+from dataclasses import replace
+
+from tasks.example import Example
+from tasks.task import Dropped
+
+
+def controlled(example: Example, control: str) -> Example | Dropped:
+    """The example under a control.
+
+    Args:
+        example: as the task builds it.
+        control: none, shuffled_future or repeat_prompt.
+    """
+    if control == "none":
+        return example
+    if control == "repeat_prompt":
+        length = len(example.prompt)
+        positions = tuple(length + position for position in example.target_positions)
+        return replace(example, prompt=example.prompt * 2, target_positions=positions)
+    return _shuffled_future(example)
+
+
+def _shuffled_future(example: Example) -> Example | Dropped:
+    """Permutes the prompt's tokens behind the first target, those at targets left in place."""
+    targets = set(example.target_positions)
+    first = min(targets, default=len(example.prompt))
+    behind = [place for place in range(first + 1, len(example.prompt)) if place not in targets]
+    tokens = [example.prompt[place] for place in behind]
+    if len(set(tokens)) < 2:
+        return Dropped("prompts with nothing to shuffle behind their first target")
+    # The permutation follows from the prompt, so that it depends on no other example.
+    content = hashlib.sha256(repr(example.prompt).encode()).digest()
+    random.Random(content).shuffle(tokens)
+    prompt = list(example.prompt)
+    for place, token in zip(behind, tokens, strict=True):
+        prompt[place] = token
+    return replace(example, prompt=tuple(prompt))

@@ -1,0 +1,196 @@
+"""squad: SQuAD v1.1, a question on a passage of Wikipedia whose answer is a span of it.
+
+The question stands after the context (question_last) or before it (question_first, the control);
+both orders of a row have the same pieces. With `fill_to` the passage stands among others from other
+articles, so that every prompt has exactly that many tokens: whole passages that do not hold the
+answer, the last one cut. Where the true one stands follows from the row. Question, answer and the
+true passage are never cut. The prompt of a row does not depend on other rows, but for the articles
+that are put aside as material.
+"""
+
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Literal
+
+from tasks.answers import (
+    ANSWER_EM,
+    ANSWER_F1,
+    answer_scorer,
+    normalised,
+    reference,
+    to_the_line_end,
+)
+from tasks.example import Example, TaskError, Tokenizer
+from tasks.metrics import EXACT_MATCH, NLL, TOKEN_ACCURACY, Metric
+from tasks.scoring import Generation, Scorer
+from tasks.sources import Files, Row, Shape, Source
+from tasks.task import Builder, Dropped, Material, Task, TaskSettings, require
+from tasks.text import one_line
+
+_MATERIAL = 512
+"""Rows at the most whose passages fill prompts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SquadSettings(TaskSettings):
+    """Settings of squad."""
+
+    name: Literal["squad"] = "squad"
+    """Which task it is."""
+    order: Literal["question_last", "question_first"] = "question_last"
+    """Where the question stands; question_first is the control."""
+    max_prompt_tokens: int = 512
+    """Rows whose passage and question are longer are left out."""
+    fill_to: int = 0
+    """Tokens of every prompt, reached with passages of other articles; 0 for none of them."""
+    max_answer_tokens: int = 24
+    """Rows whose answer is longer are left out."""
+    generate: bool = True
+    """Whether evaluations write answers out, for answer_em and answer_f1."""
+    hub: str = "rajpurkar/squad"
+    """Data set on the Hugging Face hub."""
+    hub_config: str = "plain_text"
+    """Configuration of the data set on the hub."""
+    hub_revision: str = ""
+    """Commit of the data set on the hub; empty for its newest."""
+    files: Files | None = None
+    """Local JSONL files to read instead of the hub."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """The data's column for title, context, question or answers, where it differs."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        orders = Squad.orders
+        require(self.order in orders, f"order is one of {', '.join(orders)}", repr(self.order))
+        require(self.max_answer_tokens >= 1, "max_answer_tokens >= 1", self.max_answer_tokens)
+        require(self.max_prompt_tokens >= 1, "max_prompt_tokens >= 1", self.max_prompt_tokens)
+        filled = self.fill_to == 0 or self.fill_to >= self.max_prompt_tokens
+        require(filled, "fill_to is 0 or at least max_prompt_tokens", self.fill_to)
+        unknown = sorted(set(self.columns) - set(_FIELDS))
+        require(not unknown, f"columns names fields among {', '.join(_FIELDS)}", unknown)
+
+
+_FIELDS: dict[str, Shape] = {
+    "title": "text",
+    "context": "text",
+    "question": "text",
+    "answers": {"text": ["text"]},
+}
+
+
+class Squad(Task[SquadSettings]):
+    """Answers a question from a passage."""
+
+    name = "squad"
+    version = 1
+    summary = "answer a question with a span of a passage, alone or among other passages"
+    licence = "CC BY-SA 4.0"
+    origin = "SQuAD v1.1: hub rajpurkar/squad, or local JSONL by `files`"
+    orders = ("question_last", "question_first")
+    needs_future = False
+    metrics = (TOKEN_ACCURACY, NLL, EXACT_MATCH, ANSWER_EM, ANSWER_F1)
+    primary_metric = TOKEN_ACCURACY.name
+    Settings = SquadSettings
+
+    def source(self, settings: SquadSettings) -> Source:
+        return Source(
+            fields=_FIELDS,
+            group_fields=("title",),
+            row_fields=("context", "question"),
+            hub=settings.hub,
+            config=settings.hub_config,
+            revision=settings.hub_revision,
+            hub_splits={"train": "train", "validation": "validation"},
+            files=settings.files,
+            columns=settings.columns,
+            material=_MATERIAL if settings.fill_to else 0,
+        )
+
+    def builder(self, settings: SquadSettings, tokenizer: Tokenizer, material: Material) -> Builder:
+        header, closing = tokenizer.encode("Context:\n"), tokenizer.encode("Answer:")
+        line_end = tuple(tokenizer.encode("\n"))
+        others = {normalised(row["context"]): _passage(row, tokenizer) for row in material}
+
+        def build(row: Row) -> Example | Dropped:
+            gold = [answer for answer in row["answers"]["text"] if answer.strip()]
+            if not gold:
+                return Dropped("rows without an answer")
+            answer = tuple(tokenizer.encode(f" {one_line(gold[0])}"))
+            if len(answer) > settings.max_answer_tokens:
+                return Dropped(f"answers over {settings.max_answer_tokens} tokens")
+            question = tokenizer.encode(f"Question: {one_line(row['question'])}\n\n")
+            passage = _passage(row, tokenizer)
+            fixed = len(header) + len(question) + len(closing)
+            if fixed + len(passage) > settings.max_prompt_tokens:
+                return Dropped(f"passages and questions over {settings.max_prompt_tokens} tokens")
+            context = [passage]
+            if settings.fill_to:
+                room = settings.fill_to - fixed - len(passage)
+                context = _among_others(row, passage, _fitting(others, row, gold), room)
+            parts = [list(chain(header, *context)), question]
+            if settings.order == "question_first":
+                parts.reverse()
+            return Example(
+                prompt=tuple(chain(*parts, closing)),
+                answer=answer + line_end,
+                reference=reference(gold),
+            )
+
+        return build
+
+    def measured(self, settings: SquadSettings) -> tuple[Metric, ...]:
+        written = () if settings.generate else (ANSWER_EM, ANSWER_F1)
+        return tuple(metric for metric in self.metrics if metric not in written)
+
+    def scorer(self, settings: SquadSettings, tokenizer: Tokenizer) -> Scorer | None:
+        return answer_scorer(tokenizer) if settings.generate else None
+
+    def generation(self, settings: SquadSettings, tokenizer: Tokenizer) -> Generation | None:
+        most = settings.max_answer_tokens + 1
+        return to_the_line_end(tokenizer, most) if settings.generate else None
+
+
+def _passage(row: Row, tokenizer: Tokenizer) -> list[int]:
+    return tokenizer.encode(f"{one_line(row['context'])}\n\n")
+
+
+def _fitting(others: dict[str, list[int]], row: Row, gold: Sequence[str]) -> list[list[int]]:
+    """Passages without any of the gold answers, in an order that follows from the row."""
+    answers = [normalised(answer) for answer in gold]
+    fitting = [
+        tokens for text, tokens in others.items() if not any(answer in text for answer in answers)
+    ]
+    _stream(row).shuffle(fitting)
+    return fitting
+
+
+def _among_others(
+    row: Row, passage: list[int], others: Sequence[list[int]], room: int
+) -> list[list[int]]:
+    """The passage among so many tokens of others.
+
+    Raises:
+        TaskError: if the others do not suffice.
+    """
+    filling: list[list[int]] = []
+    for tokens in others:
+        if room == 0:
+            break
+        filling.append(tokens[:room])
+        room -= len(filling[-1])
+    if room:
+        raise TaskError(
+            f"squad: {room} tokens of passages are missing to fill a prompt; "
+            "give data with more articles, or a smaller fill_to"
+        )
+    place = _stream(row).randint(0, len(filling))
+    return [*filling[:place], passage, *filling[place:]]
+
+
+def _stream(row: Row) -> random.Random:
+    """Random numbers that follow from the row alone."""
+    content = f"{row['context']}\0{row['question']}"
+    return random.Random(hashlib.sha256(content.encode()).digest())

@@ -1,0 +1,121 @@
+"""Trains every candidate of a small space to the last rung and stores what came out.
+
+    python tests/benchmarks/make_arm_table.py --runs DIR [--out docs/results/arm_table.npz]
+
+`search_efficiency.py` replays searches from the table without training. The file holds the spec's
+text, and by candidate and rung the objective's delta over the rung's seeds with its bounds, and the
+delta of each seed. Run again with the same DIR, it goes on where it stopped.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fstune.arm import Outcome, Scalar
+from fstune.environment import describe, use_fast_matmul
+from fstune.pairing import run_rung
+from fstune.records import ArmPair, RungRecord
+from fstune.spec import SearchSpec, load
+from fstune.store import ArmStore
+from fstune.training import DivergedError, Progress, Workbench
+from tasks.example import metric_values
+
+SPEC = """\
+name: arm_table
+model: {init: {num_layers: 3, width: 32, head_size: 16, vocab_size: 256}, tokenizer: bytes}
+task: {name: rightcopy, length: 3, train_size: 4096, validation_size: 128}
+train: {weight_decay: 0.0, batch_size: 8}
+rungs:
+  - {steps: 8, seeds: 1}
+  - {steps: 24, seeds: 1}
+  - {steps: 72, seeds: 2}
+space:
+  train.lr: {choice: [2.0e-3, 4.0e-3, 8.0e-3, 1.6e-2]}
+  future_seed.alpha: {int_uniform: [-8, 2]}
+  future_seed.alpha_lr: {choice: [0.0, 0.05]}
+  future_seed.layer_start: {int_uniform: [1, 2]}
+  future_seed.norm: {choice: [true, false]}
+objective: {metric: nll, bound: lower}
+search: {trials: 100}
+resources: {gpus: 0, cpu_threads: 1}
+"""
+
+
+def candidates(spec: SearchSpec) -> list[dict[str, Scalar]]:
+    """Every candidate of a space of choices and whole numbers without conditions."""
+    values = []
+    for path, domain in spec.space.items():
+        low, high = domain.int_uniform or (0, -1)
+        values.append([(path, value) for value in domain.choice or range(low, high + 1)])
+    return [dict(point) for point in itertools.product(*values)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("docs/results/arm_table.npz"))
+    arguments = parser.parse_args()
+    runs, out = arguments.runs, arguments.out
+    runs.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    use_fast_matmul()
+    (runs / "spec.yaml").write_text(SPEC)
+    spec = load(runs / "spec.yaml")
+    bench = Workbench(ArmStore(runs / "arms"), torch.device("cpu"), 0, _silent)
+    drawn = candidates(spec)
+    shape = (len(drawn), len(spec.rungs))
+    # A rung that an arm did not reach alive stays NaN.
+    delta, low, high = (np.full(shape, np.nan) for _ in range(3))
+    by_seed = np.full((*shape, spec.rungs[-1].seeds), np.nan)
+    started = time.perf_counter()
+    for number, candidate in enumerate(drawn):
+        for rung in range(len(spec.rungs)):
+            try:
+                record = run_rung(spec, candidate, rung, runs / "cache", bench)
+            except DivergedError:
+                break
+            found = record.deltas[spec.metric().name]
+            delta[number, rung] = found.mean
+            low[number, rung], high[number, rung] = found.low, found.high
+            for pair in record.arms:
+                by_seed[number, rung, pair.seed] = _seed_delta(spec, bench.store, record, pair)
+        for pair in record.arms:
+            bench.store.drop_checkpoints(pair.variant)
+        wall_s = time.perf_counter() - started
+        print(f"{number + 1}/{len(drawn)} {wall_s:.0f} s", json.dumps(candidate), flush=True)
+    if math.isnan(delta[:, -1].max()):
+        print("some candidates diverged")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(
+        out,
+        spec=np.array(SPEC),
+        candidates=np.array(json.dumps(drawn)),
+        environment=np.array(json.dumps(describe())),
+        delta=delta,
+        low=low,
+        high=high,
+        by_seed=by_seed,
+    )
+
+
+def _seed_delta(spec: SearchSpec, store: ArmStore, record: RungRecord, pair: ArmPair) -> float:
+    def mean(outcome: Outcome | None) -> float:
+        assert outcome is not None
+        values = metric_values(spec.metric().name, outcome.nll_sum, outcome.correct, outcome.total)
+        return float(values.mean())
+
+    step = record.steps
+    return mean(store.outcome(pair.variant, step)) - mean(store.outcome(pair.baseline, step))
+
+
+def _silent(_: Progress) -> None: ...
+
+
+if __name__ == "__main__":
+    main()

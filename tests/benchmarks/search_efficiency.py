@@ -1,0 +1,318 @@
+"""How many optimiser steps a search needs, replayed from a table of real arms.
+
+    python tests/benchmarks/search_efficiency.py [--seeds 100] [--out docs/results]
+
+Each method searches the table of `make_arm_table.py` with one slot. fstune's own suggesters and
+schedulers decide; a rung's record is taken from the table instead of being trained. What counts is
+the number of optimiser steps, baselines' once for each arm, until the best candidate at the last
+rung is in truth (the table's last rung) within 10 % of the table's best.
+
+    grid      all to the last rung, axes and values in an order that the seed shuffles
+    random    all to the last rung
+    serial    the earlier work's immediate prune (its rounds 20 to 28): a quick run; if its mean
+              delta is under a threshold, the next candidate; else a run of three times the steps
+              from the beginning, one seed. Candidates in random order. The thresholds were 0.1 to
+              0.4 points of accuracy; here 0.002 of the metric. Each length has a baseline of its
+              own (the earlier work trained the short one only).
+    the rest  scheduler and sampler of that name
+"""
+
+import argparse
+import contextlib
+import json
+import logging
+import random
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import TrialScheduler
+
+from fstune.arm import Scalar, canonical_json
+from fstune.environment import describe
+from fstune.records import CurvePoint, EndRecord, RungRecord, SearchRecords
+from fstune.spec import SearchSpec, load, write_resolved
+from fstune.statistics import Delta, verdict
+from fstune.trainable import OBJECTIVE, RUNG_CLOCK
+from fstune.tuning import Climber, Suggester, scheduler
+
+SERIAL_THRESHOLD = 0.002
+NEAR = 0.9
+CURVE_STEPS = list(range(0, 4001, 50))
+
+Climbed = tuple[int, int]
+"""Index of a candidate in the table, and the rung to which it climbed."""
+
+
+class Table:
+    """What came out of every candidate."""
+
+    def __init__(self, path: Path) -> None:
+        stored = np.load(path)
+        self.text = str(stored["spec"])
+        self.candidates: list[dict[str, Scalar]] = json.loads(str(stored["candidates"]))
+        self.environment = json.loads(str(stored["environment"]))
+        self._index = {_key(candidate): n for n, candidate in enumerate(self.candidates)}
+        self._delta, self._low, self._high = (stored[key] for key in ("delta", "low", "high"))
+        self.by_seed = stored["by_seed"]
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "spec.yaml").write_text(self.text)
+            self.spec = load(Path(folder) / "spec.yaml")
+        self.baselines = [
+            canonical_json(self.spec.settings(candidate)[0].model_dump(mode="json"))
+            for candidate in self.candidates
+        ]
+        self.metric = self.spec.metric()
+        self.sign = 1.0 if self.metric.higher_is_better else -1.0
+        self.true_gain = self.sign * self._delta[:, -1]
+        self.goal = NEAR * float(self.true_gain.max())
+
+    def index(self, candidate: dict[str, Scalar]) -> int:
+        return self._index[_key(candidate)]
+
+    def record(self, index: int, rung: int) -> RungRecord:
+        """What a worker would have written."""
+        goal = self.spec.rungs[rung]
+        values = (float(each[index, rung]) for each in (self._delta, self._low, self._high))
+        delta = Delta(0.0, 0.0, *values, self.metric.higher_is_better)
+        return RungRecord(
+            steps=goal.steps,
+            seeds=goal.seeds,
+            deltas={self.metric.name: delta},
+            verdict=verdict(delta, self.spec.objective.margin),
+            objective=delta.gain(self.spec.objective.bound),
+            largest_gate=1.0,
+            arms=[],
+            rung=rung,
+            curve=[CurvePoint(goal.steps, 0.0, {})],
+            wall_s=0.0,
+        )
+
+
+def _key(candidate: dict[str, Scalar]) -> str:
+    return canonical_json(dict(sorted(candidate.items())))
+
+
+@dataclass
+class Account:
+    """Optimiser steps spent, and the best candidate at the last rung after each climb."""
+
+    table: Table
+    steps: int = 0
+    reached: dict[tuple[str, int], int] = field(default_factory=dict)
+    best: tuple[float, int] | None = None
+    """Objective and index."""
+    found: list[tuple[int, float]] = field(default_factory=list)
+    """Steps spent, and the best candidate's gain in truth, whenever that changes."""
+
+    def climb(self, index: int, rung: int) -> None:
+        """Pay for both arms of every seed, from where they are; note who is best now."""
+        goal = self.table.spec.rungs[rung]
+        for seed in range(goal.seeds):
+            self.train(f"variant {index}", seed, goal.steps)
+            self.train(self.table.baselines[index], seed, goal.steps)
+        if rung == len(self.table.spec.rungs) - 1:
+            self.completed(index, self.table.record(index, rung).objective)
+
+    def train(self, arm: str, seed: int, steps: int) -> None:
+        before = self.reached.get((arm, seed), 0)
+        self.steps += max(0, steps - before)
+        self.reached[arm, seed] = max(steps, before)
+
+    def completed(self, index: int, objective: float) -> None:
+        if self.best is None or objective > self.best[0]:
+            self.best = (objective, index)
+            self.found.append((self.steps, float(self.table.true_gain[index])))
+
+    @property
+    def done(self) -> bool:
+        near = any(gain >= self.table.goal for _, gain in self.found)
+        return near and self.steps >= CURVE_STEPS[-1]
+
+    def steps_to_goal(self) -> float:
+        return next((s for s, gain in self.found if gain >= self.table.goal), float("nan"))
+
+
+def grid(table: Table, seed: int) -> Iterator[Climbed]:
+    chance = random.Random(seed)
+    axes = list(table.candidates[0])
+    chance.shuffle(axes)
+    values = {axis: sorted({c[axis] for c in table.candidates}) for axis in axes}
+    for own in values.values():
+        chance.shuffle(own)
+    for index in sorted(
+        range(len(table.candidates)),
+        key=lambda n: [values[axis].index(table.candidates[n][axis]) for axis in axes],
+    ):
+        yield from ((index, rung) for rung in range(len(table.spec.rungs)))
+
+
+def serial(table: Table, account: Account, seed: int) -> None:
+    quick, med = table.spec.rungs[-2].steps, table.spec.rungs[-1].steps
+    order = list(range(len(table.candidates)))
+    random.Random(seed).shuffle(order)
+    quick_rung, med_rung = len(table.spec.rungs) - 2, len(table.spec.rungs) - 1
+    for index in order:
+        account.train(f"quick {table.baselines[index]}", 0, quick)
+        account.train(f"quick {index}", 0, quick)
+        if table.sign * table.by_seed[index, quick_rung, 0] < SERIAL_THRESHOLD:
+            continue
+        account.train(f"med {table.baselines[index]}", 0, med)
+        account.train(f"med {index}", 0, med)
+        account.completed(index, table.sign * float(table.by_seed[index, med_rung, 0]))
+        if account.done:
+            return
+
+
+def promoted(spec: SearchSpec, records: SearchRecords, table: Table) -> Iterator[Climbed]:
+    """Climbs as fstune's own suggester asks for them."""
+    climber = Climber(spec, records)
+    for asked in range(10**6):
+        config = climber.suggest(f"t{asked}")
+        if not isinstance(config, dict):
+            return
+        number, rung = config["number"], config["rung"]
+        index = table.index(config["candidate"])
+        records.write_rung(number, table.record(index, rung))
+        if rung == len(spec.rungs) - 1:
+            records.write_end(number, EndRecord("completed", "reached the last rung"))
+        climber.on_trial_complete(f"t{asked}", {})
+        yield index, rung
+
+
+def stopping(spec: SearchSpec, records: SearchRecords, table: Table) -> Iterator[Climbed]:
+    """Climbs under Tune's ASHA, or under no scheduler, as fstune ships them."""
+    suggester, judge = Suggester(spec, records), scheduler(spec, records)
+    last = len(spec.rungs) - 1
+    for number in range(spec.search.trials):
+        config = suggester.suggest(f"t{number}")
+        trial = Trial("PairedTrial", config=config, trial_id=f"t{number}", stub=True)
+        judge.on_trial_add(None, trial)
+        index = table.index(config["candidate"])
+        for rung in range(last + 1):
+            record = table.record(index, rung)
+            records.write_rung(number, record)
+            told: dict[str, Any] = {
+                OBJECTIVE: record.objective,
+                RUNG_CLOCK: spec.search.reduction_factor**rung,
+                "rung": rung,
+                "last_rung": rung == last,
+                "training_iteration": rung + 1,
+            }
+            yield index, rung
+            decision = TrialScheduler.STOP
+            if rung < last:
+                decision = judge.on_trial_result(None, trial, told)
+            trial.run_metadata.last_result = told
+            if decision == TrialScheduler.STOP:
+                break
+            suggester.on_trial_result(f"t{number}", told)
+        trial.set_status(Trial.TERMINATED)
+        judge.on_trial_complete(None, trial, told)
+        suggester.on_trial_complete(f"t{number}", told)
+
+
+Replay = Callable[[SearchSpec, SearchRecords, Table], Iterator[Climbed]]
+
+OWN: dict[str, tuple[str, str, Replay]] = {
+    "random": ("none", "random", stopping),
+    "asha + random": ("asha", "random", stopping),
+    "asha + tpe": ("asha", "tpe", stopping),
+    "asha_promote + random": ("asha_promote", "random", promoted),
+    "asha_promote + tpe": ("asha_promote", "tpe", promoted),
+}
+METHODS = ["grid", "serial", *OWN]
+
+
+def replay(table: Table, method: str, seed: int) -> Account:
+    """One search by one method; ends when it has found what is wanted and the curve is full."""
+    account = Account(table)
+    if method == "serial":
+        serial(table, account, seed)
+        return account
+    with _searched(table, method, seed) as climbs:
+        for index, rung in climbs:
+            account.climb(index, rung)
+            if account.done:
+                break
+    return account
+
+
+@contextlib.contextmanager
+def _searched(table: Table, method: str, seed: int) -> Iterator[Iterator[Climbed]]:
+    if method == "grid":
+        yield grid(table, seed)
+        return
+    kind, sampler, drive = OWN[method]
+    search = {
+        "trials": len(table.candidates),
+        "scheduler": kind,
+        "sampler": sampler,
+        "seed": seed,
+    }
+    spec = SearchSpec.model_validate({**dict(table.spec), "search": search})
+    with tempfile.TemporaryDirectory() as folder:
+        records = SearchRecords(Path(folder) / "searches" / spec.name)
+        records.root.mkdir(parents=True)
+        write_resolved(spec, records.spec)
+        yield drive(spec, records, table)
+
+
+def summary(accounts: list[Account]) -> dict[str, Any]:
+    steps = [account.steps_to_goal() for account in accounts]
+    curves = [
+        [max((g for s, g in a.found if s <= step), default=0.0) for step in CURVE_STEPS]
+        for a in accounts
+    ]
+    return {
+        "found": int(np.isfinite(steps).sum()),
+        "steps": [None if np.isnan(each) else each for each in steps],
+        "quartiles": [float(q) for q in np.nanquantile(steps, [0.25, 0.5, 0.75])],
+        "curve_quartiles": np.quantile(curves, [0.25, 0.5, 0.75], axis=0).round(4).tolist(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("--table", type=Path, default=Path("docs/results/arm_table.npz"))
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    parser.add_argument("--methods", nargs="*", default=METHODS)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    logging.disable(logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    table = Table(arguments.table)
+    near = int((table.true_gain >= table.goal).sum())
+    print(f"{len(table.candidates)} candidates, {near} within 10 % of the best")
+    print(f"{'steps to the goal':<24}{'lower':>8}{'median':>8}{'upper':>8}{'found':>8}")
+    results = {}
+    for method in arguments.methods:
+        found = summary([replay(table, method, seed) for seed in range(arguments.seeds)])
+        results[method] = found
+        figures = "".join(f"{value:>8.0f}" for value in found["quartiles"])
+        print(f"{method:<24}{figures}{found['found']:>8}", flush=True)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    report = {
+        "benchmark": "search_efficiency",
+        "command": " ".join(["python", "tests/benchmarks/search_efficiency.py", *sys.argv[1:]]),
+        "candidates": len(table.candidates),
+        "within_10_percent": near,
+        "best_gain": float(table.true_gain.max()),
+        "curve_steps": CURVE_STEPS,
+        "methods": results,
+        "versions": {**describe(), "table": table.environment},
+    }
+    path = arguments.out / "search_efficiency.json"
+    path.write_text(json.dumps(report) + "\n")
+
+
+if __name__ == "__main__":
+    main()

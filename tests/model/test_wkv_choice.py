@@ -1,0 +1,75 @@
+"""How a backend is chosen where the call leaves it open."""
+
+import time
+
+import pytest
+import torch
+from wkv_cases import make_operands
+
+from model.wkv.backends import BACKENDS, Backend, Call
+from model.wkv.choice import MARGIN, ShapeClass, choose, measure, survey
+
+
+def make_call(length, *, grad=False):
+    r, log_decay, k, v, a, b, s0 = (x.float() for x in make_operands(length, size=32))
+    r.requires_grad_(grad)
+    return Call((r, log_decay, k, v, a, b), s0, None, low_precision=False)
+
+
+def sleeping(seconds):
+    """The loop, slowed down."""
+
+    def run(call):
+        time.sleep(seconds)
+        return BACKENDS["reference"].run(call)
+
+    return Backend(run, lambda _: None)
+
+
+def failing(call):
+    raise torch.OutOfMemoryError
+
+
+SHAPE = ShapeClass("cpu", False, False, 32, 32, 1, 2)
+
+
+@pytest.mark.parametrize(("length", "name"), [(1, "reference"), (3, "reference"), (4, "chunked")])
+def test_on_a_cpu_the_number_of_tokens_decides(length, name):
+    assert choose(make_call(length)) == name
+
+
+def test_the_preferred_backend_is_taken_unless_another_is_quicker_by_the_margin():
+    slow, quick = sleeping(0.03), sleeping(0.03 / MARGIN / 2)
+    assert measure(SHAPE, make_call(2), {"slow": slow, "quick": quick}).name == "quick"
+    assert measure(SHAPE, make_call(2), {"first": quick, "second": quick}).name == "first"
+
+
+def test_a_backend_that_runs_out_of_memory_is_not_taken():
+    choice = measure(
+        SHAPE, make_call(2), {"big": Backend(failing, lambda _: None), "ok": sleeping(0)}
+    )
+    assert choice.name == "ok"
+    assert choice.milliseconds["big"] == float("inf")
+
+
+def test_a_measurement_leaves_the_random_stream_alone_and_takes_gradients():
+    seen = []
+
+    def run(call):
+        seen.append((call.operands[0].shape, torch.is_grad_enabled(), call.s0_BHVK.requires_grad))
+        return BACKENDS["reference"].run(call)
+
+    before = torch.get_rng_state()
+    with torch.inference_mode():
+        call = make_call(2)
+    shape = SHAPE._replace(trains=True, chains=4, length=8)
+    measure(shape, call, {"reference": Backend(run, lambda _: None)})
+    assert torch.equal(torch.get_rng_state(), before)
+    assert set(seen) == {((1, 8, 4, 32), True, True)}
+
+
+def test_a_survey_tells_of_every_backend_what_it_does_here():
+    told = survey(torch.device("cpu"))
+    assert list(told) == list(BACKENDS)
+    assert told["chunked"] == "runs"
+    assert "'cpu'" in told["triton"] or "not installed" in told["triton"]

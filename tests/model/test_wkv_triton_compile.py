@@ -1,0 +1,127 @@
+"""The Triton kernels of WKV-7, compiled ahead of time for GPUs that need not be there.
+
+What every shipped configuration takes of a multiprocessor: registers without spills, and shared
+memory up to what a block may have (CUDA C++ Programming Guide, technical specifications per compute
+capability).
+"""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from model.wkv.triton_launch import CONFIGS, fitting
+
+triton = pytest.importorskip("triton", reason="the package triton is not installed")
+
+KIB = 1024
+SHARED_MEMORY = {80: 163 * KIB, 90: 227 * KIB}
+LEAST_SHARED_MEMORY = 99 * KIB
+"""Of compute capabilities 8.6 and 8.9, which run what is built for 8.0."""
+
+SPILLS = {
+    ("backward_states", "bfloat16", 128): 24,
+    ("forward", "float32", 128): 8,
+    ("backward_states", "float32", 128): 4 * KIB,
+}
+"""Bytes of stack of those that do not fit; RWKV-7's models have heads of 64."""
+
+FLOAT32_ALWAYS = {"s0_ptr", "sT_ptr", "states_ptr", "dsT_ptr", "dstates_ptr", "ds0_ptr"}
+KERNELS = ("invert", "forward", "backward_states", "gradients")
+
+
+@pytest.fixture
+def _cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(triton.knobs.cache, "dir", str(tmp_path))
+
+
+def launches():
+    """Every launch that there is: kernel, products, head size, launch."""
+    for (products, size), config in CONFIGS.items():
+        for kernel in KERNELS:
+            shipped = getattr(config, kernel)
+            for launch in shipped if isinstance(shipped, tuple) else (shipped,):
+                yield kernel, products, size, launch
+
+
+def compile_kernel(kernel, products, size, launch, capability):
+    """The binary of a kernel as `model.wkv.triton` launches it: its code, and what it needs."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from model.wkv import triton_kernels
+
+    chunk = CONFIGS[products, size].chunk
+    constants = {"H": 12, "K": size, "V": size, "L": chunk, "DOT": products}
+    constants |= {"HAS_MASK": True, "FOR_BACKWARD": True, "LOG2_L": chunk.bit_length() - 1}
+    constants |= launch.blocks
+    function = getattr(triton_kernels, kernel)
+    signature, attributes = {}, {}
+    for index, name in enumerate(function.arg_names):
+        if name in constants:
+            signature[name] = "constexpr"
+        elif name.endswith("_ptr"):
+            wide = name in FLOAT32_ALWAYS or products == "float32"
+            signature[name] = "*i1" if name == "mask_ptr" else "*fp32" if wide else "*bf16"
+            attributes[(index,)] = [["tt.divisibility", 16]]
+        else:
+            signature[name] = "i32"
+    used = {n: value for n, value in constants.items() if n in function.arg_names}
+    source = ASTSource(fn=function, signature=signature, constexprs=used, attrs=attributes)
+    options = {"num_warps": launch.num_warps, "num_stages": launch.num_stages}
+    options["enable_fp_fusion"] = True
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+
+def resources(binary, folder):
+    """Registers, stack and so on, as cuobjdump tells them."""
+    file = folder / "kernel.cubin"
+    file.write_bytes(binary.asm["cubin"])
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    command = [tool, "-res-usage", file]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return {name: int(value) for name, value in re.findall(r"([A-Z]+):(\d+)", told)}
+
+
+def check(kernel, products, size, launch, capability, folder):
+    binary = compile_kernel(kernel, products, size, launch, capability)
+    limit = LEAST_SHARED_MEMORY if capability == 80 else SHARED_MEMORY[capability]
+    assert binary.metadata.shared <= limit
+    allowed = SPILLS.get((kernel, products, size), 0)
+    assert resources(binary, folder)["STACK"] <= allowed
+
+
+SHIPPED = [case for case in launches() if case[1:3] == ("bfloat16", 64)]
+
+
+@pytest.mark.usefixtures("_cache")
+@pytest.mark.parametrize(("kernel", "products", "size", "launch"), SHIPPED)
+def test_the_kernels_of_shipped_models_fit_an_h100(kernel, products, size, launch, tmp_path):
+    check(kernel, products, size, launch, 90, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_cache")
+@pytest.mark.parametrize("capability", SHARED_MEMORY)
+@pytest.mark.parametrize(("kernel", "products", "size", "launch"), list(launches()))
+def test_every_launch_fits(kernel, products, size, launch, capability, tmp_path):
+    check(kernel, products, size, launch, capability, tmp_path)
+
+
+@pytest.mark.usefixtures("_cache")
+def test_on_an_h100_products_are_of_warp_groups():
+    for kernel, products, size, launch in SHIPPED:
+        if kernel == "gradients" or launch.block_v == size:
+            code = compile_kernel(kernel, products, size, launch, 90).asm["ptx"]
+            assert "wgmma.mma_async" in code, kernel
+
+
+def test_a_walk_is_split_as_far_as_there_are_multiprocessors():
+    walks = CONFIGS["bfloat16", 64].forward
+    wide, narrow = walks
+    assert (wide.block_v, narrow.block_v) == (64, 16)
+    assert fitting(walks, 33, 64, 132) is narrow
+    assert fitting(walks, 34, 64, 132) is wide
+    assert fitting(walks, 96, 64, 132) is wide
+    assert fitting(walks, 1000, 64, 132) is wide

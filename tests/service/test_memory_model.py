@@ -1,0 +1,57 @@
+"""The memory model against what a real step has alive at a time."""
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from fstune.cli import app
+from fstune.memory_model import Step, _Alive, step_memory
+from model.config import FutureSeed, ModelConfig
+from model.initial import initialise
+
+SHAPES = ModelConfig(4, 128, 256, head_size=64)
+
+
+def alive_in_a_step(recompute: bool, rows: int, tokens: int) -> int:
+    """Bytes that a step of several rows has alive at the most, gradients of weights included."""
+    model = initialise(SHAPES, 0)
+    model.checkpoint_layers = recompute
+    with _Alive() as alive:
+        x, _ = model.hidden(torch.zeros(rows, tokens, dtype=torch.int64))
+        x.mean().backward()
+    return alive.most
+
+
+@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+def test_rows_and_tokens_cost_what_a_real_step_of_them_does(recompute):
+    memory = step_memory(Step(SHAPES, None, False, recompute), tokens=512, scored=0)
+    rise = alive_in_a_step(recompute, 5, 512) - alive_in_a_step(recompute, 2, 512)
+    assert 3 * memory.per_row == pytest.approx(rise, rel=0.15)
+
+
+def test_the_terms_add_up():
+    step = Step(SHAPES, FutureSeed(), False, False)
+    parameters = sum(each.numel() for each in initialise(SHAPES, 0).parameters())
+    one, more = step_memory(step, 512, 8), step_memory(step, 512, 16)
+    assert one.fixed == 16 * parameters
+    assert more.per_row - one.per_row == 8 * 12 * 256
+    largest = one.largest_batch(0.5)
+    assert one.of(largest) <= 0.5e9 < one.of(largest + 1)
+    assert one.largest_batch(0.001) == 0
+
+
+def test_storages_count_for_as_long_as_they_live():
+    with _Alive() as alive:
+        first = torch.zeros(1000)
+        second = first.view(10, 100) + 1.0
+        del first, second
+        torch.zeros(500)
+    assert alive.most == 2 * 4000
+
+
+def test_the_estimate_needs_no_data_but_a_memory():
+    told = CliRunner().invoke(app, ["probe", "quickstart", "--estimate", "64", "--memory-gb", "8"])
+    assert told.exit_code == 0
+    assert told.output.count("largest batch") == 2
+    refused = CliRunner().invoke(app, ["probe", "quickstart", "--estimate", "64"])
+    assert "--estimate needs --memory-gb" in str(refused.exception)

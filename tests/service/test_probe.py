@@ -1,0 +1,77 @@
+"""The probe: which arm it tries, and the largest batch under a limit that really binds."""
+
+import json
+from pathlib import Path
+
+import pytest
+from arm_cases import SPEC, spec
+
+from fstune import spec as specs
+from fstune.errors import FstuneError
+from fstune.probe import heaviest, probe
+from fstune.search import Search
+
+WIDE = """\
+name: wide
+model:
+  init: {num_layers: 4, width: 64, head_size: 32, vocab_size: 256, ffn_width: 256}
+task: {name: rightcopy, length: 100, train_size: 64, validation_size: 4}
+train: {batch_size: probe}
+rungs: [{steps: 1}]
+space:
+  future_seed.layer_start: {choice: [1, 3]}
+  future_seed.alpha_lr: {choice: [0.0, 1e-2]}
+  future_seed.detach: {choice: [true, false]}
+  task.length: {int_uniform: [8, 100]}
+search: {trials: 2}
+"""
+
+
+def test_the_heaviest_arm_has_the_longest_prompts_and_the_lowest_seeded_layer(tmp_path):
+    assert heaviest(spec(tmp_path, WIDE)) == {
+        "future_seed.layer_start": 1,
+        "future_seed.alpha_lr": 1e-2,
+        "future_seed.detach": False,
+        "task.length": 100,
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_batch_is_found_that_fits_and_a_larger_one_does_not(tmp_path):
+    asked = spec(tmp_path, WIDE)
+    found = probe(asked, tmp_path / "runs", memory_gb=0.7)
+    assert found.stopped_by == "memory"
+    assert 1 <= found.batch_size < 64
+    more = probe(asked, tmp_path / "runs", memory_gb=0.8)
+    assert more.batch_size > found.batch_size
+    kept = list((tmp_path / "runs" / "cache").glob("probe-*.json"))
+    assert len(kept) == 2
+    # The second answer comes from the first: a changed file is believed.
+    for path in kept:
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"batch_size": 17}))
+    assert probe(asked, tmp_path / "runs", memory_gb=0.7).batch_size == 17
+
+
+def test_all_examples_fit_where_memory_does_not_bind(tmp_path):
+    found = probe(spec(tmp_path, SPEC), tmp_path / "runs")
+    assert (found.batch_size, found.stopped_by) == (10, "examples to train on or to try: 10")
+    assert found.peak_memory_gb > 0.1
+
+
+def test_another_failure_than_memory_is_told(tmp_path):
+    broken = spec(tmp_path, SPEC)
+    (tmp_path / "runs" / "cache").mkdir(parents=True)
+    checkpoint = tmp_path / "weights.pth"
+    checkpoint.write_bytes(b"no weights")
+    settings = broken.model.model_copy(update={"checkpoint": str(checkpoint), "init": None})
+    with pytest.raises(FstuneError, match=r"weights\.pth"):
+        probe(broken.model_copy(update={"model": settings}), tmp_path / "runs")
+
+
+def test_a_spec_that_asks_for_it_gets_the_batch_that_fits(tmp_path: Path):
+    path = tmp_path / "small.yaml"
+    path.write_text(SPEC.replace("batch_size: 3", "batch_size: probe"))
+    assert specs.asks_probe(path)
+    assert not specs.asks_probe(path, ["train.batch_size=2"])
+    assert Search.create(path, tmp_path / "runs", []).spec.train.batch_size == 10
