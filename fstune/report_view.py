@@ -53,9 +53,8 @@ class Cell:
 
     @property
     def is_number(self) -> bool:
-        """Whether it goes with numbers: nothing at all does, too."""
-        kinds = (int, float, type(None))
-        return isinstance(self.value, kinds) and not isinstance(self.value, bool)
+        """Whether it is read as a number."""
+        return isinstance(self.value, int | float) and not isinstance(self.value, bool)
 
 
 @dataclass(frozen=True)
@@ -103,9 +102,13 @@ class Table:
 
     @property
     def numeric(self) -> list[bool]:
-        """Which columns hold numbers."""
-        columns = range(len(self.header))
-        return [all(row[column].is_number for row in self.rows) for column in columns]
+        """Which columns hold numbers, whatever is absent."""
+
+        def holds_numbers(column: int) -> bool:
+            present = [row[column] for row in self.rows if row[column].value is not None]
+            return bool(present) and all(cell.is_number for cell in present)
+
+        return [holds_numbers(column) for column in range(len(self.header))]
 
     def sheet(self) -> Sheet:
         rows = [tuple(cell.value for cell in row) for row in self.rows]
