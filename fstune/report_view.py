@@ -178,7 +178,7 @@ def summarise(records: SearchRecords, spec: SearchSpec) -> Summary:
         name=spec.name,
         state=f"{ended} of {spec.search.trials} trials ended",
         question=words.question(spec),
-        setting=words.setting(spec),
+        setting=[*words.setting(spec), *words.without_understanding(records, spec)],
         answer=words.answer(spec, order, best),
         cost=words.cost(trials, store),
         results=_results(spec, order),

@@ -97,6 +97,17 @@ def setting(spec: SearchSpec) -> list[Fact]:
     ]
 
 
+def without_understanding(records: SearchRecords, spec: SearchSpec) -> list[Fact]:
+    """What chance and trivial strategies score."""
+    metric = spec.metric().name
+    scores = [
+        f"{name} {found[metric]:.4f}"
+        for name, found in records.guesses().items()
+        if metric in found
+    ]
+    return [("Without understanding", f"{metric}: {', '.join(scores)}")] if scores else []
+
+
 def _model(spec: SearchSpec) -> str:
     shapes = spec.model.init
     if shapes is None:

@@ -282,6 +282,15 @@ def test_the_cost_counts_arms_once(search):
     assert facts["Training of all arms"] == "6 s"
 
 
+def test_what_chance_scores_is_told_where_it_is_known(search):
+    records, made_of = search
+    assert words.without_understanding(records, made_of) == []
+    records.write_guesses({"uniform": {"token_accuracy": 0.1, "nll": 2.3}, "other": {"nll": 1.0}})
+    assert words.without_understanding(records, made_of) == [
+        ("Without understanding", "token_accuracy: uniform 0.1000")
+    ]
+
+
 def test_ranks_are_those_of_the_terminal(search):
     summary = summarise(*search)
     numbers = [each.number for each in ranked(search[0].trials())]

@@ -183,7 +183,9 @@ def test_the_parent_run_holds_the_search(search, client, runs):
     inputs = [(one.dataset.name, one.dataset.digest) for one in parent.inputs.dataset_inputs]
     assert sorted(inputs) == [(name, digest[:36]) for name, digest in DATASETS.items()]
     assert [file.path for file in client.list_artifacts(parent.info.run_id)] == ["spec.json"]
-    where = client.get_experiment_by_name(search.spec.name).artifact_location
+    experiment = client.get_experiment_by_name(search.spec.name)
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    where = experiment.artifact_location
     assert where == (runs / "artifacts" / search.spec.name).as_uri()
 
 
