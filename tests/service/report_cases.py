@@ -15,7 +15,7 @@ MORE = """\
 confirm: {finalists: 2, seeds: 2}
 """
 TOKENS = b"L=12|M=__|R=34"
-CORRECT = {"base": [0, 1, 2, 1, 0, 2], "variant": [2, 2, 1, 1, 0, 0]}
+CORRECT = {"base": [0, 1, 2, 1, 0, 2], "variant": [2, 2, 0, 1, 1, 2]}
 """Right guesses of two, per example, of the arms of seed 0; seed 1 turns the examples round."""
 
 
