@@ -5,13 +5,14 @@ less to show, never a guess. No torch, no Ray.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fstune.arm import ModelSettings
+from fstune.arm import ModelSettings, Outcome
 from fstune.records import Comparison, SearchRecords
 from fstune.report_series import Sheet, stored_pairs
 from fstune.spec import SearchSpec
@@ -50,6 +51,9 @@ class ExampleDelta:
     baseline: float
     variant: float
     """The objective's metric."""
+    baseline_answer: str
+    variant_answer: str
+    """What the first seed's arms predicted; empty where that was not kept, as for most examples."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,12 @@ class ExampleDeltas:
         rows = [
             (
                 *(at.index, at.tokens, at.baseline_right, at.variant_right),
-                *(at.baseline, at.variant, at.text),
+                *(at.baseline, at.variant, at.baseline_answer, at.variant_answer, at.text),
             )
             for at in (*self.gained, *self.lost)
         ]
-        names = (f"{self.metric}: baseline", f"{self.metric}: variant", "text")
-        return Sheet((*header, *names), rows)
+        names = (f"{self.metric}: baseline", f"{self.metric}: variant")
+        return Sheet((*header, *names, "answer: baseline", "answer: variant", "text"), rows)
 
 
 def example_deltas(
@@ -89,34 +93,29 @@ def example_deltas(
     pairs = stored_pairs(store, at.arms, at.steps)
     if not pairs:
         return None
-    objective = spec.metric()
-    # No example has a score of its own in a pooled metric.
-    metric = NLL if objective.pooled else objective
-    sign = 1.0 if metric.higher_is_better else -1.0
-
-    def mean(metric: Metric, side: str) -> NDArray[np.float64]:
-        found = [metric.per_example(getattr(pair, side).measures) for pair in pairs]
-        return np.asarray(np.stack(found).mean(axis=0))
-
-    baseline_N, variant_N = mean(metric, "baseline"), mean(metric, "variant")
-    gain_N = sign * (variant_N - baseline_N)
-    nll_gain_N = mean(NLL, "baseline") - mean(NLL, "variant")
-    order = np.lexsort((nll_gain_N, gain_N)).tolist()
-    right = {
-        side: np.mean([getattr(pair, side).measures[CORRECT] for pair in pairs], axis=0)
-        for side in ("baseline", "variant")
-    }
+    # A score of the whole split has no examples of its own to show.
+    metric = NLL if spec.metric().pooled else spec.metric()
+    baselines, variants = [pair.baseline for pair in pairs], [pair.variant for pair in pairs]
+    baseline_N, variant_N = _mean(metric, baselines), _mean(metric, variants)
+    gain_N = (variant_N - baseline_N) * (1.0 if metric.higher_is_better else -1.0)
+    order = np.lexsort((_mean(NLL, baselines) - _mean(NLL, variants), gain_N)).tolist()
+    right_N, right_variant_N = (
+        np.mean([outcome.measures[CORRECT] for outcome in outcomes], axis=0)
+        for outcomes in (baselines, variants)
+    )
     texts = _Texts.find(records, spec, at.arms[0].variant, store)
 
     def told(index: int) -> ExampleDelta:
         return ExampleDelta(
             index=index,
             text=texts.text(index) if texts else "",
-            tokens=int(pairs[0].variant.measures[TOTAL][index]),
-            baseline_right=float(right["baseline"][index]),
-            variant_right=float(right["variant"][index]),
+            tokens=int(variants[0].measures[TOTAL][index]),
+            baseline_right=float(right_N[index]),
+            variant_right=float(right_variant_N[index]),
             baseline=float(baseline_N[index]),
             variant=float(variant_N[index]),
+            baseline_answer=_answer(baselines[0], index),
+            variant_answer=_answer(variants[0], index),
         )
 
     return ExampleDeltas(
@@ -129,6 +128,17 @@ def example_deltas(
         gained=[told(i) for i in order[::-1][:MOST] if gain_N[i] > 0],
         lost=[told(i) for i in order[:MOST] if gain_N[i] < 0],
     )
+
+
+def _mean(metric: Metric, outcomes: Sequence[Outcome]) -> NDArray[np.float64]:
+    """A metric of every example, mean over the seeds."""
+    values_SN = np.stack([metric.per_example(outcome.measures) for outcome in outcomes])
+    return np.asarray(values_SN.mean(axis=0))
+
+
+def _answer(outcome: Outcome, index: int) -> str:
+    kept = outcome.predictions
+    return _cut(kept[index], PIECE) if index < len(kept) else ""
 
 
 @dataclass(frozen=True)

@@ -86,12 +86,12 @@ def _drawn(figures: Sequence[Figure]) -> list[Drawn]:
 
 
 def _cell_attributes(cell: Cell) -> "Markup":
-    """The value behind a cell, for sorting; numbers stand at the right."""
+    """The value behind a cell, for sorting, and how it is set."""
     from markupsafe import Markup
 
-    kind = Markup(' class="number"') if cell.is_number else Markup("")
     if cell.value is None:
-        return kind
+        return Markup("")
+    kind = Markup(' class="number"') if cell.is_number else Markup("")
     if len(cell.text) > LONG_TEXT:
         kind = Markup(' class="words"')
     return kind + Markup(' data-value="{}"').format(cell.value)

@@ -7,7 +7,8 @@ downloads. What they look like is in `report_drawing`. No torch, no Ray, no draw
 import csv
 import io
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pydantic import ValidationError
@@ -223,7 +224,7 @@ def stored_pairs(store: ArmStore, arms: Sequence[ArmPair], step: int) -> list[Pa
 
 
 def seed_deltas(store: ArmStore, at: Comparison, metric: Metric) -> tuple[float, ...]:
-    """The mean delta of each seed, as far as the outcomes of all are stored."""
+    """The delta of each seed, if the outcomes of all are stored."""
     return tuple(
         metric.score(pair.variant.measures) - metric.score(pair.baseline.measures)
         for pair in stored_pairs(store, at.arms, at.steps)
@@ -282,7 +283,12 @@ def search_path(trials: Sequence[TrialRecord], spec: SearchSpec) -> SearchPath:
     An arm that several candidates share is counted once: what is spent is what was trained.
     """
     reached = sorted(
-        ((rung.curve[-1].ended_at, trial.number, rung) for trial in trials for rung in trial.rungs),
+        (
+            (rung.curve[-1].ended_at, trial.number, rung)
+            for trial in trials
+            for rung in trial.rungs
+            if trial.equals is None
+        ),
         key=lambda item: (item[0], item[1], item[2].rung),
     )
     trained: dict[str, int] = {}
@@ -324,21 +330,38 @@ def slices(trials: Sequence[TrialRecord], spec: SearchSpec) -> Slices:
     )
 
 
-def gate_profile(trial: TrialRecord, spec: SearchSpec) -> GateProfile | None:
-    """A candidate's gates as its settings open them.
+def gate_profile(trial: TrialRecord, spec: SearchSpec, store: ArmStore) -> GateProfile | None:
+    """A candidate's gates as its settings open them, and as its arms had them at its last rung.
 
-    None if the depth is not in the spec, or the settings are an older version's.
+    None if the depth is neither in the spec nor in an outcome, or if the settings are an older
+    version's.
     """
     try:
         _, variant = spec.settings(trial.candidate)
     except ValidationError:
         return None
     seed, shapes = variant.future_seed, variant.model.init
-    if seed is None or shapes is None:
+    found: dict[int, list[float]] = {}
+    for pair in stored_pairs(store, trial.rungs[-1].arms, trial.rungs[-1].steps):
+        for layer, values in _gates_of(pair.variant.diagnostics).items():
+            found.setdefault(layer, []).extend(values)
+    num_layers = shapes.num_layers if shapes else max(found, default=-1) + 1
+    if seed is None or num_layers == 0:
         return None
     opening = 1 / (1 + math.exp(-seed.alpha))
     gates = [
-        Gate(layer, seed.strength(layer, shapes.num_layers) * opening)
-        for layer in range(seed.layer_start, shapes.num_layers)
+        Gate(layer, seed.strength(layer, num_layers) * opening, tuple(found.get(layer, ())))
+        for layer in range(seed.layer_start, num_layers)
     ]
-    return GateProfile(trial.number, shapes.num_layers, seed.alpha_lr > 0, gates)
+    return GateProfile(trial.number, num_layers, seed.alpha_lr > 0, gates)
+
+
+def _gates_of(diagnostics: Mapping[str, float]) -> dict[int, list[float]]:
+    """Gates by layer, of every head where heads have their own; names as `fstune.diagnostics`."""
+    heads: dict[int, list[float]] = {}
+    means: dict[int, list[float]] = {}
+    for name, value in diagnostics.items():
+        match = re.fullmatch(r"gate/L(\d+)(\.H\d+)?", name)
+        if match:
+            (heads if match[2] else means).setdefault(int(match[1]), []).append(value)
+    return means | heads

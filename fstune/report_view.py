@@ -8,16 +8,18 @@ Ray. A new column of the table is one line in `COLUMNS`.
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from fstune import report_words as words
 from fstune.arm import Scalar
-from fstune.records import Comparison, SearchRecords, TrialRecord
+from fstune.records import BrokeOff, Comparison, SearchRecords, TrialRecord
 from fstune.report import as_json, ranked
 from fstune.report_examples import ExampleDeltas, example_deltas
 from fstune.report_importance import Importance, importance
 from fstune.report_series import (
     Curve,
     Forest,
+    Gate,
     GateProfile,
     SearchPath,
     Sheet,
@@ -51,9 +53,8 @@ class Cell:
 
     @property
     def is_number(self) -> bool:
-        """Whether it goes with numbers: nothing at all does, too."""
-        kinds = (int, float, type(None))
-        return isinstance(self.value, kinds) and not isinstance(self.value, bool)
+        """Whether it is read as a number."""
+        return isinstance(self.value, int | float) and not isinstance(self.value, bool)
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,13 @@ class Table:
 
     @property
     def numeric(self) -> list[bool]:
-        """Which columns hold numbers."""
-        columns = range(len(self.header))
-        return [all(row[column].is_number for row in self.rows) for column in columns]
+        """Which columns hold numbers, whatever is absent."""
+
+        def holds_numbers(column: int) -> bool:
+            present = [row[column] for row in self.rows if row[column].value is not None]
+            return bool(present) and all(cell.is_number for cell in present)
+
+        return [holds_numbers(column) for column in range(len(self.header))]
 
     def sheet(self) -> Sheet:
         rows = [tuple(cell.value for cell in row) for row in self.rows]
@@ -173,7 +178,7 @@ def summarise(records: SearchRecords, spec: SearchSpec) -> Summary:
         name=spec.name,
         state=f"{ended} of {spec.search.trials} trials ended",
         question=words.question(spec),
-        setting=words.setting(spec),
+        setting=[*words.setting(spec), *words.without_understanding(records, spec)],
         answer=words.answer(spec, order, best),
         cost=words.cost(trials, store),
         results=_results(spec, order),
@@ -197,14 +202,14 @@ def _drawable(
     if not rows.rows:
         return [], []
     shares = importance(found, spec, spec.metric().higher_is_better)
-    parts = [_importance(shares), _gates(best, spec) if best else None]
+    parts = [_importance(shares), _gates(best, spec, store) if best else None]
     figures = _overview(spec, trials, rows, found)
     figures += [part for part in parts if isinstance(part, Figure)]
     return figures, [part for part in parts if isinstance(part, Note)]
 
 
 def _may_be_best(trial: TrialRecord) -> bool:
-    return bool(trial.rungs) and trial.verdict not in ("diverged", "failed")
+    return bool(trial.rungs) and trial.verdict not in get_args(BrokeOff)
 
 
 def _results(spec: SearchSpec, order: Sequence[TrialRecord]) -> Table:
@@ -215,6 +220,8 @@ def _results(spec: SearchSpec, order: Sequence[TrialRecord]) -> Table:
     for trial in order:
         row = _compared(spec, trial, trial.rungs[-1] if trial.rungs else None)
         ended = "running" if trial.end is None else f"{trial.end.state}: {trial.end.reason}"
+        if trial.equals is not None:
+            ended = f"same as {trial.equals}; {ended}"
         rows.append(
             [
                 Cell(trial.number, str(trial.number)),
@@ -310,24 +317,27 @@ def _importance(shares: Importance) -> Figure | Note:
     return Figure("importance", title, shares.note, shares)
 
 
-def _gates(best: TrialRecord, spec: SearchSpec) -> Figure | Note | None:
-    profile = gate_profile(best, spec)
+def _gates(best: TrialRecord, spec: SearchSpec, store: ArmStore) -> Figure | Note | None:
+    profile = gate_profile(best, spec, store)
     if profile is None:
         return None
     title = "Gates per layer"
     caption = (
-        f"How far the settings of candidate {best.number} open each layer's gate before training "
-        "(seed_scale · schedule · σ(alpha), before norm and clip). "
-    )
-    caption += (
-        "They learn; where they end is not in the records."
-        if profile.learns
-        else "They do not learn."
+        f"How far each layer's gate of candidate {best.number} is open before training (hollow) "
+        "and at its last rung, for every seed and head (seed_scale · schedule · σ(alpha), before "
+        f"norm and clip). {'They learn.' if profile.learns else 'They do not learn.'}"
     )
     if len(profile.gates) < FEWEST_LAYERS:
-        gates = ", ".join(f"layer {gate.layer}: {gate.before:.3g}" for gate in profile.gates)
-        return Note(title, f"{caption} {gates}.")
+        return Note(title, f"Candidate {best.number}: {'; '.join(map(_gate, profile.gates))}.")
     return Figure("gates", title, caption, profile)
+
+
+def _gate(gate: Gate) -> str:
+    after = ", ".join(f"{value:.3g}" for value in gate.after) or "not stored"
+    return (
+        f"layer {gate.layer} has a gate of {gate.before:.3g} before training, and at the last "
+        f"rung, for every seed and head: {after}"
+    )
 
 
 def _curve(trial: TrialRecord, spec: SearchSpec) -> Figure:

@@ -27,6 +27,7 @@ _SAYS: dict[Verdict, str] = {
     "inconclusive": "Inconclusive",
     "diverged": "Diverged",
     "failed": "Failed",
+    "infeasible": "Infeasible here",
     "running": "Not yet",
 }
 
@@ -96,6 +97,17 @@ def setting(spec: SearchSpec) -> list[Fact]:
     ]
 
 
+def without_understanding(records: SearchRecords, spec: SearchSpec) -> list[Fact]:
+    """What chance and trivial strategies score."""
+    metric = spec.metric().name
+    scores = [
+        f"{name} {found[metric]:.4f}"
+        for name, found in records.guesses().items()
+        if metric in found
+    ]
+    return [("Without understanding", f"{metric}: {', '.join(scores)}")] if scores else []
+
+
 def _model(spec: SearchSpec) -> str:
     shapes = spec.model.init
     if shapes is None:
@@ -127,7 +139,7 @@ def answer(spec: SearchSpec, order: Sequence[TrialRecord], best: TrialRecord | N
         return Answer(chosen.verdict, _SAYS[chosen.verdict], sentence, _unconfirmed(spec, chosen))
     level = 1 - (1 - CONFIDENCE) / len(finalists)
     if confirmed.comparison is None:
-        sentence = f"Candidate {chosen.number} diverged in its confirmation: {confirmed.failure}."
+        sentence = f"Candidate {chosen.number} broke off when confirmed: {confirmed.failure}."
     else:
         sentence = _sentence(spec, chosen, confirmed.comparison, level, "test")
     told = (
@@ -184,6 +196,7 @@ def cost(trials: Sequence[TrialRecord], store: ArmStore) -> list[Fact]:
     """What was spent: steps, tokens and seconds of every arm, each counted once."""
     reached: dict[str, int] = {}
     uses = 0
+    trials = [trial for trial in trials if trial.equals is None]  # another's rungs cost nothing
     for trial in trials:
         used = set()
         for at in _comparisons(trial):

@@ -32,6 +32,8 @@ _STATE = "fstune.state"
 _IDENTITY = "fstune.search_id"
 _PARENT = "mlflow.parentRunId"
 _DESCRIPTION = "mlflow.note.content"
+# MLflow's pages take an experiment for work on prompts and agents unless it says what it is.
+_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 
 
 class Tracker:
@@ -69,7 +71,7 @@ class Tracker:
         if experiment is None:
             folder = self._runs.resolve() / "artifacts" / self._spec.name
             artifacts = folder.as_uri() if self._uri.startswith("sqlite:") else None
-            experiment_id = client.create_experiment(self._spec.name, artifacts)
+            experiment_id = client.create_experiment(self._spec.name, artifacts, tags=_TRAINING)
         else:
             experiment_id = experiment.experiment_id
         self._experiment = experiment_id

@@ -15,7 +15,7 @@ MORE = """\
 confirm: {finalists: 2, seeds: 2}
 """
 TOKENS = b"L=12|M=__|R=34"
-CORRECT = {"base": [0, 1, 2, 1, 0, 2], "variant": [2, 2, 1, 1, 0, 0]}
+CORRECT = {"base": [0, 1, 2, 1, 0, 2], "variant": [2, 2, 0, 1, 1, 2]}
 """Right guesses of two, per example, of the arms of seed 0; seed 1 turns the examples round."""
 
 
@@ -52,6 +52,7 @@ def store_outcomes(records: SearchRecords) -> None:
             values = np.array(correct if seed == 0 else correct[::-1])
             nll = 4.0 - values + (0.5 if name == "base" else 0.0)
             known = {"arm": arm, "seed_index": seed, "step": 4, "train_tokens": 100}
+            known["diagnostics"] = {} if name == "base" else {"gate/L01": 0.25, "gate/L01.H0": 0.5}
             store.save_outcome(outcome(values, 2, nll, **known, train_wall_s=1.5))
             write_json(store.root / arm / "arm.json", {"evaluated_digest": split.digest})
 

@@ -88,6 +88,7 @@ def test_the_page_needs_nothing_from_outside(text):
     assert all(link.startswith(("data:", "#")) for link in found.links)
     assert not {"link", "img", "iframe", "object"} & set(found.tags)
     assert len(found.ids) == len(set(found.ids))
+    assert set(re.findall(r'(?:href="|url\()#([^")]+)', text)) <= set(found.ids)
 
 
 def test_every_figures_numbers_can_be_taken_along(search, text):

@@ -125,11 +125,19 @@ def test_slices_show_all_candidates_at_the_rung_that_all_reach(search):
 
 def test_gates_open_by_the_sigmoid_and_the_schedule(tmp_path):
     more = "fixed: {future_seed: {seed_scale: 0.5, alpha_lr: 0.1}}\n"
-    found = gate_profile(trial(0), spec(tmp_path, more=more))
-    assert [(gate.layer, gate.before) for gate in found.gates] == [
-        (1, pytest.approx(0.5 / (1 + np.e)))
+    record = trial(0, rung_record(0))
+    found = gate_profile(record, spec(tmp_path, more=more), ArmStore(tmp_path))
+    assert [(gate.layer, gate.before, gate.after) for gate in found.gates] == [
+        (1, pytest.approx(0.5 / (1 + np.e)), ())
     ]
     assert found.learns
+
+
+def test_gates_after_training_are_every_seeds_and_heads(search):
+    records, made_of = search
+    found = gate_profile(records.trial(1), made_of, store_of(records))
+    # Heads have gates of their own: the layer's mean is not one.
+    assert [gate.after for gate in found.gates] == [(0.5, 0.5)]
 
 
 def test_examples_are_those_that_differ_most(search):
@@ -272,6 +280,15 @@ def test_the_cost_counts_arms_once(search):
     assert facts["Optimiser steps"] == str(4 * 4)
     assert facts["Tokens trained on"] == "400"
     assert facts["Training of all arms"] == "6 s"
+
+
+def test_what_chance_scores_is_told_where_it_is_known(search):
+    records, made_of = search
+    assert words.without_understanding(records, made_of) == []
+    records.write_guesses({"uniform": {"token_accuracy": 0.1, "nll": 2.3}, "other": {"nll": 1.0}})
+    assert words.without_understanding(records, made_of) == [
+        ("Without understanding", "token_accuracy: uniform 0.1000")
+    ]
 
 
 def test_ranks_are_those_of_the_terminal(search):

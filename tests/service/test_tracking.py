@@ -1,5 +1,6 @@
 import dataclasses
 import pickle
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,15 @@ from arm_cases import made, rung_record, spec
 from mlflow.tracking import MlflowClient
 
 from fstune import tracking
-from fstune.records import CurvePoint, EndRecord, RungRecord, SearchRecords, local_uri
+from fstune.records import (
+    Comparison,
+    Confirmation,
+    CurvePoint,
+    EndRecord,
+    RungRecord,
+    SearchRecords,
+    local_uri,
+)
 from fstune.statistics import Delta
 from fstune.tracking import Tracker
 
@@ -174,7 +183,9 @@ def test_the_parent_run_holds_the_search(search, client, runs):
     inputs = [(one.dataset.name, one.dataset.digest) for one in parent.inputs.dataset_inputs]
     assert sorted(inputs) == [(name, digest[:36]) for name, digest in DATASETS.items()]
     assert [file.path for file in client.list_artifacts(parent.info.run_id)] == ["spec.json"]
-    where = client.get_experiment_by_name(search.spec.name).artifact_location
+    experiment = client.get_experiment_by_name(search.spec.name)
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    where = experiment.artifact_location
     assert where == (runs / "artifacts" / search.spec.name).as_uri()
 
 
@@ -247,6 +258,30 @@ def test_the_reports_files_and_words_are_on_the_parent_run(search, client, tmp_p
     names = [file.path for file in client.list_artifacts(parent.info.run_id)]
     assert {"report.html", "report.csv"} <= set(names)
     assert parent.data.tags["mlflow.note.content"].startswith("# What it found\nwords")
+
+
+def test_every_name_is_in_the_table_for_readers(search, client):
+    page = (Path(__file__).parents[2] / "docs" / "reading_a_report.md").read_text(encoding="utf-8")
+    search.suggest(0)
+    search.reach(0, 0)
+    search.end(0)
+    confirmed = rung_record(1)
+    names = [field.name for field in dataclasses.fields(Comparison)]
+    comparison = Comparison(**{name: getattr(confirmed, name) for name in names})
+    search.records.write_confirmation(0, Confirmation(comparison, 1e9))
+    search.sync(0)
+    logged = set()
+    for run in found_runs(client, search):
+        logged |= {name for name in run.data.tags if not name.startswith("mlflow.")}
+        logged |= {f"delta/{name}" for name in ("<metric>_low", "<metric>_high")}
+        logged |= {
+            re.sub(r"(token_accuracy|nll|exact_match)", "<metric>", m) for m in run.data.metrics
+        }
+    logged = {re.sub(r"seed\d+", "seed<k>", name) for name in logged}
+    logged = {re.sub(r"^version\..*", "version.<package>", name) for name in logged}
+    assert "fstune.confirmed" in logged
+    unknown = {name for name in logged if f"`{name.removeprefix('confirm/')}`" not in page}
+    assert unknown == set()
 
 
 def test_a_search_that_was_stopped_goes_on_in_its_runs(search, client):
