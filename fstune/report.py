@@ -79,6 +79,7 @@ def _trial_json(trial: TrialRecord) -> dict[str, Any]:
     return {
         "number": trial.number,
         "candidate": trial.candidate,
+        "equals": trial.equals,
         "verdict": trial.verdict,
         "confirmation": _confirmation_json(trial.confirmation),
         "state": "running" if trial.end is None else trial.end.state,
@@ -142,6 +143,8 @@ def result_table(records: SearchRecords, spec: SearchSpec, most: int | None = No
         last = trial.rungs[-1] if trial.rungs else None
         lines.append(Text.assemble(f"{trial.number:>5}  ", _figures(last, metric), verdict))
         setting = Text(describe_candidate(trial.candidate), style="dim")
+        if trial.equals is not None:
+            setting.append(f" (equal in effect to {trial.equals})")
         if last is not None and last.largest_gate < OFF_IN_EFFECT:
             setting.append(f" (off in effect: no gate over {last.largest_gate:.1g})")
         if last is not None:

@@ -21,6 +21,8 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from fstune.arm import Scalar, derive_seed
+from fstune.equal_effect import equal_in_effect
+from fstune.materials import checkpoint_config
 from fstune.promotion import Climb, Standing, next_climb
 from fstune.records import EndRecord, SearchRecords, TrialRecord
 from fstune.sampling import draw
@@ -106,6 +108,7 @@ class Climber(Searcher):
         super().__init__(metric=OBJECTIVE, mode="max")
         self._spec = spec
         self._records = records
+        self._config = spec.model.init or checkpoint_config(Path(str(spec.model.checkpoint)))
         self._trials = records.trials()
         self._running: dict[str, int] = {}
 
@@ -163,18 +166,28 @@ class Climber(Searcher):
         """Draw the next candidate; None if it equals one that is there already."""
         number = len(self._trials)
         candidate = draw(self._spec, self._trials)
-        self._records.write_candidate(number, candidate)
+        equals = next((one for one in self._trials if self._same(one, candidate)), None)
+        same = None if equals is None else equals.number
+        self._records.write_candidate(number, candidate, same)
         self._reread(number)
-        return Climb(number, 0)
+        return Climb(number, 0) if same is None else None
+
+    def _same(self, trial: TrialRecord, candidate: dict[str, Scalar]) -> bool:
+        if trial.equals is not None:
+            return False
+        return equal_in_effect(self._spec, trial.candidate, candidate, self._config)
 
     def _reread(self, number: int) -> None:
-        record = self._records.trial(number)
-        assert record is not None
-        self._trials[number : number + 1] = [record]
+        """Bring what is known of a trial, and of those that equal it, up to the records."""
+        equal = [trial.number for trial in self._trials if trial.equals == number]
+        for each in (number, *equal):
+            record = self._records.trial(each)
+            assert record is not None
+            self._trials[each : each + 1] = [record]
 
     def _stop_waiting(self) -> None:
         for trial in self._trials:
-            if trial.end is None:
+            if trial.end is None and trial.equals is None:
                 reached = trial.rungs[-1]
                 place = f"at rung {reached.rung} was never in the top share"
                 reason = f"ASHA: {reached.objective:+.4f} {place}"

@@ -1,6 +1,7 @@
 """Trains every candidate of a small space to the last rung and stores what came out.
 
     python tests/benchmarks/make_arm_table.py --runs DIR [--out docs/results/arm_table.npz]
+        [--steps 8 24 72] [--lrs 2e-3 4e-3 8e-3 1.6e-2]
 
 `search_efficiency.py` replays searches from the table without training. The file holds the spec's
 text, and by candidate and rung the objective's delta over the rung's seeds with its bounds, and the
@@ -32,11 +33,11 @@ model: {init: {num_layers: 3, width: 32, head_size: 16, vocab_size: 256}, tokeni
 task: {name: rightcopy, length: 3, train_size: 4096, validation_size: 128}
 train: {weight_decay: 0.0, batch_size: 8}
 rungs:
-  - {steps: 8, seeds: 1}
-  - {steps: 24, seeds: 1}
-  - {steps: 72, seeds: 2}
+  - {steps: STEPS_0, seeds: 1}
+  - {steps: STEPS_1, seeds: 1}
+  - {steps: STEPS_2, seeds: 2}
 space:
-  train.lr: {choice: [2.0e-3, 4.0e-3, 8.0e-3, 1.6e-2]}
+  train.lr: {choice: LRS}
   future_seed.alpha: {int_uniform: [-8, 2]}
   future_seed.alpha_lr: {choice: [0.0, 0.05]}
   future_seed.layer_start: {int_uniform: [1, 2]}
@@ -60,12 +61,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("docs/results/arm_table.npz"))
+    parser.add_argument("--steps", type=int, nargs=3, default=[8, 24, 72])
+    parser.add_argument("--lrs", type=float, nargs="+", default=[2e-3, 4e-3, 8e-3, 1.6e-2])
     arguments = parser.parse_args()
     runs, out = arguments.runs, arguments.out
+    text = SPEC.replace("LRS", str(arguments.lrs))
+    for rung, steps in enumerate(arguments.steps):
+        text = text.replace(f"STEPS_{rung}", str(steps))
     runs.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     use_fast_matmul()
-    (runs / "spec.yaml").write_text(SPEC)
+    (runs / "spec.yaml").write_text(text)
     spec = load(runs / "spec.yaml")
     bench = Workbench(ArmStore(runs / "arms"), torch.device("cpu"), 0, _silent)
     drawn = candidates(spec)
@@ -94,7 +100,7 @@ def main() -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(
         out,
-        spec=np.array(SPEC),
+        spec=np.array(text),
         candidates=np.array(json.dumps(drawn)),
         environment=np.array(json.dumps(describe())),
         delta=delta,
