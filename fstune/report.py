@@ -7,7 +7,6 @@ different rungs are not comparable. One that broke off comes after all that did 
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -72,7 +71,10 @@ def _winner_json(
     trials: Sequence[TrialRecord], spec: SearchSpec, records: SearchRecords
 ) -> dict[str, Any] | None:
     found = corrected_winner(trials, spec.metric(), ArmStore(records.runs / "arms"))
-    return None if found is None else asdict(found)
+    if found is None:
+        return None
+    picked = [{"trial": number, "share": share} for number, share in found.picked.items()]
+    return {"mean": found.mean, "naive": found.naive, "picked": picked}
 
 
 def _trial_json(trial: TrialRecord) -> dict[str, Any]:

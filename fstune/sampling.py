@@ -63,7 +63,7 @@ def _frozen(
     trial: TrialRecord, distributions: Mapping[str, BaseDistribution], rungs: int
 ) -> FrozenTrial:
     values = {reached.rung: reached.objective for reached in trial.rungs}
-    if trial.end is not None and trial.end.state in ("diverged", "failed"):
+    if trial.end is not None and trial.end.broke_off is not None:
         state = TrialState.FAIL
     elif len(values) == rungs:
         state = TrialState.COMPLETE
