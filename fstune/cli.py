@@ -231,12 +231,12 @@ def doctor(
 
     console = _console()
     for name, value in (describe() | workbench_facts()).items():
-        console.print(f"{name}: {value}", highlight=False, soft_wrap=True)
+        console.print(f"{name}: {value}", highlight=False, soft_wrap=True, markup=False)
     if spec is not None:
         from fstune.search import needs
 
         for name, value in needs(spec, data or []).items():
-            console.print(f"{name}: {value}", highlight=False, soft_wrap=True)
+            console.print(f"{name}: {value}", highlight=False, soft_wrap=True, markup=False)
 
 
 @app.command()

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from model.wkv.choice import survey
+
 PACKAGES = ("fstune", "torch", "ray", "optuna", "mlflow", "datasets", "transformers", "numpy")
 
 MATMUL_TOLERANCE = 1e-6
@@ -73,14 +75,12 @@ def _matmul_error() -> float:
 def workbench_facts() -> dict[str, str]:
     """What arms are computed with here, and why."""
     precision = "float32; bf16 on request (`model.precision`)"
-    if torch.cuda.is_available():
-        kernel = "chunked, in torch: there is no GPU kernel yet"
-    else:
-        kernel = "chunked, in torch; the loop for fewer than 4 tokens"
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kernels = {f"WKV {name}": value for name, value in survey(device).items()}
     matmul = "oneDNN, checked against float64" if use_fast_matmul() else "PyTorch's default"
     return {
         "cores": str(cores()),
-        "WKV kernel": kernel,
+        **kernels,
         "precision": precision,
         "float32 matrix products on the CPU": matmul,
         "malloc of the workers": " ".join(f"{k}={v}" for k, v in WORKER_VARIABLES.items()),

@@ -7,6 +7,7 @@ different rungs are not comparable. One that broke off comes after all that did 
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,9 +17,10 @@ from rich.text import Text
 
 from fstune.arm import Scalar
 from fstune.records import BrokeOff, Comparison, Confirmation, SearchRecords, TrialRecord
+from fstune.selection import FALSE_DISCOVERY_RATE, corrected_winner, false_discovery_adjusted
 from fstune.spec import SearchSpec
 from fstune.statistics import CONFIDENCE, OFF_IN_EFFECT, VERDICT_RULES, Delta
-from fstune.store import write_json
+from fstune.store import ArmStore, write_json
 
 _COLOURS = {
     "gain": "bold green",
@@ -51,15 +53,26 @@ def as_json(records: SearchRecords, spec: SearchSpec) -> dict[str, Any]:
     """The search as the JSON that `fstune report NAME --format json` prints."""
     trials = records.trials()
     best = next(filter(_counts, ranked(trials)), None)
+    adjusted = false_discovery_adjusted(trials, spec.metric().name)
     return {
         "search": spec.name,
         "spec_digest": spec.digest,
         "objective": spec.metric().name,
         "verdict_rules": VERDICT_RULES,
-        "trials": [_trial_json(trial) for trial in trials],
+        "trials": [
+            _trial_json(trial) | {"q_value": adjusted.get(trial.number)} for trial in trials
+        ],
         "best": None if best is None else best.number,
         "guesses": records.guesses(),
+        "selection_corrected": _winner_json(trials, spec, records),
     }
+
+
+def _winner_json(
+    trials: Sequence[TrialRecord], spec: SearchSpec, records: SearchRecords
+) -> dict[str, Any] | None:
+    found = corrected_winner(trials, spec.metric(), ArmStore(records.runs / "arms"))
+    return None if found is None else asdict(found)
 
 
 def _trial_json(trial: TrialRecord) -> dict[str, Any]:
@@ -92,7 +105,14 @@ def _comparison_json(rung: Comparison) -> dict[str, Any]:
         "baseline": {name: delta.baseline for name, delta in rung.deltas.items()},
         "variant": {name: delta.variant for name, delta in rung.deltas.items()},
         "delta": {
-            name: {"mean": delta.mean, "low": delta.low, "high": delta.high}
+            name: {
+                "mean": delta.mean,
+                "low": delta.low,
+                "high": delta.high,
+                "p_value": delta.p_value,
+                "detectable": delta.detectable,
+                "seeds_agree": delta.seeds_agree,
+            }
             for name, delta in rung.deltas.items()
         },
     }
@@ -115,14 +135,25 @@ def result_table(records: SearchRecords, spec: SearchSpec, most: int | None = No
     """
     metric = spec.metric().name
     lines: list[RenderableType] = [Text(_heading(metric, CONFIDENCE, "verdict"), style="bold")]
-    for trial in ranked(records.trials())[:most]:
+    trials = records.trials()
+    adjusted = false_discovery_adjusted(trials, metric)
+    for trial in ranked(trials)[:most]:
         verdict = (trial.verdict, _COLOURS.get(trial.verdict, ""))
         last = trial.rungs[-1] if trial.rungs else None
         lines.append(Text.assemble(f"{trial.number:>5}  ", _figures(last, metric), verdict))
         setting = Text(describe_candidate(trial.candidate), style="dim")
         if last is not None and last.largest_gate < OFF_IN_EFFECT:
             setting.append(f" (off in effect: no gate over {last.largest_gate:.1g})")
+        if last is not None:
+            setting.append(f"\n{_test(last, metric, adjusted[trial.number])}")
         lines.append(Padding(setting, (0, 0, 0, len("trial  ")), expand=False))
+    winner = corrected_winner(trials, spec.metric(), ArmStore(records.runs / "arms"))
+    if winner is not None:
+        text = (
+            f"best at the last rung, on examples that did not pick it: {winner.mean:+.4f} "
+            f"(on those that did: {winner.naive:+.4f})"
+        )
+        lines.append(Text(text, style="dim"))
     guesses = [
         f"{name} {scores[metric]:.4f}"
         for name, scores in records.guesses().items()
@@ -162,6 +193,17 @@ def _figures(rung: Comparison | None, metric: str) -> str:
     delta = rung.deltas[metric]
     reached = f"{rung.steps} × {rung.seeds}"
     return f"{reached:<14}{delta.baseline:<10.4f}{_interval(delta):<29}"
+
+
+def _test(rung: Comparison, metric: str, adjusted: float) -> str:
+    """What the interval alone does not say, in one line."""
+    delta = rung.deltas[metric]
+    survives = "yes" if adjusted <= FALSE_DISCOVERY_RATE else "no"
+    seeds = "this seed only" if rung.seeds == 1 else f"{delta.seeds_agree} of {rung.seeds} seeds"
+    return (
+        f"p {delta.p_value:.2g}, q {adjusted:.2g} (at FDR {FALSE_DISCOVERY_RATE:.0%}: {survives}), "
+        f"{seeds}, detectable {delta.detectable:.2g}"
+    )
 
 
 def _interval(delta: Delta) -> str:

@@ -69,7 +69,7 @@ CONFIGS = {
     ("bfloat16", 128): Config(
         chunk=32,
         invert=Launch(4, 1, 0),
-        forward=(Launch(4, 2, 16),),
+        forward=(Launch(8, 1, 16),),
         backward_states=(Launch(8, 1, 16),),
         gradients=Launch(8, 1, 16, 32),
     ),

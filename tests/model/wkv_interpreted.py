@@ -5,13 +5,37 @@ allocated and not yet written is filled with NaN.
 """
 
 import json
+from dataclasses import replace
 
 import torch
-from wkv_cases import GPU_CASES
+from model_cases import SMALL, random_model, random_tokens
+from wkv_cases import GPU_CASES, error
+
+from model.config import FutureSeed
+
+
+def model_errors():
+    """Of a whole model with Future-Seed and padding, against the chunk form in torch; float32."""
+    model = random_model(replace(SMALL, width=64, head_size=32, ffn_width=96))
+    tokens_BT = random_tokens(2, 37)
+    mask_BT = torch.rand(2, 37, generator=torch.Generator().manual_seed(0)) < 0.8
+
+    def run(backend):
+        model.wkv_backend = backend
+        model.zero_grad()
+        logits, _ = model(tokens_BT, mask_BT=mask_BT, future_seed=FutureSeed())
+        logits.square().sum().backward()
+        parameters = model.named_parameters()
+        return {"logits": logits} | {n: p.grad for n, p in parameters if p.grad is not None}
+
+    wanted, found = run("chunked"), run("triton")
+    return {name: error(found[name], value) for name, value in wanted.items()}
+
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(mode=True)
     if not torch.empty(3).isnan().all():
         raise SystemExit("uninitialised memory is not filled with NaN")
-    print(json.dumps({str(case): case.errors("triton") for case in GPU_CASES}))
+    told = {str(case): case.errors("triton") for case in GPU_CASES}
+    print(json.dumps(told | {"model": model_errors()}))

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import re
@@ -21,6 +22,7 @@ from fstune.report import (
     write_report,
 )
 from fstune.spec import SearchSpec
+from fstune.statistics import Delta
 
 
 def shown(view: Any, width: int = 80) -> str:
@@ -112,7 +114,9 @@ def test_the_json_has_the_promised_shape(records, small):
         for name, delta in record.deltas.items():
             assert rung["baseline"][name] == delta.baseline
             assert rung["variant"][name] == delta.variant
-            wanted = {"mean": delta.mean, "low": delta.low, "high": delta.high}
+            wanted = dataclasses.asdict(delta)
+            for name_in_another_place in ("baseline", "variant", "higher_is_better"):
+                del wanted[name_in_another_place]
             assert rung["delta"][name] == wanted
     assert found["trials"][0]["arms"] == [
         {"seed": seed, "baseline": f"base{seed}", "variant": f"variant{seed}"} for seed in range(2)
@@ -158,7 +162,7 @@ def test_the_table_fits_in_80_columns(tmp_path):
 
 
 def test_the_table_can_be_cut_short(records, small):
-    assert len(shown(result_table(records, small, most=1)).splitlines()) == 3
+    assert len(shown(result_table(records, small, most=1)).splitlines()) == 4
 
 
 def test_status_tells_what_is_running(records, small):
@@ -218,3 +222,18 @@ def test_what_needs_no_understanding_is_shown_beside_the_results(records, small)
     table = shown(result_table(records, small))
     assert "token_accuracy without understanding: chance 0.1000, majority 0.1250\n" in table
     assert as_json(records, small)["guesses"] == guesses
+
+
+def test_a_line_says_what_the_interval_does_not(tmp_path, small):
+    records = made(tmp_path / "other", small)
+    for number, (p_value, seeds) in enumerate([(0.001, 2), (0.04, 1), (0.9, 2)]):
+        delta = Delta(0.5, 0.6, 0.1, 0.02, 0.2, True, p_value, 0.15, 1)
+        rung = rung_record(1 if seeds == 2 else 0, 0.1)
+        records.write_candidate(number, {"future_seed.alpha": float(number)})
+        deltas = {**rung.deltas, "token_accuracy": delta}
+        records.write_rung(number, dataclasses.replace(rung, rung=0, deltas=deltas))
+    table = shown(result_table(records, small))
+    assert "p 0.001, q 0.003 (at FDR 5%: yes), 1 of 2 seeds, detectable 0.15\n" in table
+    assert "p 0.04, q 0.06 (at FDR 5%: no), this seed only, detectable 0.15\n" in table
+    found = as_json(records, small)
+    assert [trial["q_value"] for trial in found["trials"]] == pytest.approx([0.003, 0.06, 0.9])

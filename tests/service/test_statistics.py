@@ -1,3 +1,5 @@
+import itertools
+import math
 import random
 import tracemalloc
 
@@ -6,11 +8,12 @@ import pytest
 from arm_cases import outcome, pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import bootstrap
+from scipy.stats import binomtest, bootstrap
 
+from fstune import statistics
 from fstune.arm import Pair
 from fstune.statistics import OFF_IN_EFFECT, Delta, paired_deltas, verdict
-from tasks.metrics import EXACT_MATCH, NLL, TOKEN_ACCURACY
+from tasks.metrics import EXACT_MATCH, NLL, TOKEN_ACCURACY, Metric, ratio
 
 METRICS = (TOKEN_ACCURACY, NLL, EXACT_MATCH)
 
@@ -243,3 +246,90 @@ def test_a_verdict_follows_the_rules_in_their_order(low, high, wanted):
 def test_a_gate_that_is_shut_has_no_effect_whatever_came_out(bounds):
     assert verdict(delta(*bounds), 0.01, largest_gate=OFF_IN_EFFECT / 2) == "no effect"
     assert verdict(delta(*bounds), 0.01, largest_gate=OFF_IN_EFFECT) != "no effect"
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(0, 0), (1, 0), (5, 5), (9, 2), (30, 60), (400, 300)])
+def test_mcnemar_is_the_binomial_test_of_the_examples_that_changed(gained, lost):
+    wanted = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+    assert statistics.mcnemar(gained, lost) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_one_seed_of_right_and_wrong_is_tested_by_mcnemar():
+    one = pair([1, 1, 1, 0, 0, 1, 0, 1], [1, 1, 1, 1, 1, 1, 1, 0])
+    found = paired_deltas([one], METRICS)
+    wanted = binomtest(3, 4).pvalue
+    assert found["exact_match"].p_value == pytest.approx(wanted)
+    assert found["token_accuracy"].p_value == pytest.approx(wanted)
+
+
+def all_renamings(pairs: list[Pair], metric: Metric) -> list[float]:
+    """The mean delta for every choice of examples whose arms change names, in all seeds at once."""
+    size = len(pairs[0].variant.measures["total"])
+    deltas = []
+    for renamed in itertools.product([False, True], repeat=size):
+        by_seed = []
+        for each in pairs:
+            arms = []
+            for mine, other in ((each.baseline, each.variant), (each.variant, each.baseline)):
+                arms.append(
+                    {
+                        name: np.where(renamed, other.measures[name], mine.measures[name])
+                        for name in mine.measures
+                    }
+                )
+            by_seed.append(metric.score(arms[1]) - metric.score(arms[0]))
+        deltas.append(float(np.mean(by_seed)))
+    return deltas
+
+
+HIT_RATE = Metric("hit_rate", True, "hits per token", ("correct", "total"), ratio, pooled=True)
+
+
+@pytest.mark.parametrize("metric", [*METRICS, HIT_RATE], ids=lambda metric: metric.name)
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_the_permutation_test_is_that_of_all_renamings(metric, seeds):
+    chance = np.random.default_rng(seeds)
+    total = chance.integers(2, 9, size=10)
+    pairs = [
+        Pair(
+            *(
+                outcome(chance.binomial(total, p), total, chance.random(10), seed_index=seed)
+                for p in (0.3, 0.6)
+            )
+        )
+        for seed in range(seeds)
+    ]
+    found = paired_deltas(pairs, [metric])[metric.name]
+    deltas = np.abs(all_renamings(pairs, metric))
+    wanted = (deltas >= abs(found.mean) * (1 - 1e-9)).mean()
+    binary = metric.name == "exact_match" and seeds == 1
+    if not binary:
+        # Drawn renamings: three standard errors.
+        spread = 3 * math.sqrt(wanted * (1 - wanted) / statistics.RESAMPLES) + 1e-3
+        assert found.p_value == pytest.approx(wanted, abs=spread)
+
+
+def test_a_detectable_delta_is_detected_in_80_of_100_comparisons():
+    chance = np.random.default_rng(5)
+    size, spread = 200, 0.5
+    base = outcome(np.zeros(size), 1, np.zeros(size))
+
+    def compared(shift: float) -> Delta:
+        shifted = outcome(np.zeros(size), 1, chance.normal(shift, spread, size))
+        return paired_deltas([Pair(base, shifted)], METRICS)["nll"]
+
+    detectable = compared(0.0).detectable
+    assert detectable == pytest.approx(2.8016 * spread / math.sqrt(size), rel=0.15)
+    told = [compared(2.8016 * spread / math.sqrt(size)) for _ in range(300)]
+    assert sum(delta.low > 0 for delta in told) / 300 == pytest.approx(0.8, abs=0.07)
+
+
+def test_seeds_that_agree_with_the_mean_are_counted():
+    pairs = [
+        pair([0, 0, 0, 1], [1, 1, 0, 1], seed_index=0),
+        pair([0, 0, 1, 1], [0, 1, 1, 1], seed_index=1),
+        pair([1, 0, 0, 1], [0, 0, 0, 1], seed_index=2),
+    ]
+    assert paired_deltas(pairs, METRICS)["exact_match"].seeds_agree == 2
+    same = [pair([0, 1], [0, 1])]
+    assert paired_deltas(same, METRICS)["exact_match"].seeds_agree == 0

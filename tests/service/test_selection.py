@@ -1,0 +1,65 @@
+"""False discoveries and the winner's luck, against scipy and by simulation."""
+
+import numpy as np
+import pytest
+from arm_cases import outcome
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import false_discovery_control
+
+from fstune.records import ArmPair, RungRecord, TrialRecord
+from fstune.selection import adjusted, corrected_winner
+from fstune.store import ArmStore
+from tasks.metrics import TOKEN_ACCURACY
+
+SIZE = 200
+
+
+@given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=30))
+def test_adjusted_p_values_are_those_of_benjamini_and_hochberg(p_values):
+    found = adjusted(dict(enumerate(p_values)))
+    wanted = false_discovery_control(p_values)
+    assert [found[k] for k in range(len(p_values))] == pytest.approx(wanted.tolist())
+
+
+def search(store: ArmStore, rates: list[float], seed: int = 0) -> list[TrialRecord]:
+    """Trials whose variants have so many examples right; the baseline has half of them."""
+    chance = np.random.default_rng(seed)
+    base = outcome(chance.random(SIZE) < 0.5, arm=f"base{seed}")
+    store.save_outcome(base)
+    trials = []
+    for number, rate in enumerate(rates):
+        arm = f"variant{seed}-{number}"
+        store.save_outcome(outcome(chance.random(SIZE) < rate, arm=arm))
+        arms = [ArmPair(0, base.arm, arm)]
+        rung = RungRecord(10, 1, {}, "inconclusive", 0.0, 1.0, arms, 0, [], 1.0)
+        trials.append(TrialRecord(number, {}, [rung]))
+    return trials
+
+
+def test_the_best_of_many_that_do_nothing_is_lucky_and_its_other_half_is_not(tmp_path):
+    store = ArmStore(tmp_path)
+    found = [
+        corrected_winner(search(store, [0.5] * 12, seed), TOKEN_ACCURACY, store)
+        for seed in range(12)
+    ]
+    # The baseline's own luck is in both, so that only the gap tells: the best of 12 halves is off
+    # by about 1.6 standard errors of a half, 0.08.
+    gap = np.mean([winner.naive - winner.mean for winner in found])
+    assert 0.06 < gap < 0.16
+    assert all(sum(winner.picked.values()) == pytest.approx(1.0) for winner in found)
+
+
+def test_a_winner_by_far_needs_no_correction(tmp_path):
+    store = ArmStore(tmp_path)
+    winner = corrected_winner(search(store, [0.5, 0.95, 0.5]), TOKEN_ACCURACY, store)
+    assert winner.picked == {1: 1.0}
+    assert winner.mean == pytest.approx(winner.naive, abs=1e-12)
+
+
+def test_one_candidate_or_none_has_nothing_to_correct(tmp_path):
+    store = ArmStore(tmp_path)
+    assert corrected_winner([], TOKEN_ACCURACY, store) is None
+    assert corrected_winner(search(store, [0.9]), TOKEN_ACCURACY, store) is None
+    trials = search(store, [0.9, 0.8], seed=1)
+    assert corrected_winner(trials, TOKEN_ACCURACY, ArmStore(tmp_path / "gone")) is None
