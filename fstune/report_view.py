@@ -88,6 +88,9 @@ COLUMNS = (
     Column("Δ", lambda row: row.delta.mean, "+.4f", "variant minus baseline"),
     Column("low", lambda row: row.delta.low, "+.4f", "lower bound of the interval"),
     Column("high", lambda row: row.delta.high, "+.4f", "upper bound of the interval"),
+    Column("p", lambda row: row.delta.p_value, ".2g", "of chance alone, for these seeds"),
+    Column("agree", lambda row: row.delta.seeds_agree, "d", "seeds with the mean's sign"),
+    Column("detectable", lambda row: row.delta.detectable, ".4f", "delta told from zero in 80 %"),
 )
 
 
