@@ -9,32 +9,30 @@ section 2.1). Where that cannot be shown, candidates count as different.
 
 import math
 
-from fstune.arm import Scalar
-from fstune.space import Point
-from fstune.spec import SearchSpec
+from fstune.arm import ArmSettings
 from fstune.statistics import OFF_IN_EFFECT
 from model.config import FutureSeed, ModelConfig
 
 SAME_GATE = 1.01
 """Ratio up to which two gates are one."""
 
+BothArms = tuple[ArmSettings, ArmSettings]
+"""The baseline's settings and the variant's."""
+
 Gates = list[tuple[float, float]]
 """By layer, the least and the greatest value that the effective gate can have."""
 
 
-def equal_in_effect(
-    spec: SearchSpec, first: Point, second: dict[str, Scalar], config: ModelConfig
-) -> bool:
+def equal_in_effect(first: BothArms, second: BothArms, last_step: int, config: ModelConfig) -> bool:
     """Whether the arms of two candidates do the same.
 
     Args:
-        spec: the search, of whose space both candidates are.
-        first: a candidate.
-        second: another one.
+        first: baseline's and variant's settings of a candidate (`SearchSpec.settings`).
+        second: those of another one.
+        last_step: how long they may be trained.
         config: shapes of the model.
     """
-    baseline, variant = spec.settings(first)
-    other_baseline, other_variant = spec.settings(second)
+    (baseline, variant), (other_baseline, other_variant) = first, second
     if baseline != other_baseline or variant == other_variant:
         return baseline == other_baseline
     one, other = variant.future_seed, other_variant.future_seed
@@ -47,7 +45,7 @@ def equal_in_effect(
     if "input" in (one.gate, other.gate) and one.alpha_lr + other.alpha_lr > 0:
         return False  # how far its input can drive such a gate is not bounded
     beta1, beta2 = variant.train.betas
-    travel = spec.rungs[-1].steps * max(1.0, (1 - beta1) / math.sqrt(1 - beta2))
+    travel = last_step * max(1.0, (1 - beta1) / math.sqrt(1 - beta2))
     gates, others = (_gates(seed, config, travel) for seed in (one, other))
     if not all(_close(mine, theirs) for mine, theirs in zip(gates, others, strict=True)):
         return False

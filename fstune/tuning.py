@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from fstune.arm import Scalar, derive_seed
-from fstune.equal_effect import equal_in_effect
+from fstune.arm import Scalar, canonical_json, derive_seed
+from fstune.equal_effect import BothArms, equal_in_effect
 from fstune.materials import checkpoint_config
 from fstune.promotion import Climb, Standing, next_climb
 from fstune.records import EndRecord, SearchRecords, TrialRecord
@@ -111,6 +112,7 @@ class Climber(Searcher):
         self._config = spec.model.init or checkpoint_config(Path(str(spec.model.checkpoint)))
         self._trials = records.trials()
         self._running: dict[str, int] = {}
+        self._settings: dict[str, BothArms] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         climb = self._next_climb()
@@ -175,7 +177,15 @@ class Climber(Searcher):
     def _same(self, trial: TrialRecord, candidate: dict[str, Scalar]) -> bool:
         if trial.equals is not None:
             return False
-        return equal_in_effect(self._spec, trial.candidate, candidate, self._config)
+        arms = (self._arms(trial.candidate), self._arms(candidate))
+        return equal_in_effect(*arms, self._spec.rungs[-1].steps, self._config)
+
+    def _arms(self, candidate: Mapping[str, Scalar]) -> BothArms:
+        """A candidate's settings; kept, since each is held against all that come after it."""
+        key = canonical_json(dict(candidate))
+        if key not in self._settings:
+            self._settings[key] = self._spec.settings(candidate)
+        return self._settings[key]
 
     def _reread(self, number: int) -> None:
         """Bring what is known of a trial, and of those that equal it, up to the records."""

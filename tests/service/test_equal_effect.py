@@ -63,8 +63,10 @@ def test_equal_in_effect(tmp_path, first, second, equal):
         for part in (first, second)
     )
     for left, right in ((one, other), (other, one)):
-        assert equal_in_effect(of, left, right, of.model.init) == equal
-    assert not equal_in_effect(of, one, other | {"train.lr": 1e-3}, of.model.init)
+        arms = (of.settings(left), of.settings(right))
+        assert equal_in_effect(*arms, of.rungs[-1].steps, of.model.init) == equal
+    elsewhere = of.settings(other | {"train.lr": 1e-3})
+    assert not equal_in_effect(of.settings(one), elsewhere, of.rungs[-1].steps, of.model.init)
 
 
 def test_an_equal_candidate_takes_the_first_one_s_result_and_trains_nothing(tmp_path):
