@@ -134,10 +134,12 @@ class Search:
         with self.session() as session:
             keeper = Bookkeeper(self.records, self.spec, store, session.tracker)
             self._tuner(keeper).fit()
-            # Ends that no trial of Tune's brought about: of those that waited, or equal another.
-            for trial in self.records.trials():
-                if trial.end is not None:
-                    keeper.finish(trial.number)
+            if self._promotes:
+                # Ends that no trial of Tune's brought about: of those that waited, or equal another.
+                # After a restore Tune has a keeper of its own; but such a search is never restored.
+                for trial in self.records.trials():
+                    if trial.end is not None:
+                        keeper.finish(trial.number)
             session.status = self._status()
         if session.status == "KILLED":
             raise KeyboardInterrupt
@@ -174,6 +176,10 @@ class Search:
                     page = write_page(self.records, self.spec)
                     tracker.publish([page.html, page.table], page.description)
 
+    @property
+    def _promotes(self) -> bool:
+        return self.spec.search.scheduler == "asha_promote"
+
     def _status(self) -> str:
         trials = self.records.trials()
         if len(trials) < self.spec.search.trials or any(trial.end is None for trial in trials):
@@ -184,8 +190,7 @@ class Search:
         resources = {"cpu": 1, "gpu": gpus_per_trial(self.spec)}
         trainable = tune.with_resources(PairedTrial, resources)
         folder = self.records.tune
-        promotes = self.spec.search.scheduler == "asha_promote"
-        if promotes:
+        if self._promotes:
             # Its records say all that a snapshot could.
             shutil.rmtree(folder, ignore_errors=True)
         elif folder.exists():
@@ -198,9 +203,9 @@ class Search:
         return tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                search_alg=(Climber if promotes else Suggester)(self.spec, self.records),
+                search_alg=(Climber if self._promotes else Suggester)(self.spec, self.records),
                 scheduler=scheduler(self.spec, self.records),
-                num_samples=-1 if promotes else self.spec.search.trials,
+                num_samples=-1 if self._promotes else self.spec.search.trials,
                 max_concurrent_trials=self.spec.resources.concurrent_trials,
                 reuse_actors=True,
                 trial_dirname_creator=trial_folder,
