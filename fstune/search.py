@@ -135,8 +135,8 @@ class Search:
             keeper = Bookkeeper(self.records, self.spec, store, session.tracker)
             self._tuner(keeper).fit()
             if self._promotes:
-                # Ends that no trial of Tune's brought about: of those that waited, or equal another.
-                # After a restore Tune has a keeper of its own; but such a search is never restored.
+                # Ends that no trial of Tune's brought about: of those that waited or equal another.
+                # After a restore Tune has a keeper of its own, but such a search is not restored.
                 for trial in self.records.trials():
                     if trial.end is not None:
                         keeper.finish(trial.number)
