@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fstune.arm import ArmSettings, ArmSpec, EvaluatedSplit, Pair, Scalar
+from fstune.diagnostics import flags
 from fstune.materials import Materials, gather
 from fstune.records import ArmPair, Comparison, CurvePoint, RungRecord
 from fstune.spec import SearchSpec
@@ -170,7 +171,19 @@ def _compare(
             ArmPair(baseline.seeds.index, baseline.digest, variant.digest)
             for baseline, variant in arms.pairs
         ],
+        flags=_flags(pairs),
     )
+
+
+def _flags(pairs: Sequence[Pair]) -> list[str]:
+    """What is odd about either arm at any seed, each thing once."""
+    found = {
+        f"{arm}: {flag}": None
+        for pair in pairs
+        for arm, outcome in (("baseline", pair.baseline), ("variant", pair.variant))
+        for flag in flags(outcome.diagnostics)
+    }
+    return list(found)
 
 
 def _stored_pairs(arms: ArmsOfSeeds, step: int, store: ArmStore) -> list[Pair]:

@@ -68,6 +68,8 @@ class Comparison:
     largest_gate: float
     """Upper bound of the variant's gates."""
     arms: list[ArmPair]
+    flags: list[str] = field(default_factory=list, kw_only=True)
+    """What a person should look at before believing the scores."""
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,7 @@ def _comparison_json(rung: Comparison) -> dict[str, Any]:
         "steps": rung.steps,
         "seeds": rung.seeds,
         "verdict": rung.verdict,
+        "flags": rung.flags,
         "baseline": {name: delta.baseline for name, delta in rung.deltas.items()},
         "variant": {name: delta.variant for name, delta in rung.deltas.items()},
         "delta": {
@@ -151,6 +152,8 @@ def result_table(records: SearchRecords, spec: SearchSpec, most: int | None = No
             setting.append(f" (off in effect: no gate over {last.largest_gate:.1g})")
         if last is not None:
             setting.append(f"\n{_test(last, metric, adjusted[trial.number])}")
+            for flag in last.flags:
+                setting.append(f"\nlook at {flag}", style="yellow not dim")
         lines.append(Padding(setting, (0, 0, 0, len("trial  ")), expand=False))
     winner = corrected_winner(trials, spec.metric(), ArmStore(records.runs / "arms"))
     if winner is not None:

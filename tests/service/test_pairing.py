@@ -232,3 +232,16 @@ def test_arms_of_a_candidate_share_seeds_and_data(tmp_path):
         assert baseline.train_digest == variant.train_digest
         assert baseline.evaluated_digest == variant.evaluated_digest
     assert arms_of(spec(tmp_path), OPEN, tmp_path / "cache", range(2)).pairs == pairs[:2]
+
+
+def test_a_constant_answer_is_flagged(tmp_path):
+    # Nothing is learnt in two steps: a new model says the same everywhere.
+    record = rung_of(tmp_path, spec(tmp_path), OPEN, 0)
+    stored_flags = set()
+    for pair in record.arms:
+        for arm in ("baseline", "variant"):
+            data = stored(tmp_path, getattr(pair, arm), record.steps)
+            said = json.loads(str(data["rest"]))["diagnostics"]["answers/most_common"]
+            if said > 0.9:
+                stored_flags.add(f"{arm}: one answer for nearly all examples")
+    assert set(record.flags) == stored_flags

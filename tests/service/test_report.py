@@ -237,3 +237,14 @@ def test_a_line_says_what_the_interval_does_not(tmp_path, small):
     assert "p 0.04, q 0.06 (at FDR 5%: no), this seed only, detectable 0.15\n" in table
     found = as_json(records, small)
     assert [trial["q_value"] for trial in found["trials"]] == pytest.approx([0.003, 0.06, 0.9])
+
+
+def test_what_is_odd_is_said_below_the_trial(tmp_path, small):
+    records = made(tmp_path / "odd", small)
+    records.write_candidate(0, {"future_seed.alpha": 1.0})
+    odd = dataclasses.replace(rung_record(0), flags=["variant: one answer for nearly all examples"])
+    records.write_rung(0, odd)
+    assert "look at variant: one answer for nearly all examples" in shown(
+        result_table(records, small)
+    )
+    assert as_json(records, small)["trials"][0]["rungs"][0]["flags"] == odd.flags
