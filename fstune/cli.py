@@ -189,6 +189,21 @@ def ui(
 
 
 @app.command()
+def verify(name: Name, runs: Runs = RUNS) -> None:
+    """Compute every figure of a search again from the stored outcomes, and say which differ."""
+    from fstune.verification import differences
+
+    records, spec = _opened(name, runs)
+    with _telling("computing every figure again"):
+        found = differences(records, spec)
+    for line in found:
+        typer.echo(line)
+    if found:
+        raise typer.Exit(1)
+    typer.echo(f"every figure of {name} comes out again")
+
+
+@app.command()
 def tasks(
     name: Annotated[str | None, typer.Argument(help="A task, to see it in full.")] = None,
     spec: Annotated[

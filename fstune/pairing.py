@@ -13,7 +13,7 @@ from fstune.diagnostics import flags
 from fstune.materials import Materials, gather
 from fstune.records import ArmPair, Comparison, CurvePoint, RungRecord
 from fstune.spec import SearchSpec
-from fstune.statistics import CONFIDENCE, Delta, paired_deltas, verdict
+from fstune.statistics import CONFIDENCE, Delta, Verdict, paired_deltas, verdict
 from fstune.store import ArmStore
 from fstune.training import Workbench, advance
 
@@ -157,14 +157,11 @@ def _compare(
     baseline, variant = (arm.settings for arm in arms.pairs[0])
     mechanism = variant.future_seed
     largest_gate = mechanism.largest_gate(arms.variant_data.config.num_layers) if mechanism else 1.0
-    # A shut gate says that nothing can come of it only where nothing else differs.
-    nothing_else = baseline == variant.model_copy(update={"future_seed": None})
-    gate = largest_gate if nothing_else else 1.0
     return Comparison(
         steps=pairs[0].step,
         seeds=len(pairs),
         deltas=deltas,
-        verdict=verdict(objective, spec.objective.margin, gate, confirms),
+        verdict=judged(spec, baseline, variant, objective, largest_gate, confirms),
         objective=objective.gain(spec.objective.bound),
         largest_gate=largest_gate,
         arms=[
@@ -173,6 +170,21 @@ def _compare(
         ],
         flags=_flags(pairs),
     )
+
+
+def judged(
+    spec: SearchSpec,
+    baseline: ArmSettings,
+    variant: ArmSettings,
+    objective: Delta,
+    largest_gate: float,
+    confirms: bool,
+) -> Verdict:
+    """The verdict on an objective's delta between two arms of these settings."""
+    # A shut gate says that nothing can come of it only where nothing else differs.
+    nothing_else = baseline == variant.model_copy(update={"future_seed": None})
+    gate = largest_gate if nothing_else else 1.0
+    return verdict(objective, spec.objective.margin, gate, confirms)
 
 
 def _flags(pairs: Sequence[Pair]) -> list[str]:

@@ -23,10 +23,10 @@ from timing import in_turns, ratios, spread
 from fstune.environment import WORKER_VARIABLES, cores, describe, use_fast_matmul
 from fstune.materials import gather
 from fstune.pairing import run_rung
-from fstune.records import SearchRecords
+from fstune.records import SearchRecords, local_uri
 from fstune.spec import find, load
 from fstune.store import ArmStore
-from fstune.tracking import Tracker, local_uri
+from fstune.tracking import Tracker
 from fstune.training import Run, Workbench
 
 SEARCHES = ("quickstart", "sudoku_tiny", "permfill_tiny")

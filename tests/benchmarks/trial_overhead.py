@@ -8,9 +8,11 @@ fixed costs.
 """
 
 import argparse
+import contextlib
 import json
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -39,8 +41,9 @@ def main() -> None:
         spec = Path(folder) / "overhead.yaml"
         spec.write_text(SPEC.format(trials=trials))
         started = time.time()
-        search = Search.create(spec, Path(folder) / "mlruns", [])
-        search.run()
+        with contextlib.redirect_stdout(sys.stderr):  # Ray prints there, and this script its result
+            search = Search.create(spec, Path(folder) / "mlruns", [])
+            search.run()
         total_s = time.time() - started
         store = ArmStore(search.runs / "arms")
         ends, inside_s = [], []
