@@ -21,6 +21,8 @@ from fstune.spec import SearchSpec
 from fstune.statistics import CONFIDENCE, OFF_IN_EFFECT, VERDICT_RULES, Delta
 from fstune.store import ArmStore, write_json
 
+_BASELINE = "baseline: "
+
 _COLOURS = {
     "gain": "bold green",
     "unconfirmed gain": "green",
@@ -153,8 +155,13 @@ def result_table(records: SearchRecords, spec: SearchSpec, most: int | None = No
         if last is not None:
             setting.append(f"\n{_test(last, metric, adjusted[trial.number])}")
             for flag in last.flags:
-                setting.append(f"\nlook at {flag}", style="yellow not dim")
+                if not flag.startswith(_BASELINE):
+                    setting.append(f"\nlook at {flag}", style="yellow not dim")
         lines.append(Padding(setting, (0, 0, 0, len("trial  ")), expand=False))
+    shared = {flag for trial in trials for rung in trial.rungs[-1:] for flag in rung.flags}
+    for flag in sorted(shared):
+        if flag.startswith(_BASELINE):  # candidates share baselines: once is enough
+            lines.append(Text(f"look at {flag}", style="yellow"))
     winner = corrected_winner(trials, spec.metric(), ArmStore(records.runs / "arms"))
     if winner is not None:
         text = (

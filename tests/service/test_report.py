@@ -242,9 +242,11 @@ def test_a_line_says_what_the_interval_does_not(tmp_path, small):
 def test_what_is_odd_is_said_below_the_trial(tmp_path, small):
     records = made(tmp_path / "odd", small)
     records.write_candidate(0, {"future_seed.alpha": 1.0})
-    odd = dataclasses.replace(rung_record(0), flags=["variant: one answer for nearly all examples"])
-    records.write_rung(0, odd)
-    assert "look at variant: one answer for nearly all examples" in shown(
-        result_table(records, small)
-    )
-    assert as_json(records, small)["trials"][0]["rungs"][0]["flags"] == odd.flags
+    flags = ["variant: one answer for nearly all examples", "baseline: nearly all empty"]
+    records.write_candidate(1, {"future_seed.alpha": 2.0})
+    for number in range(2):
+        records.write_rung(number, dataclasses.replace(rung_record(0), flags=flags))
+    table = shown(result_table(records, small))
+    assert table.count("look at variant: one answer for nearly all examples") == 2
+    assert table.count("look at baseline: nearly all empty") == 1
+    assert as_json(records, small)["trials"][0]["rungs"][0]["flags"] == flags
