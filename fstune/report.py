@@ -6,7 +6,7 @@ different rungs are not comparable. One that broke off comes after all that did 
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -132,12 +132,12 @@ def write_report(records: SearchRecords, spec: SearchSpec) -> Path:
 
 
 def result_table(records: SearchRecords, spec: SearchSpec, most: int | None = None) -> Group:
-    """The ranked table: two lines a trial, so that 80 columns are enough.
+    """The ranked table: a few lines a trial, so that 80 columns are enough.
 
     Args:
         records: the search's.
         spec: the search's.
-        most: how many trials at the most; all if None.
+        most: how many trials at the most, without remarks on the whole; all with them if None.
     """
     metric = spec.metric().name
     lines: list[RenderableType] = [Text(_heading(metric, CONFIDENCE, "verdict"), style="bold")]
@@ -147,36 +147,52 @@ def result_table(records: SearchRecords, spec: SearchSpec, most: int | None = No
         verdict = (trial.verdict, _COLOURS.get(trial.verdict, ""))
         last = trial.rungs[-1] if trial.rungs else None
         lines.append(Text.assemble(f"{trial.number:>5}  ", _figures(last, metric), verdict))
-        setting = Text(describe_candidate(trial.candidate), style="dim")
-        if trial.equals is not None:
-            setting.append(f" (equal in effect to {trial.equals})")
-        if last is not None and last.largest_gate < OFF_IN_EFFECT:
-            setting.append(f" (off in effect: no gate over {last.largest_gate:.1g})")
-        if last is not None:
-            setting.append(f"\n{_test(last, metric, adjusted[trial.number])}")
-            for flag in last.flags:
-                if not flag.startswith(_BASELINE):
-                    setting.append(f"\nlook at {flag}", style="yellow not dim")
-        lines.append(Padding(setting, (0, 0, 0, len("trial  ")), expand=False))
+        below = _below(trial, metric, adjusted)
+        lines.append(Padding(below, (0, 0, 0, len("trial  ")), expand=False))
+    if most is None:
+        lines += _remarks(records, spec, trials)
+    return Group(*lines)
+
+
+def _below(trial: TrialRecord, metric: str, adjusted: Mapping[int, float]) -> Text:
+    """What stands below a trial's figures: its setting, its test, what is odd about it."""
+    text = Text(describe_candidate(trial.candidate), style="dim")
+    if trial.equals is not None:
+        text.append(f" (equal in effect to {trial.equals})")
+    if not trial.rungs:
+        return text
+    last = trial.rungs[-1]
+    if last.largest_gate < OFF_IN_EFFECT:
+        text.append(f" (off in effect: no gate over {last.largest_gate:.1g})")
+    text.append(f"\n{_test(last, metric, adjusted[trial.number])}")
+    for flag in last.flags:
+        if not flag.startswith(_BASELINE):
+            text.append(f"\nlook at {flag}", style="yellow not dim")
+    return text
+
+
+def _remarks(
+    records: SearchRecords, spec: SearchSpec, trials: Sequence[TrialRecord]
+) -> Iterator[Text]:
+    """What is to be known of the whole table."""
+    metric = spec.metric()
+    # Candidates share baselines: once is enough.
     shared = {flag for trial in trials for rung in trial.rungs[-1:] for flag in rung.flags}
-    for flag in sorted(shared):
-        if flag.startswith(_BASELINE):  # candidates share baselines: once is enough
-            lines.append(Text(f"look at {flag}", style="yellow"))
-    winner = corrected_winner(trials, spec.metric(), ArmStore(records.runs / "arms"))
+    for flag in sorted(flag for flag in shared if flag.startswith(_BASELINE)):
+        yield Text(f"look at {flag}", style="yellow")
+    winner = corrected_winner(trials, metric, ArmStore(records.runs / "arms"))
     if winner is not None:
-        text = (
-            f"best at the last rung, on examples that did not pick it: {winner.mean:+.4f} "
-            f"(on those that did: {winner.naive:+.4f})"
+        measured, luck = f"{winner.mean:+.4f}", f"{winner.naive:+.4f}"
+        yield Text(
+            f"best of the last rung where it was not picked: {measured} (where it was: {luck})"
         )
-        lines.append(Text(text, style="dim"))
     guesses = [
-        f"{name} {scores[metric]:.4f}"
+        f"{name} {scores[metric.name]:.4f}"
         for name, scores in records.guesses().items()
-        if metric in scores
+        if metric.name in scores
     ]
     if guesses:
-        lines.append(Text(f"{metric} without understanding: {', '.join(guesses)}", style="dim"))
-    return Group(*lines)
+        yield Text(f"{metric.name} without understanding: {', '.join(guesses)}")
 
 
 def confirmation_table(records: SearchRecords, spec: SearchSpec) -> Group:
