@@ -53,6 +53,7 @@ def test_a_batch_is_found_that_fits_and_a_larger_one_does_not(tmp_path):
     assert probe(asked, tmp_path / "runs", memory_gb=0.7).batch_size == 17
 
 
+@pytest.mark.slow
 def test_all_examples_fit_where_memory_does_not_bind(tmp_path):
     found = probe(spec(tmp_path, SPEC), tmp_path / "runs")
     assert (found.batch_size, found.stopped_by) == (10, "examples to train on or to try: 10")
