@@ -8,15 +8,16 @@ its own labels. Labels are letters or digits, as the rows have them.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
-from typing import Literal
+from typing import ClassVar, Literal
 
+from tasks.collected import CollectedSettings, CollectedTask
 from tasks.example import Example, Split, TaskError, Tokenizer
 from tasks.metrics import NLL, TOKEN_ACCURACY, mean_of
 from tasks.scoring import Prediction, Scorer
-from tasks.sources import Files, Row, Shape, Source
-from tasks.task import Builder, Dropped, Guess, Material, Task, TaskSettings, require
+from tasks.sources import Row, Shape
+from tasks.task import Builder, Dropped, Guess, Material, require
 from tasks.text import one_line
 
 OPTION_ACCURACY = mean_of(
@@ -25,7 +26,7 @@ OPTION_ACCURACY = mean_of(
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArcSettings(TaskSettings):
+class ArcSettings(CollectedSettings):
     """Settings of arc."""
 
     name: Literal["arc"] = "arc"
@@ -35,32 +36,15 @@ class ArcSettings(TaskSettings):
     max_prompt_tokens: int = 512
     """Rows whose prompt is longer are left out: every option is needed."""
     hub: str = "allenai/ai2_arc"
-    """Data set on the Hugging Face hub."""
     hub_config: str = "ARC-Challenge"
-    """Configuration of the data set on the hub."""
-    hub_revision: str = ""
-    """Commit of the data set on the hub; empty for its newest."""
-    files: Files | None = None
-    """Local JSONL files to read instead of the hub."""
-    columns: dict[str, str] = field(default_factory=dict)
-    """The data's column for question, choices or answerKey, where it differs."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.order in Arc.orders, f"order is one of {', '.join(Arc.orders)}", self.order)
-        require(self.max_prompt_tokens >= 1, "max_prompt_tokens >= 1", self.max_prompt_tokens)
-        unknown = sorted(set(self.columns) - set(_FIELDS))
-        require(not unknown, f"columns names fields among {', '.join(_FIELDS)}", unknown)
+        Arc.check_columns(self.columns)
 
 
-_FIELDS: dict[str, Shape] = {
-    "question": "text",
-    "choices": {"text": ["text"], "label": ["text"]},
-    "answerKey": "text",
-}
-
-
-class Arc(Task[ArcSettings]):
+class Arc(CollectedTask[ArcSettings]):
     """Chooses among options."""
 
     name = "arc"
@@ -73,18 +57,17 @@ class Arc(Task[ArcSettings]):
     metrics = (OPTION_ACCURACY, TOKEN_ACCURACY, NLL)
     primary_metric = OPTION_ACCURACY.name
     Settings = ArcSettings
-
-    def source(self, settings: ArcSettings) -> Source:
-        return Source(
-            fields=_FIELDS,
-            group_fields=("question",),
-            hub=settings.hub,
-            config=settings.hub_config,
-            revision=settings.hub_revision,
-            hub_splits={"train": "train", "validation": "validation", "test": "test"},
-            files=settings.files,
-            columns=settings.columns,
-        )
+    fields: ClassVar[Mapping[str, Shape]] = {
+        "question": "text",
+        "choices": {"text": ["text"], "label": ["text"]},
+        "answerKey": "text",
+    }
+    group_fields = ("question",)
+    hub_splits: ClassVar[Mapping[str, str]] = {
+        "train": "train",
+        "validation": "validation",
+        "test": "test",
+    }
 
     def builder(self, settings: ArcSettings, tokenizer: Tokenizer, material: Material) -> Builder:
         header, closing = tokenizer.encode("Options:\n"), tokenizer.encode("\nAnswer:")

@@ -8,67 +8,39 @@ what remains; question and answer are never touched. An answer ends with its lin
 are tokenised one by one, so that a paragraph's tokens do not depend on its neighbours.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import chain
-from typing import Literal
+from typing import ClassVar, Literal
 
-from tasks.answers import ANSWER_EM, ANSWER_F1, CLOSED, answer_scorer, reference, to_the_line_end
+from tasks.answers import CLOSED, reference
+from tasks.collected import AnsweringSettings, AnsweringTask
 from tasks.example import Example, Tokenizer
-from tasks.metrics import EXACT_MATCH, NLL, TOKEN_ACCURACY, Metric
-from tasks.scoring import Generation, Scorer
-from tasks.sources import Files, Row, Shape, Source
-from tasks.task import Builder, Dropped, Material, Task, TaskSettings, require
+from tasks.sources import Row, Shape
+from tasks.task import Builder, Dropped, Material, require
 from tasks.text import one_line
 
 
 @dataclass(frozen=True, kw_only=True)
-class HotpotSettings(TaskSettings):
+class HotpotSettings(AnsweringSettings):
     """Settings of hotpot."""
 
     name: Literal["hotpot"] = "hotpot"
     """Which task it is."""
-    order: Literal["question_last", "question_first"] = "question_last"
-    """Where the question stands; question_first is the control."""
     max_prompt_tokens: int = 2048
     """Longer prompts lose context: distractors first, then tokens."""
     min_prompt_tokens: int = 0
     """Rows whose untrimmed prompt is shorter are left out."""
-    max_answer_tokens: int = 24
-    """Rows whose answer is longer are left out."""
-    generate: bool = True
-    """Whether evaluations write answers out, for answer_em and answer_f1."""
     hub: str = "hotpotqa/hotpot_qa"
-    """Data set on the Hugging Face hub."""
     hub_config: str = "distractor"
-    """Configuration of the data set on the hub."""
-    hub_revision: str = ""
-    """Commit of the data set on the hub; empty for its newest."""
-    files: Files | None = None
-    """Local JSONL files to read instead of the hub."""
-    columns: dict[str, str] = field(default_factory=dict)
-    """The data's column for question, answer, context or supporting_facts, where it differs."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        orders = Hotpot.orders
-        require(self.order in orders, f"order is one of {', '.join(orders)}", repr(self.order))
-        require(self.max_answer_tokens >= 1, "max_answer_tokens >= 1", self.max_answer_tokens)
-        require(self.max_prompt_tokens >= 1, "max_prompt_tokens >= 1", self.max_prompt_tokens)
         require(self.min_prompt_tokens >= 0, "min_prompt_tokens >= 0", self.min_prompt_tokens)
-        unknown = sorted(set(self.columns) - set(_FIELDS))
-        require(not unknown, f"columns names fields among {', '.join(_FIELDS)}", unknown)
+        Hotpot.check_columns(self.columns)
 
 
-_FIELDS: dict[str, Shape] = {
-    "question": "text",
-    "answer": "text",
-    "context": {"title": ["text"], "sentences": [["text"]]},
-    "supporting_facts": {"title": ["text"]},
-}
-
-
-class Hotpot(Task[HotpotSettings]):
+class Hotpot(AnsweringTask[HotpotSettings]):
     """Answers a question from two of ten paragraphs."""
 
     name = "hotpot"
@@ -76,24 +48,17 @@ class Hotpot(Task[HotpotSettings]):
     summary = "answer a question whose evidence lies in two of ten paragraphs"
     licence = "CC BY-SA 4.0"
     origin = "HotpotQA, distractor setting: hub hotpotqa/hotpot_qa, or local JSONL by `files`"
-    orders = ("question_last", "question_first")
-    needs_future = False
-    metrics = (TOKEN_ACCURACY, NLL, EXACT_MATCH, ANSWER_EM, ANSWER_F1)
-    primary_metric = "token_accuracy"
+    closed = CLOSED
     Settings = HotpotSettings
-
-    def source(self, settings: HotpotSettings) -> Source:
-        return Source(
-            fields=_FIELDS,
-            group_fields=("question",),
-            hub=settings.hub,
-            config=settings.hub_config,
-            revision=settings.hub_revision,
-            # The hub's test rows have no answers.
-            hub_splits={"train": "train", "validation": "validation"},
-            files=settings.files,
-            columns=settings.columns,
-        )
+    fields: ClassVar[Mapping[str, Shape]] = {
+        "question": "text",
+        "answer": "text",
+        "context": {"title": ["text"], "sentences": [["text"]]},
+        "supporting_facts": {"title": ["text"]},
+    }
+    group_fields = ("question",)
+    # The hub's test rows have no answers.
+    hub_splits: ClassVar[Mapping[str, str]] = {"train": "train", "validation": "validation"}
 
     def builder(
         self, settings: HotpotSettings, tokenizer: Tokenizer, material: Material
@@ -126,17 +91,6 @@ class Hotpot(Task[HotpotSettings]):
             )
 
         return build
-
-    def measured(self, settings: HotpotSettings) -> tuple[Metric, ...]:
-        written = () if settings.generate else (ANSWER_EM, ANSWER_F1)
-        return tuple(metric for metric in self.metrics if metric not in written)
-
-    def scorer(self, settings: HotpotSettings, tokenizer: Tokenizer) -> Scorer | None:
-        return answer_scorer(tokenizer, CLOSED) if settings.generate else None
-
-    def generation(self, settings: HotpotSettings, tokenizer: Tokenizer) -> Generation | None:
-        most = settings.max_answer_tokens + 1
-        return to_the_line_end(tokenizer, most) if settings.generate else None
 
 
 @dataclass(frozen=True)

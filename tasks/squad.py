@@ -10,24 +10,16 @@ that are put aside as material.
 
 import hashlib
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
-from typing import Literal
+from typing import ClassVar, Literal
 
-from tasks.answers import (
-    ANSWER_EM,
-    ANSWER_F1,
-    answer_scorer,
-    normalised,
-    reference,
-    to_the_line_end,
-)
+from tasks.answers import normalised, reference
+from tasks.collected import AnsweringSettings, AnsweringTask
 from tasks.example import Example, TaskError, Tokenizer
-from tasks.metrics import EXACT_MATCH, NLL, TOKEN_ACCURACY, Metric
-from tasks.scoring import Generation, Scorer
-from tasks.sources import Files, Row, Shape, Source
-from tasks.task import Builder, Dropped, Material, Task, TaskSettings, require
+from tasks.sources import Row, Shape
+from tasks.task import Builder, Dropped, Material, require
 from tasks.text import one_line
 
 _MATERIAL = 512
@@ -35,53 +27,26 @@ _MATERIAL = 512
 
 
 @dataclass(frozen=True, kw_only=True)
-class SquadSettings(TaskSettings):
+class SquadSettings(AnsweringSettings):
     """Settings of squad."""
 
     name: Literal["squad"] = "squad"
     """Which task it is."""
-    order: Literal["question_last", "question_first"] = "question_last"
-    """Where the question stands; question_first is the control."""
     max_prompt_tokens: int = 512
     """Rows whose passage and question are longer are left out."""
     fill_to: int = 0
     """Tokens of every prompt, reached with passages of other articles; 0 for none of them."""
-    max_answer_tokens: int = 24
-    """Rows whose answer is longer are left out."""
-    generate: bool = True
-    """Whether evaluations write answers out, for answer_em and answer_f1."""
     hub: str = "rajpurkar/squad"
-    """Data set on the Hugging Face hub."""
     hub_config: str = "plain_text"
-    """Configuration of the data set on the hub."""
-    hub_revision: str = ""
-    """Commit of the data set on the hub; empty for its newest."""
-    files: Files | None = None
-    """Local JSONL files to read instead of the hub."""
-    columns: dict[str, str] = field(default_factory=dict)
-    """The data's column for title, context, question or answers, where it differs."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        orders = Squad.orders
-        require(self.order in orders, f"order is one of {', '.join(orders)}", repr(self.order))
-        require(self.max_answer_tokens >= 1, "max_answer_tokens >= 1", self.max_answer_tokens)
-        require(self.max_prompt_tokens >= 1, "max_prompt_tokens >= 1", self.max_prompt_tokens)
         filled = self.fill_to == 0 or self.fill_to >= self.max_prompt_tokens
         require(filled, "fill_to is 0 or at least max_prompt_tokens", self.fill_to)
-        unknown = sorted(set(self.columns) - set(_FIELDS))
-        require(not unknown, f"columns names fields among {', '.join(_FIELDS)}", unknown)
+        Squad.check_columns(self.columns)
 
 
-_FIELDS: dict[str, Shape] = {
-    "title": "text",
-    "context": "text",
-    "question": "text",
-    "answers": {"text": ["text"]},
-}
-
-
-class Squad(Task[SquadSettings]):
+class Squad(AnsweringTask[SquadSettings]):
     """Answers a question from a passage."""
 
     name = "squad"
@@ -89,25 +54,19 @@ class Squad(Task[SquadSettings]):
     summary = "answer a question with a span of a passage, alone or among other passages"
     licence = "CC BY-SA 4.0"
     origin = "SQuAD v1.1: hub rajpurkar/squad, or local JSONL by `files`"
-    orders = ("question_last", "question_first")
-    needs_future = False
-    metrics = (TOKEN_ACCURACY, NLL, EXACT_MATCH, ANSWER_EM, ANSWER_F1)
-    primary_metric = TOKEN_ACCURACY.name
     Settings = SquadSettings
+    fields: ClassVar[Mapping[str, Shape]] = {
+        "title": "text",
+        "context": "text",
+        "question": "text",
+        "answers": {"text": ["text"]},
+    }
+    group_fields = ("title",)
+    row_fields = ("context", "question")
+    hub_splits: ClassVar[Mapping[str, str]] = {"train": "train", "validation": "validation"}
 
-    def source(self, settings: SquadSettings) -> Source:
-        return Source(
-            fields=_FIELDS,
-            group_fields=("title",),
-            row_fields=("context", "question"),
-            hub=settings.hub,
-            config=settings.hub_config,
-            revision=settings.hub_revision,
-            hub_splits={"train": "train", "validation": "validation"},
-            files=settings.files,
-            columns=settings.columns,
-            material=_MATERIAL if settings.fill_to else 0,
-        )
+    def material(self, settings: SquadSettings) -> int:
+        return _MATERIAL if settings.fill_to else 0
 
     def builder(self, settings: SquadSettings, tokenizer: Tokenizer, material: Material) -> Builder:
         header, closing = tokenizer.encode("Context:\n"), tokenizer.encode("Answer:")
@@ -140,17 +99,6 @@ class Squad(Task[SquadSettings]):
             )
 
         return build
-
-    def measured(self, settings: SquadSettings) -> tuple[Metric, ...]:
-        written = () if settings.generate else (ANSWER_EM, ANSWER_F1)
-        return tuple(metric for metric in self.metrics if metric not in written)
-
-    def scorer(self, settings: SquadSettings, tokenizer: Tokenizer) -> Scorer | None:
-        return answer_scorer(tokenizer) if settings.generate else None
-
-    def generation(self, settings: SquadSettings, tokenizer: Tokenizer) -> Generation | None:
-        most = settings.max_answer_tokens + 1
-        return to_the_line_end(tokenizer, most) if settings.generate else None
 
 
 def _passage(row: Row, tokenizer: Tokenizer) -> list[int]:

@@ -1,0 +1,124 @@
+"""What tasks on collected data have in common: where rows come from, and answers in words.
+
+Two bases: `CollectedTask` for rows from the hub or from files, and `AnsweringTask` for those that
+ask a question whose answer is written out.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, TypeVar
+
+from tasks.answers import ANSWER_EM, ANSWER_F1, answer_scorer, to_the_line_end
+from tasks.example import Tokenizer
+from tasks.metrics import EXACT_MATCH, NLL, TOKEN_ACCURACY, Metric
+from tasks.scoring import Generation, Scorer
+from tasks.sources import Files, Shape, Source
+from tasks.task import Task, TaskSettings, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectedSettings(TaskSettings):
+    """Where rows come from."""
+
+    hub: str
+    """Data set on the Hugging Face hub."""
+    hub_config: str
+    """Configuration of the data set on the hub."""
+    hub_revision: str = ""
+    """Commit of the data set on the hub; empty for its newest."""
+    files: Files | None = None
+    """Local JSONL files to read instead of the hub."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """The data's column for a field of the task, where the two are called differently."""
+    max_prompt_tokens: int
+    """The most tokens of a prompt; the task says what becomes of a longer one."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.max_prompt_tokens >= 1, "max_prompt_tokens >= 1", self.max_prompt_tokens)
+
+
+C = TypeVar("C", bound=CollectedSettings)
+
+
+class CollectedTask(Task[C]):
+    """A task whose rows somebody collected."""
+
+    fields: ClassVar[Mapping[str, Shape]]
+    """The fields of a row that the task reads."""
+    group_fields: ClassVar[tuple[str, ...]]
+    row_fields: ClassVar[tuple[str, ...]] = ()
+    hub_splits: ClassVar[Mapping[str, str]]
+
+    def source(self, settings: C) -> Source:
+        return Source(
+            fields=self.fields,
+            group_fields=self.group_fields,
+            row_fields=self.row_fields,
+            hub=settings.hub,
+            config=settings.hub_config,
+            revision=settings.hub_revision,
+            hub_splits=self.hub_splits,
+            files=settings.files,
+            columns=settings.columns,
+            material=self.material(settings),
+        )
+
+    def material(self, settings: C) -> int:
+        """Rows at the most that prompts quote."""
+        del settings
+        return 0
+
+    @classmethod
+    def check_columns(cls, columns: Mapping[str, str]) -> None:
+        """Refuses columns for fields that there are not.
+
+        Raises:
+            ValueError: the rule and the names.
+        """
+        unknown = sorted(set(columns) - set(cls.fields))
+        require(not unknown, f"columns names fields among {', '.join(cls.fields)}", unknown)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnsweringSettings(CollectedSettings):
+    """How a question and its answer are put."""
+
+    order: Literal["question_last", "question_first"] = "question_last"
+    """Where the question stands; question_first is the control."""
+    max_answer_tokens: int = 24
+    """Rows whose answer is longer are left out."""
+    generate: bool = True
+    """Whether evaluations write answers out, for answer_em and answer_f1."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        orders = AnsweringTask.orders
+        require(self.order in orders, f"order is one of {', '.join(orders)}", repr(self.order))
+        require(self.max_answer_tokens >= 1, "max_answer_tokens >= 1", self.max_answer_tokens)
+
+
+A = TypeVar("A", bound=AnsweringSettings)
+
+
+class AnsweringTask(CollectedTask[A]):
+    """A question on a text, answered in words."""
+
+    orders = ("question_last", "question_first")
+    needs_future = False
+    metrics = (TOKEN_ACCURACY, NLL, EXACT_MATCH, ANSWER_EM, ANSWER_F1)
+    primary_metric = TOKEN_ACCURACY.name
+    closed: ClassVar[frozenset[str]] = frozenset()
+    """Answers that score nothing unless they are met exactly, normalised."""
+
+    def measured(self, settings: A) -> tuple[Metric, ...]:
+        written = () if settings.generate else (ANSWER_EM, ANSWER_F1)
+        return tuple(metric for metric in self.metrics if metric not in written)
+
+    def scorer(self, settings: A, tokenizer: Tokenizer) -> Scorer | None:
+        return answer_scorer(tokenizer, self.closed) if settings.generate else None
+
+    def generation(self, settings: A, tokenizer: Tokenizer) -> Generation | None:
+        # The end of the line comes on top of the longest answer.
+        most = settings.max_answer_tokens + 1
+        return to_the_line_end(tokenizer, most) if settings.generate else None
