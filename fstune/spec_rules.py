@@ -161,6 +161,13 @@ def _conditions_hold(draft: Draft) -> Iterator[Problem]:
         yield Problem(("space", path, "when", other), rule)
 
 
+def _the_sampler_takes_the_space(draft: Draft) -> Iterator[Problem]:
+    conditional = [path for path, domain in draft.spec.space.items() if domain.when is not None]
+    if conditional and draft.spec.search.sampler == "gp":
+        rule = f"gp takes no conditions, and space.{conditional[0]} has one; tpe and random do"
+        yield Problem(("search", "sampler"), rule)
+
+
 def _nothing_is_set_twice(draft: Draft) -> Iterator[Problem]:
     for path, _ in fixed_values(draft.spec.fixed.future_seed):
         if path in draft.spec.space or path in draft.space_paths:
@@ -242,6 +249,7 @@ _RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (("search", "rungs"), _search_settings_act),
     ((), _paths_are_settings),
     ((), _conditions_hold),
+    (("search", "space"), _the_sampler_takes_the_space),
     (("fixed",), _nothing_is_set_twice),
     (("space", "fixed", "baseline"), _arms_differ),
     (("model", "task", "train", "baseline"), _baseline_differs),

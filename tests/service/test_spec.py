@@ -99,7 +99,10 @@ BROKEN = {
     "not finite": ("trials: 6", "trials: 6, prune_below: .inf", [
         "19: search.prune_below: must be finite, got inf"]),
     "no such word": ("trials: 6", "trials: 6, sampler: tpee", [
-        "19: search.sampler: must be 'tpe' or 'random', got 'tpee'; did you mean 'tpe'?"]),
+        "19: search.sampler: must be 'tpe', 'random' or 'gp', got 'tpee'; did you mean 'tpe'?"]),
+    "a sampler that cannot": ("trials: 6", "trials: 6, sampler: gp", [
+        "19: search.sampler: gp takes no conditions, and space.future_seed.schedule.min has one; "
+        "tpe and random do"]),
     "name of odd letters": ("name: small", "name: small/er", [
         "1: name: must be letters, digits, _ and - only, got 'small/er'"]),
     "list for a mapping": ("{lr: 1e-3, batch_size: 8}", "[1]", [
