@@ -26,6 +26,7 @@ NOT_VARIED = {
     "task.name": "a search has one task",
     "train.seed": "seeds are repetitions, not candidates: give a rung more `seeds`",
     "task.data_seed": "seeds are repetitions, not candidates: give a rung more `seeds`",
+    "task.train_sample": "seeds are repetitions, not candidates: give a rung more `seeds`",
     "model.checkpoint": "a search has one checkpoint: write one spec for each",
     "model.init.width": "ranks follow from it: write one spec for each width",
 }
@@ -125,6 +126,17 @@ def _evaluations_add(draft: Draft) -> Iterator[Problem]:
             ("evaluation", "every"),
             f"has no effect: no step before the last rung's {last} is added, got {every}",
         )
+
+
+def _repetitions_differ(draft: Draft) -> Iterator[Problem]:
+    spec = draft.spec
+    new_weights = spec.seeds.init and spec.model.init is not None
+    confirmed = spec.confirm is not None and spec.confirm.seeds > 1
+    repeated = confirmed or any(rung.seeds > 1 for rung in spec.rungs)
+    if repeated and not (spec.seeds.order or spec.seeds.data or new_weights):
+        at = "order or data" if spec.model.init is None else "order, data or init"
+        rule = f"{at} must be true, or all repetitions are one and the same"
+        yield Problem(("seeds",), rule)
 
 
 def _search_settings_act(draft: Draft) -> Iterator[Problem]:
@@ -246,6 +258,7 @@ _RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (("rungs",), _rungs_rise),
     (("objective", "task"), _metric_is_known),
     (("evaluation", "rungs"), _evaluations_add),
+    (("seeds", "model", "rungs", "confirm"), _repetitions_differ),
     (("search", "rungs"), _search_settings_act),
     ((), _paths_are_settings),
     ((), _conditions_hold),

@@ -19,6 +19,7 @@ from fstune.arm import (
     Scalar,
     Section,
     TrainSettings,
+    VariedSeeds,
     digest_of,
 )
 from fstune.space import Domain, Point, ScalarField
@@ -145,6 +146,8 @@ class SearchSpec(Section):
     """How both arms are trained."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """Evaluations beside those at the rungs."""
+    seeds: VariedSeeds = VariedSeeds()
+    """What the seeds of a rung, and of the confirmation, differ in."""
     rungs: tuple[Rung, ...] = Field(min_length=1)
     """Where variant and baseline are compared, ascending."""
     space: dict[str, Domain] = Field(default={})

@@ -103,6 +103,8 @@ BROKEN = {
     "a sampler that cannot": ("trials: 6", "trials: 6, sampler: gp", [
         "19: search.sampler: gp takes no conditions, and space.future_seed.schedule.min has one; "
         "tpe and random do"]),
+    "all repetitions one": ("rungs:", "seeds: {order: false, data: false, init: false}\nrungs:", [
+        "7: seeds: order, data or init must be true, or all repetitions are one and the same"]),
     "name of odd letters": ("name: small", "name: small/er", [
         "1: name: must be letters, digits, _ and - only, got 'small/er'"]),
     "list for a mapping": ("{lr: 1e-3, batch_size: 8}", "[1]", [
