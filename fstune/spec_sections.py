@@ -94,7 +94,7 @@ class SearchSettings(Section):
     sampler: Literal["tpe", "random", "gp"] = "tpe"
     """How candidates are drawn once `points` are used up. gp learns from candidates at the last
     rung only, and takes a space without conditions."""
-    scheduler: Literal["asha", "asha_promote", "none"] = "asha"
+    scheduler: Literal["asha_promote", "asha", "none"] = "asha_promote"
     """asha_promote: candidates wait at each rung, and the best of those that came there climb on;
     asha: those that are not among the best when they come to a rung stop there for good (Tune's
     own); none: all climb to the last."""
