@@ -462,7 +462,7 @@ def test_set_changes_what_the_file_says(tmp_path: Path) -> None:
 def test_defaults_are_those_of_the_fields(tmp_path: Path) -> None:
     spec = loaded(tmp_path, SMALLEST + "fixed: {future_seed: {}}")
     assert spec.metric().name == "token_accuracy"
-    assert (spec.search.sampler, spec.search.scheduler) == ("tpe", "asha")
+    assert (spec.search.sampler, spec.search.scheduler) == ("tpe", "asha_promote")
     assert spec.rungs[0].seeds == 1
 
 
