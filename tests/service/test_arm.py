@@ -47,6 +47,7 @@ PAIRED = SIZED | {
     "key_alphabet": "abcdefgh",
     "value_alphabet": "abcdefgh",
 }
+HIDDEN = SIZED | {"order": "query_first", "lengths": (512,), "depths": (0.5,), "digits": 3}
 BOARD = SIZED | {"side": 9, "blanks": 5, "mask": "prefix"}
 
 # Another value for every field that decides what an arm computes. A field that is not listed here
@@ -116,6 +117,8 @@ OTHER: dict[str, dict[str, Any]] = {
     "kvsort_after": SORTED,
     "middlematch": LISTED,
     "nameindex": LISTED,
+    "needle": HUB | HIDDEN | {"columns": {"text": "page"}, "distractors": 2},
+    "passkey": HIDDEN,
     "permfill": SIZED
     | {"items": 5, "anchors": 1, "alphabet": "0123456789abcdefghijkl", "mask": "?"},
     "retrieval": PAIRED | {"order": "query_first"},
