@@ -25,6 +25,8 @@ _TASKS = {
     "nameindex": "tasks.lists:NameIndex",
     "passkey": "tasks.passkey:Passkey",
     "permfill": "tasks.sorting:PermFill",
+    "punctuation": "tasks.punctuation:Punctuation",
+    "punctuation_inplace": "tasks.punctuation:PunctuationInPlace",
     "retrieval": "tasks.retrieval:Retrieval",
     "retrieval_a2q": "tasks.retrieval:RetrievalA2Q",
     "rightcopy": "tasks.rightcopy:RightCopy",

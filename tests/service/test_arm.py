@@ -58,6 +58,13 @@ HUB = SIZED | {
     "hub_revision": "abc",
     "columns": {"question": "q"},
 }
+TRANSCRIBED = HUB | {
+    "columns": {"text": "page"},
+    "min_chars": 20,
+    "max_chars": 90,
+    "max_prompt_tokens": 100,
+    "fill_to": 600,
+}
 OTHER: dict[str, dict[str, Any]] = {
     "train": {
         "lr": 2e-2,
@@ -119,6 +126,8 @@ OTHER: dict[str, dict[str, Any]] = {
     "nameindex": LISTED,
     "needle": HUB | HIDDEN | {"columns": {"text": "page"}, "distractors": 2},
     "passkey": HIDDEN,
+    "punctuation": TRANSCRIBED | {"max_answer_tokens": 99, "generate": False},
+    "punctuation_inplace": TRANSCRIBED,
     "permfill": SIZED
     | {"items": 5, "anchors": 1, "alphabet": "0123456789abcdefghijkl", "mask": "?"},
     "retrieval": PAIRED | {"order": "query_first"},

@@ -87,8 +87,8 @@ def prose_row(number: int, **changes: Any) -> dict[str, Any]:
     """A paragraph of some sentences, with every mark and case in it."""
     a, b, c = (WORDS[(number * k + k) % 12] for k in (1, 5, 7))
     row = {
-        "text": f"Who saw {a.title()} number {number}? The {b} did; {c.upper()} did not: it slept. "
-        f"Look, it was {a}, {b} or {c} of {number + 100}! Then came NATO and the {number}th rain."
+        "text": f"Who saw {a.title()} number {number}? The {b} did; {c.upper()} {number} did not: "
+        f"so. Look, it was {a} or {number + 100}! Then came the {number}th rain, and NATO left."
     }
     return row | changes
 
@@ -128,6 +128,8 @@ CASES: dict[str, dict[str, Any]] = {
     "needle": {"files": PROSE_FILES, "lengths": (600, 900), "depths": (0.0, 0.5), "distractors": 1},
     "passkey": {"lengths": (256, 400), "depths": (0.0, 1.0), "digits": 4},
     "permfill": {"items": 8},
+    "punctuation": {"files": PROSE_FILES, "fill_to": 600},
+    "punctuation_inplace": {"files": PROSE_FILES, "min_chars": 40, "max_chars": 240},
     "retrieval": {"pairs": 4, "value_width": 3},
     "retrieval_a2q": {"pairs": 4, "value_width": 3},
     "rightcopy": {"length": 4},
@@ -163,6 +165,10 @@ def golden_row(name: str) -> dict[str, Any]:
         },
         "passkey": {"key": "7143", "seed": 7, "number": 1},
         "permfill": {"order": _PERMUTED, "items": "h3x0zq7b", "anchors": [2, 5]},
+        "punctuation": prose_row(7),
+        "punctuation_inplace": {
+            "text": "In time we ate: Ann left soon. Did NATO know it? I said so!"
+        },
         "retrieval": {
             "keys": ["ab", "4k", "zz", "x0"],
             "values": ["407", "550", "139", "862"],
@@ -184,6 +190,7 @@ def golden_row(name: str) -> dict[str, Any]:
 def golden_material(name: str) -> list[dict[str, Any]]:
     """Rows to quote from beside the golden row."""
     rows = {
+        "punctuation": [prose_row(number) for number in range(40, 60)],
         "needle": [prose_row(number) for number in range(40, 50)],
         "squad": [squad_row(number) for number in range(40, 80)],
     }
@@ -201,6 +208,9 @@ def other_future(name: str) -> dict[str, Any]:
         "kvsort": {"values": ["90", "55", "42", "17"]},
         # The anchors, z and 7, stay where they are.
         "permfill": {"order": _PERMUTED.translate(str.maketrans("qxbh", "xqhb"))},
+        "punctuation_inplace": {
+            "text": "In time: Ann left soon, we ate. Did NATO know it? I said so!"
+        },
         "retrieval_a2q": {"keys": ["zz", "x0", "ab", "4k"]},
         "rightcopy": {"right": "9265"},
         # The first two columns change places.
