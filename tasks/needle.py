@@ -10,13 +10,14 @@ in the form of RULER (Hsieh et al., arXiv 2404.06654, section 3).
 import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
+from tasks.collected import RowsSettings, check_columns, placed
 from tasks.example import Example, Split, TaskError, Tokenizer
 from tasks.haystack import HaystackSettings, HaystackTask, Hiding
 from tasks.scoring import Prediction
-from tasks.sources import Files, Generated, Row, Source
+from tasks.sources import Generated, Row, Source
 from tasks.symbols import DIGITS, draw_word
 from tasks.task import Builder, Dropped, Guess, Material, require
 from tasks.text import detokenised, one_line, sentences
@@ -27,9 +28,17 @@ _SHORTEST_STOCK = 2**18
 _LENGTHS_IN_STOCK = 4
 """So many times the longest prompt is read."""
 
+_TEXT = Source(
+    fields={"text": "text"},
+    group_fields=("text",),
+    hub="",
+    config="",
+    hub_splits={"train": "train", "validation": "validation", "test": "test"},
+)
+
 
 @dataclass(frozen=True, kw_only=True)
-class NeedleSettings(HaystackSettings):
+class NeedleSettings(HaystackSettings, RowsSettings):
     """Settings of needle."""
 
     name: Literal["needle"] = "needle"
@@ -38,21 +47,12 @@ class NeedleSettings(HaystackSettings):
     distractors: int = 0
     """Other names whose numbers stand in the same text."""
     hub: str = "Salesforce/wikitext"
-    """Data set on the Hugging Face hub."""
     hub_config: str = "wikitext-2-raw-v1"
-    """Configuration of the data set on the hub."""
-    hub_revision: str = ""
-    """Commit of the data set on the hub; empty for its newest."""
-    files: Files | None = None
-    """Local JSONL files to read instead of the hub."""
-    columns: dict[str, str] = field(default_factory=dict)
-    """The data's column for a field of the task, where the two are called differently."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.distractors >= 0, "distractors >= 0", self.distractors)
-        unknown = sorted(set(self.columns) - {"text"})
-        require(not unknown, "columns names fields among text", unknown)
+        check_columns(self.columns, _TEXT.fields)
 
 
 class Needle(HaystackTask[NeedleSettings]):
@@ -82,17 +82,9 @@ class Needle(HaystackTask[NeedleSettings]):
         def finish(row: Row) -> Row:
             return {**row, "number": next(numbers)}
 
-        text = Source(
-            fields={"text": "text"},
-            group_fields=("text",),
-            hub=settings.hub,
-            config=settings.hub_config,
-            revision=settings.hub_revision,
-            hub_splits={"train": "train", "validation": "validation", "test": "test"},
-            files=settings.files,
-            columns=settings.columns,
+        return Generated(
+            draw=draw, group_fields=("name",), finish=finish, quotes=placed(_TEXT, settings)
         )
-        return Generated(draw=draw, group_fields=("name",), finish=finish, quotes=text)
 
     def trivial(
         self, settings: NeedleSettings, tokenizer: Tokenizer, train: Split
