@@ -4,8 +4,8 @@ Two bases: `CollectedTask` for rows from the hub or from files, and `AnsweringTa
 ask a question whose answer is written out.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, TypeVar
 
 from tasks.answers import ANSWER_EM, ANSWER_F1, answer_scorer, to_the_line_end
@@ -17,7 +17,7 @@ from tasks.task import Task, TaskSettings, require
 
 
 @dataclass(frozen=True, kw_only=True)
-class CollectedSettings(TaskSettings):
+class RowsSettings(TaskSettings):
     """Where rows come from."""
 
     hub: str
@@ -30,12 +30,40 @@ class CollectedSettings(TaskSettings):
     """Local JSONL files to read instead of the hub."""
     columns: dict[str, str] = field(default_factory=dict)
     """The data's column for a field of the task, where the two are called differently."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectedSettings(RowsSettings):
+    """Where the rows of examples come from, and how long these may be."""
+
     max_prompt_tokens: int
     """The most tokens of a prompt; the task says what becomes of a longer one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.max_prompt_tokens >= 1, "max_prompt_tokens >= 1", self.max_prompt_tokens)
+
+
+def placed(declared: Source, settings: RowsSettings) -> Source:
+    """The source with the rows' whereabouts of the settings."""
+    return replace(
+        declared,
+        hub=settings.hub,
+        config=settings.hub_config,
+        revision=settings.hub_revision,
+        files=settings.files,
+        columns=settings.columns,
+    )
+
+
+def check_columns(columns: Mapping[str, str], fields: Collection[str]) -> None:
+    """Refuses columns for fields that there are not.
+
+    Raises:
+        ValueError: the rule and the names.
+    """
+    unknown = sorted(set(columns) - set(fields))
+    require(not unknown, f"columns names fields among {', '.join(fields)}", unknown)
 
 
 C = TypeVar("C", bound=CollectedSettings)
@@ -51,18 +79,16 @@ class CollectedTask(Task[C]):
     hub_splits: ClassVar[Mapping[str, str]]
 
     def source(self, settings: C) -> Source:
-        return Source(
+        declared = Source(
             fields=self.fields,
             group_fields=self.group_fields,
             row_fields=self.row_fields,
-            hub=settings.hub,
-            config=settings.hub_config,
-            revision=settings.hub_revision,
             hub_splits=self.hub_splits,
-            files=settings.files,
-            columns=settings.columns,
             material=self.material(settings),
+            hub="",
+            config="",
         )
+        return placed(declared, settings)
 
     def material(self, settings: C) -> int:
         """Rows at the most that prompts quote."""
@@ -76,8 +102,7 @@ class CollectedTask(Task[C]):
         Raises:
             ValueError: the rule and the names.
         """
-        unknown = sorted(set(columns) - set(cls.fields))
-        require(not unknown, f"columns names fields among {', '.join(cls.fields)}", unknown)
+        check_columns(columns, cls.fields)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,19 +48,6 @@ class Files:
 
 
 @dataclass(frozen=True)
-class Generated:
-    """Rows drawn without end from a seeded stream."""
-
-    draw: Callable[[random.Random], Row]
-    group_fields: tuple[str, ...]
-    """Rows that agree in these never fall into two splits."""
-    finish: Callable[[Row], Row | None] | None = None
-    """What is left to do with a row once it is a split's: the costly part; None if it cannot be."""
-    example_fields: tuple[str, ...] = ()
-    """Finished rows that agree in these are the same example; empty for those of the group."""
-
-
-@dataclass(frozen=True)
 class Source:
     """Rows that somebody collected."""
 
@@ -94,6 +81,21 @@ class Source:
             return self.hub_splits
         pools = {"train": self.files.train, "validation": self.files.validation}
         return pools | ({"test": self.files.test} if self.files.test else {})
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Rows drawn without end from a seeded stream."""
+
+    draw: Callable[[random.Random], Row]
+    group_fields: tuple[str, ...]
+    """Rows that agree in these never fall into two splits."""
+    finish: Callable[[Row], Row | None] | None = None
+    """What is left to do with a row once it is a split's: the costly part; None if it cannot be."""
+    example_fields: tuple[str, ...] = ()
+    """Finished rows that agree in these are the same example; empty for those of the group."""
+    quotes: Source | None = None
+    """Rows that builders may quote; each split quotes groups of its own."""
 
 
 def find_file(path: str, data_dirs: Sequence[Path]) -> Path:

@@ -7,7 +7,8 @@ pools hold; where test has no pool of its own, validation reads its own from the
 from the back. Collected rows are read in the order of a hash of data seed and group, so that
 neither another size nor another row moves the ones before. No split depends on the size of train,
 and no other split on its sample.
-A task's material (rows to quote from) is in groups of the train pool that give no example.
+A task's material (rows to quote from) is in groups of the train pool that give no example; rows
+that generated examples quote (`Generated.quotes`) are of the split's own groups.
 """
 
 import hashlib
@@ -19,14 +20,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from filelock import FileLock
 
 from tasks.controls import controlled
 from tasks.example import Example, Split, TaskError, Tokenizer
 from tasks.sources import Generated, Row, Rows, Source, fingerprint, open_rows
-from tasks.task import SPLIT_NAMES, Builder, Dropped, SplitName, TaskSettings
+from tasks.task import SPLIT_NAMES, Builder, Dropped, Material, SplitName, TaskSettings
 
 if TYPE_CHECKING:
     from tasks.registry import AnyTask
@@ -137,11 +138,9 @@ def _key(request: _Request) -> str:
     for name in {"train_size", "validation_size", "test_size", "train_sample"} - needed:
         del settings[name]
     settings.pop("files", None)
-    source = request.task.source(request.settings)
+    source = _collected_source(request)
     rows = (
-        fingerprint(source, request.cache_dir, request.data_dirs)
-        if isinstance(source, Source)
-        else "generated"
+        "generated" if source is None else fingerprint(source, request.cache_dir, request.data_dirs)
     )
     parts = {
         "rows": rows,
@@ -153,10 +152,19 @@ def _key(request: _Request) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
 
 
+def _collected_source(request: _Request) -> Source | None:
+    """Of the rows that give examples or, where those are generated, that are quoted."""
+    source = request.task.source(request.settings)
+    return source if isinstance(source, Source) else source.quotes
+
+
 def _build(request: _Request) -> Split:
     source = request.task.source(request.settings)
-    collected = _Collected(request, source) if isinstance(source, Source) else None
-    material = collected.material() if collected else ()
+    rows_of = _collected_source(request)
+    collected = None if rows_of is None else _Collected(request, rows_of)
+    material: Material = ()
+    if collected is not None:
+        material = collected.quotes() if isinstance(source, Generated) else collected.material()
     build = request.task.builder(request.settings, request.tokenizer, material)
     selection = _Selection(request.size, build, request.settings.control)
     if isinstance(source, Generated):
@@ -315,6 +323,27 @@ class _Collected:
         chosen = (i for i, group in groups if group not in taken and self._is_material(group))
         return [stored[index] for index in islice(chosen, self._source.material)]
 
+    def quotes(self) -> "_Quotes":
+        """All rows of the split, where none gives an example.
+
+        A pool that serves several splits gives each of its groups to one of them.
+        """
+        split = self._request.split
+        feeds = {name: self._pools.get(name, self._pools["validation"]) for name in SPLIT_NAMES}
+        name: SplitName = split if split in self._pools else "validation"
+        served = [other for other in SPLIT_NAMES if feeds[other] == feeds[split]]
+        owners = [owner for owner in _OWNERS if owner in served]
+        stored = self._rows(name)
+        taken = self._taken(name)
+        return _Quotes(
+            stored,
+            [
+                index
+                for index, group in enumerate(stored.groups(self._source.group_fields))
+                if group not in taken and _owner(group, owners) == split
+            ],
+        )
+
     def _rows(self, pool: str) -> Rows:
         return open_rows(self._source, pool, self._request.cache_dir, self._request.data_dirs)
 
@@ -338,14 +367,40 @@ class _Collected:
         """Whether the one pool's group belongs to another split; material is no split's."""
         if not self._one_pool or self._is_material(group):
             return False
-        owner = _OWNERS[hashlib.sha256(f"owner\0{group}".encode()).digest()[0] % len(_OWNERS)]
-        return owner != self._request.split
+        return _owner(group, _OWNERS) != self._request.split
 
     def _is_material(self, group: str) -> bool:
         if self._source.material == 0:
             return False
         digest = hashlib.sha256(f"material\0{group}".encode()).digest()
         return digest[0] % _MATERIAL_SHARE == 0
+
+
+class _Quotes(Sequence[Row]):
+    """Some of the rows of a pool, read when they are looked at."""
+
+    def __init__(self, stored: Rows, indices: Sequence[int]) -> None:
+        self._stored = stored
+        self._indices = indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, place: int) -> Row: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Row]: ...
+
+    def __getitem__(self, place: int | slice) -> Row | Sequence[Row]:
+        if isinstance(place, slice):
+            return _Quotes(self._stored, self._indices[place])
+        return self._stored[self._indices[place]]
+
+
+def _owner(group: str, owners: Sequence[SplitName]) -> SplitName:
+    """Which of the splits that share a pool a group belongs to; each has its share of `owners`."""
+    return owners[hashlib.sha256(f"owner\0{group}".encode()).digest()[0] % len(owners)]
 
 
 def _rows_of_validation(request: _Request) -> int:

@@ -54,6 +54,7 @@ PAIRED = SIZED | {
     "key_alphabet": "abcdefgh",
     "value_alphabet": "abcdefgh",
 }
+HIDDEN = SIZED | {"order": "query_first", "lengths": (512,), "depths": (0.5,), "digits": 3}
 BOARD = SIZED | {"side": 9, "blanks": 5, "mask": "prefix"}
 
 # Another value for every field that decides what an arm computes. A field that is not listed here
@@ -63,6 +64,13 @@ HUB = SIZED | {
     "hub_config": "another",
     "hub_revision": "abc",
     "columns": {"question": "q"},
+}
+TRANSCRIBED = HUB | {
+    "columns": {"text": "page"},
+    "min_chars": 20,
+    "max_chars": 90,
+    "max_prompt_tokens": 100,
+    "fill_to": 600,
 }
 OTHER: dict[str, dict[str, Any]] = {
     "train": {
@@ -124,6 +132,10 @@ OTHER: dict[str, dict[str, Any]] = {
     "kvsort_after": SORTED,
     "middlematch": LISTED,
     "nameindex": LISTED,
+    "needle": HUB | HIDDEN | {"columns": {"text": "page"}, "distractors": 2},
+    "passkey": HIDDEN,
+    "punctuation": TRANSCRIBED | {"max_answer_tokens": 99, "generate": False},
+    "punctuation_inplace": TRANSCRIBED,
     "permfill": SIZED
     | {"items": 5, "anchors": 1, "alphabet": "0123456789abcdefghijkl", "mask": "?"},
     "retrieval": PAIRED | {"order": "query_first"},

@@ -83,6 +83,16 @@ def squad_row(number: int, **changes: Any) -> dict[str, Any]:
     return row | changes
 
 
+def prose_row(number: int, **changes: Any) -> dict[str, Any]:
+    """A paragraph of some sentences, with every mark and case in it."""
+    a, b, c = (WORDS[(number * k + k) % 12] for k in (1, 5, 7))
+    row = {
+        "text": f"Who saw {a.title()} number {number}? The {b} did; {c.upper()} {number} did not: "
+        f"so. Look, it was {a} or {number + 100}! Then came the {number}th rain, and NATO left."
+    }
+    return row | changes
+
+
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
@@ -96,12 +106,15 @@ def write_case_data(folder: Path) -> None:
     write_rows(folder / "arc/train.jsonl", [arc_row(n) for n in range(60)])
     write_rows(folder / "arc/validation.jsonl", [arc_row(n) for n in range(100, 140)])
     write_rows(folder / "squad/rows.jsonl", [squad_row(n) for n in range(400)])
+    write_rows(folder / "prose/train.jsonl", [prose_row(n) for n in range(200)])
+    write_rows(folder / "prose/validation.jsonl", [prose_row(n) for n in range(300, 400)])
 
 
 HOTPOT_FILES = Files(train="hotpot/train.jsonl", validation="hotpot/validation.jsonl")
 
 ARC_FILES = Files(train="arc/train.jsonl", validation="arc/validation.jsonl")
 SQUAD_FILES = Files(train="squad/rows.jsonl", validation="squad/rows.jsonl")
+PROSE_FILES = Files(train="prose/train.jsonl", validation="prose/validation.jsonl")
 
 CASES: dict[str, dict[str, Any]] = {
     "arc": {"files": ARC_FILES},
@@ -112,7 +125,11 @@ CASES: dict[str, dict[str, Any]] = {
     "kvsort_after": {"pairs": 4, "value_width": 2},
     "middlematch": {"names": 12},
     "nameindex": {"names": 12},
+    "needle": {"files": PROSE_FILES, "lengths": (600, 900), "depths": (0.0, 0.5), "distractors": 1},
+    "passkey": {"lengths": (256, 400), "depths": (0.0, 1.0), "digits": 4},
     "permfill": {"items": 8},
+    "punctuation": {"files": PROSE_FILES, "fill_to": 600},
+    "punctuation_inplace": {"files": PROSE_FILES, "min_chars": 40, "max_chars": 240},
     "retrieval": {"pairs": 4, "value_width": 3},
     "retrieval_a2q": {"pairs": 4, "value_width": 3},
     "rightcopy": {"length": 4},
@@ -139,7 +156,19 @@ def golden_row(name: str) -> dict[str, Any]:
         "kvsort_after": {"keys": ["31", "12", "90", "05"], "values": ["55", "90", "17", "42"]},
         "middlematch": {"names": _NAMES, "asked": 6},
         "nameindex": {"names": _NAMES, "asked": 6},
+        "needle": {
+            "name": "Tovaki",
+            "others": ["Ludemo"],
+            "values": ["4071826", "5500139"],
+            "seed": 7,
+            "number": 1,
+        },
+        "passkey": {"key": "7143", "seed": 7, "number": 1},
         "permfill": {"order": _PERMUTED, "items": "h3x0zq7b", "anchors": [2, 5]},
+        "punctuation": prose_row(7),
+        "punctuation_inplace": {
+            "text": "In time we ate: Ann left soon. Did NATO know it? I said so!"
+        },
         "retrieval": {
             "keys": ["ab", "4k", "zz", "x0"],
             "values": ["407", "550", "139", "862"],
@@ -160,7 +189,12 @@ def golden_row(name: str) -> dict[str, Any]:
 
 def golden_material(name: str) -> list[dict[str, Any]]:
     """Rows to quote from beside the golden row."""
-    return [squad_row(number) for number in range(40, 80)] if name == "squad" else []
+    rows = {
+        "punctuation": [prose_row(number) for number in range(40, 60)],
+        "needle": [prose_row(number) for number in range(40, 50)],
+        "squad": [squad_row(number) for number in range(40, 80)],
+    }
+    return rows.get(name, [])
 
 
 def other_future(name: str) -> dict[str, Any]:
@@ -174,6 +208,9 @@ def other_future(name: str) -> dict[str, Any]:
         "kvsort": {"values": ["90", "55", "42", "17"]},
         # The anchors, z and 7, stay where they are.
         "permfill": {"order": _PERMUTED.translate(str.maketrans("qxbh", "xqhb"))},
+        "punctuation_inplace": {
+            "text": "In time: Ann left soon, we ate. Did NATO know it? I said so!"
+        },
         "retrieval_a2q": {"keys": ["zz", "x0", "ab", "4k"]},
         "rightcopy": {"right": "9265"},
         # The first two columns change places.
