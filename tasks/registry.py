@@ -23,6 +23,8 @@ _TASKS = {
     "middlematch": "tasks.lists:MiddleMatch",
     "nameindex": "tasks.lists:NameIndex",
     "permfill": "tasks.sorting:PermFill",
+    "protein_ss": "tasks.protein_ss:ProteinSs",
+    "protein_ss_inplace": "tasks.protein_ss:ProteinSsInplace",
     "retrieval": "tasks.retrieval:Retrieval",
     "retrieval_a2q": "tasks.retrieval:RetrievalA2Q",
     "rightcopy": "tasks.rightcopy:RightCopy",

@@ -47,6 +47,12 @@ PAIRED = SIZED | {
     "key_alphabet": "abcdefgh",
     "value_alphabet": "abcdefgh",
 }
+CHAIN = {
+    "min_residues": 70,
+    "max_residues": 300,
+    "max_prompt_tokens": 200,
+}
+ASKED = CHAIN | {"order": "queries_first", "fill_to": 2500}
 BOARD = SIZED | {"side": 9, "blanks": 5, "mask": "prefix"}
 
 # Another value for every field that decides what an arm computes. A field that is not listed here
@@ -118,6 +124,8 @@ OTHER: dict[str, dict[str, Any]] = {
     "nameindex": LISTED,
     "permfill": SIZED
     | {"items": 5, "anchors": 1, "alphabet": "0123456789abcdefghijkl", "mask": "?"},
+    "protein_ss": HUB | ASKED | {"queries": 5, "region": "prefix", "columns": {"Sequence": "s"}},
+    "protein_ss_inplace": HUB | CHAIN | {"stride": 3, "columns": {"Sequence": "s"}},
     "retrieval": PAIRED | {"order": "query_first"},
     "retrieval_a2q": PAIRED | {"mask": "?"},
     "sudoku": BOARD,

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from tasks.sources import Files
@@ -83,6 +84,17 @@ def squad_row(number: int, **changes: Any) -> dict[str, Any]:
     return row | changes
 
 
+def protein_row(number: int, length: int = 60, **changes: Any) -> dict[str, Any]:
+    """A chain with its secondary structure: the states follow from the residues around them."""
+    stream = Random(number)
+    residues = "".join(stream.choices("ACDEFGHIKLMNPQRSTVWY", k=length))
+    states = "".join(
+        "HGIEBTSC"[(ord(r) + 3 * ord(residues[n - 1])) % 8] for n, r in enumerate(residues)
+    )
+    row = {"PDB_ID": f"{number:04}_A", "Sequence": residues, "Secondary_structure": states}
+    return row | changes
+
+
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
@@ -95,12 +107,15 @@ def write_case_data(folder: Path) -> None:
     write_rows(folder / "hotpot/validation.jsonl", [hotpot_row(n) for n in range(100, 140)])
     write_rows(folder / "arc/train.jsonl", [arc_row(n) for n in range(60)])
     write_rows(folder / "arc/validation.jsonl", [arc_row(n) for n in range(100, 140)])
+    write_rows(folder / "protein/train.jsonl", [protein_row(n) for n in range(200)])
+    write_rows(folder / "protein/validation.jsonl", [protein_row(n) for n in range(300, 340)])
     write_rows(folder / "squad/rows.jsonl", [squad_row(n) for n in range(400)])
 
 
 HOTPOT_FILES = Files(train="hotpot/train.jsonl", validation="hotpot/validation.jsonl")
 
 ARC_FILES = Files(train="arc/train.jsonl", validation="arc/validation.jsonl")
+PROTEIN_FILES = Files(train="protein/train.jsonl", validation="protein/validation.jsonl")
 SQUAD_FILES = Files(train="squad/rows.jsonl", validation="squad/rows.jsonl")
 
 CASES: dict[str, dict[str, Any]] = {
@@ -113,6 +128,20 @@ CASES: dict[str, dict[str, Any]] = {
     "middlematch": {"names": 12},
     "nameindex": {"names": 12},
     "permfill": {"items": 8},
+    "protein_ss": {
+        "files": PROTEIN_FILES,
+        "min_residues": 40,
+        "max_residues": 50,
+        "queries": 12,
+        "max_prompt_tokens": 400,
+        "fill_to": 500,
+    },
+    "protein_ss_inplace": {
+        "files": PROTEIN_FILES,
+        "min_residues": 40,
+        "max_residues": 50,
+        "stride": 2,
+    },
     "retrieval": {"pairs": 4, "value_width": 3},
     "retrieval_a2q": {"pairs": 4, "value_width": 3},
     "rightcopy": {"length": 4},
@@ -140,6 +169,8 @@ def golden_row(name: str) -> dict[str, Any]:
         "middlematch": {"names": _NAMES, "asked": 6},
         "nameindex": {"names": _NAMES, "asked": 6},
         "permfill": {"order": _PERMUTED, "items": "h3x0zq7b", "anchors": [2, 5]},
+        "protein_ss": protein_row(7),
+        "protein_ss_inplace": protein_row(7, length=50),
         "retrieval": {
             "keys": ["ab", "4k", "zz", "x0"],
             "values": ["407", "550", "139", "862"],
@@ -160,7 +191,21 @@ def golden_row(name: str) -> dict[str, Any]:
 
 def golden_material(name: str) -> list[dict[str, Any]]:
     """Rows to quote from beside the golden row."""
-    return [squad_row(number) for number in range(40, 80)] if name == "squad" else []
+    material = {
+        "protein_ss": [protein_row(number) for number in range(40, 80)],
+        "squad": [squad_row(number) for number in range(40, 80)],
+    }
+    return material.get(name, [])
+
+
+def _refolded(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its second and third residue exchanged, and another state of the first."""
+    residues, states = row["Sequence"], row["Secondary_structure"]
+    swapped = residues[0] + residues[2] + residues[1] + residues[3:]
+    return {
+        "Sequence": swapped,
+        "Secondary_structure": ("E" if states[0] != "E" else "H") + states[1:],
+    }
 
 
 def other_future(name: str) -> dict[str, Any]:
@@ -174,6 +219,8 @@ def other_future(name: str) -> dict[str, Any]:
         "kvsort": {"values": ["90", "55", "42", "17"]},
         # The anchors, z and 7, stay where they are.
         "permfill": {"order": _PERMUTED.translate(str.maketrans("qxbh", "xqhb"))},
+        # Another fold: of the residues behind the first two change places, and its state follows.
+        "protein_ss_inplace": _refolded(protein_row(7, length=50)),
         "retrieval_a2q": {"keys": ["zz", "x0", "ab", "4k"]},
         "rightcopy": {"right": "9265"},
         # The first two columns change places.
