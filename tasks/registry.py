@@ -23,6 +23,7 @@ _TASKS = {
     "middlematch": "tasks.lists:MiddleMatch",
     "nameindex": "tasks.lists:NameIndex",
     "permfill": "tasks.sorting:PermFill",
+    "protein_contact": "tasks.protein_contact:ProteinContact",
     "protein_ss": "tasks.protein_ss:ProteinSs",
     "protein_ss_inplace": "tasks.protein_ss:ProteinSsInplace",
     "retrieval": "tasks.retrieval:Retrieval",

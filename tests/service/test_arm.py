@@ -124,6 +124,15 @@ OTHER: dict[str, dict[str, Any]] = {
     "nameindex": LISTED,
     "permfill": SIZED
     | {"items": 5, "anchors": 1, "alphabet": "0123456789abcdefghijkl", "mask": "?"},
+    "protein_contact": HUB
+    | ASKED
+    | {
+        "pairs": 5,
+        "sampling": "random",
+        "min_separation": 6,
+        "bounds": (7.0, 9.0),
+        "columns": {"seq": "s"},
+    },
     "protein_ss": HUB | ASKED | {"queries": 5, "region": "prefix", "columns": {"Sequence": "s"}},
     "protein_ss_inplace": HUB | CHAIN | {"stride": 3, "columns": {"Sequence": "s"}},
     "retrieval": PAIRED | {"order": "query_first"},

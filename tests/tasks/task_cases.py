@@ -1,6 +1,7 @@
 """Small settings of every task, rows to build them from, and a byte tokenizer."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -95,6 +96,14 @@ def protein_row(number: int, length: int = 60, **changes: Any) -> dict[str, Any]
     return row | changes
 
 
+def contact_row(number: int, length: int = 60, **changes: Any) -> dict[str, Any]:
+    """A chain that winds about itself, 10 residues a turn, so that pairs of turns are close."""
+    residues = protein_row(number, length)["Sequence"]
+    angles = [2 * math.pi * (place + number) / 10 for place in range(length)]
+    places = [[6 * math.cos(a), 6 * math.sin(a), 0.5 * n] for n, a in enumerate(angles)]
+    return {"name": f"row{number}", "seq": residues, "tertiary": places} | changes
+
+
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
@@ -107,6 +116,7 @@ def write_case_data(folder: Path) -> None:
     write_rows(folder / "hotpot/validation.jsonl", [hotpot_row(n) for n in range(100, 140)])
     write_rows(folder / "arc/train.jsonl", [arc_row(n) for n in range(60)])
     write_rows(folder / "arc/validation.jsonl", [arc_row(n) for n in range(100, 140)])
+    write_rows(folder / "contact/rows.jsonl", [contact_row(n) for n in range(300)])
     write_rows(folder / "protein/train.jsonl", [protein_row(n) for n in range(200)])
     write_rows(folder / "protein/validation.jsonl", [protein_row(n) for n in range(300, 340)])
     write_rows(folder / "squad/rows.jsonl", [squad_row(n) for n in range(400)])
@@ -115,6 +125,7 @@ def write_case_data(folder: Path) -> None:
 HOTPOT_FILES = Files(train="hotpot/train.jsonl", validation="hotpot/validation.jsonl")
 
 ARC_FILES = Files(train="arc/train.jsonl", validation="arc/validation.jsonl")
+CONTACT_FILES = Files(train="contact/rows.jsonl", validation="contact/rows.jsonl")
 PROTEIN_FILES = Files(train="protein/train.jsonl", validation="protein/validation.jsonl")
 SQUAD_FILES = Files(train="squad/rows.jsonl", validation="squad/rows.jsonl")
 
@@ -128,6 +139,15 @@ CASES: dict[str, dict[str, Any]] = {
     "middlematch": {"names": 12},
     "nameindex": {"names": 12},
     "permfill": {"items": 8},
+    "protein_contact": {
+        "files": CONTACT_FILES,
+        "min_residues": 40,
+        "max_residues": 50,
+        "pairs": 12,
+        "bounds": (6.0, 12.0),
+        "max_prompt_tokens": 400,
+        "fill_to": 500,
+    },
     "protein_ss": {
         "files": PROTEIN_FILES,
         "min_residues": 40,
@@ -169,6 +189,7 @@ def golden_row(name: str) -> dict[str, Any]:
         "middlematch": {"names": _NAMES, "asked": 6},
         "nameindex": {"names": _NAMES, "asked": 6},
         "permfill": {"order": _PERMUTED, "items": "h3x0zq7b", "anchors": [2, 5]},
+        "protein_contact": contact_row(7),
         "protein_ss": protein_row(7),
         "protein_ss_inplace": protein_row(7, length=50),
         "retrieval": {
@@ -192,6 +213,7 @@ def golden_row(name: str) -> dict[str, Any]:
 def golden_material(name: str) -> list[dict[str, Any]]:
     """Rows to quote from beside the golden row."""
     material = {
+        "protein_contact": [contact_row(number) for number in range(40, 80)],
         "protein_ss": [protein_row(number) for number in range(40, 80)],
         "squad": [squad_row(number) for number in range(40, 80)],
     }
