@@ -2,9 +2,11 @@
 
 protein_ss shows a chain and asks for some of its residues by number; the queries stand after the
 chain (queries_last) or before it (queries_first, the control), and both orders have the same
-pieces. protein_ss_inplace wants the state of a residue where it stands: its neighbours to the
-right, and the strand that it pairs with, are still to come. Every residue and every state is one
-token. No two splits share a chain's sequence, whatever its name.
+pieces. Any residues are asked for in the order of their draw: a state is scored after the true
+ones before it, and those of neighbours would give it away. protein_ss_inplace wants the state of a
+residue where it stands: its neighbours to the right, and the strand that it pairs with, are still
+to come. Every residue and every state is one token. No two splits share a chain's sequence,
+whatever its name.
 
 States are those of DSSP (Kabsch and Sander, Biopolymers 22, 1983); where data write loops in
 another way than C (a blank, `~`, `-`, `L`, or P, the polyproline helix that DSSP 4 takes out of the
@@ -120,7 +122,8 @@ class ProteinSsSettings(AskedSettings):
     queries: int = 48
     """Residues that a prompt asks for."""
     region: Literal["random", "prefix", "suffix"] = "random"
-    """Which residues are asked for: any, the first, or the last."""
+    """Which residues are asked for: any, in the order of their draw, or a run of neighbours at the
+    start or at the end. In a run the state before is a good guess, see the trivial strategies."""
     hub: str = "lamm-mit/protein_secondary_structure_from_PDB"
 
     def __post_init__(self) -> None:
@@ -145,6 +148,16 @@ class ProteinSs(_StateTask[ProteinSsSettings]):
     def material(self, settings: ProteinSsSettings) -> int:
         return MATERIAL if settings.fill_to else 0
 
+    def trivial(
+        self, settings: ProteinSsSettings, tokenizer: Tokenizer, train: Split
+    ) -> Mapping[str, Guess]:
+        first = commonest(Counter(train.answer_tokens.tolist()))
+
+        def again(example: Example) -> Prediction:
+            return Prediction(tokens=(first, *example.answer[:-1]))
+
+        return {**super().trivial(settings, tokenizer, train), "the state before": again}
+
     def builder(
         self, settings: ProteinSsSettings, tokenizer: Tokenizer, material: Material
     ) -> Builder:
@@ -162,7 +175,7 @@ class ProteinSs(_StateTask[ProteinSsSettings]):
             residues, states = residues[shown], states[shown]
             places = range(len(residues))
             if settings.region == "random":
-                chosen = sorted(stream.sample(places, settings.queries))
+                chosen = stream.sample(places, settings.queries)
             elif settings.region == "prefix":
                 chosen = list(places[: settings.queries])
             else:

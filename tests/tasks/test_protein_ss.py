@@ -57,8 +57,7 @@ def test_the_answer_holds_the_states_of_the_residues_asked_for(region):
     row = protein_row(3, length=90)
     example = build(row, region=region, queries=20, min_residues=20)
     places = asked(example)
-    assert places == sorted(set(places))
-    assert len(places) == 20
+    assert len(set(places)) == len(places) == 20
     shown = row["Sequence"], row["Secondary_structure"]
     assert example.reference == "".join(shown[0][place - 1] for place in places)
     assert TOKENIZER.decode(example.answer) == "".join(shown[1][place - 1] for place in places)
@@ -219,6 +218,35 @@ def test_the_usual_state_of_a_residue_is_that_of_the_training_split(tmp_path, ca
         hits += sum(usual[r] == s for r, s in zip(example.reference, states, strict=True))
         total += len(states)
     assert found["usual state of the residue"]["q8_accuracy"] == pytest.approx(hits / total)
+
+
+def test_the_state_before_tells_much_of_a_run_and_little_of_a_draw(tmp_path, real_data):
+    path = real_data / "protein_ss/validation.jsonl"
+    if not path.is_file():
+        pytest.skip(f"no real chains: {path} is absent")
+    files = Files(train=str(path), validation=str(path))
+    found = {}
+    for region in ("random", "suffix"):
+        chosen = settings(
+            train_size=100,
+            validation_size=25,
+            files=files,
+            region=region,
+            queries=30,
+            min_residues=30,
+        )
+        train, split = (
+            load_split(AFTER, chosen, name, TOKENIZER, tmp_path, [])
+            for name in ("train", "validation")
+        )
+        found[region] = guess_scores(AFTER, chosen, TOKENIZER, train, split)["the state before"]
+        hits = 0
+        for index in range(len(split)):
+            states = TOKENIZER.decode(split.example(index).answer)
+            hits += sum(a == b for a, b in zip(states, "H" + states, strict=False))
+        assert found[region]["q8_accuracy"] == pytest.approx(hits / split.target_counts.sum())
+    assert found["random"]["q8_accuracy"] < 0.45
+    assert found["suffix"]["q8_accuracy"] > 0.6
 
 
 def test_the_same_chain_under_two_names_feeds_one_split(tmp_path):
