@@ -19,11 +19,17 @@ from tasks.example import TaskError
 
 Row: TypeAlias = Mapping[str, Any]
 
-# A field's shape in plain words: "text", "integer", [shape] for a list, {name: shape} for a record.
+# A field's shape in plain words: "text", "integer", "number", [shape] for a list, {name: shape} for
+# a record.
 Shape: TypeAlias = "str | list[Shape] | dict[str, Shape]"
 
-_ARROW_TYPES = {"text": "string", "integer": "int64"}
-_PYTHON_TYPES: dict[str, type] = {"text": str, "integer": int}
+_ARROW_TYPES = {"text": "string", "integer": "int64", "number": "float64"}
+# JSON writes a number without a fraction as an integer.
+_PYTHON_TYPES: dict[str, tuple[type, ...]] = {
+    "text": (str,),
+    "integer": (int,),
+    "number": (float, int),
+}
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 # Raised with every change of how a line becomes a row.
 _READER = 1
