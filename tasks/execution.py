@@ -8,6 +8,7 @@ tests it.
 """
 
 import ast
+import builtins
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -168,7 +169,7 @@ class _Parts:
             if all(map(_program_says, node.args)) or not all(map(_is_ours, node.keywords)):
                 raise UnsupportedTestError(f"only the program's word: {ast.unparse(node)}")
             return ast.Call(node.func, [self.part(a) for a in node.args], node.keywords)
-        if isinstance(node, ast.Call) and _program_says(node.func):
+        if isinstance(node, ast.Call) and _is_the_programs(node.func):
             return self.part(node)  # a truth value that the program returns
         raise UnsupportedTestError(f"cannot be taken apart: {ast.unparse(node)}")
 
@@ -191,6 +192,12 @@ def _program_says(node: ast.AST) -> bool:
     if isinstance(node, ast.Name):
         return node.id not in _NAMES
     return any(map(_program_says, ast.iter_child_nodes(node)))
+
+
+def _is_the_programs(function: ast.expr) -> bool:
+    """Whether a function is the program's own: one that it has replaced would answer for it."""
+    first = _dotted(function).partition(".")[0]
+    return bool(first) and first not in _NAMES and not hasattr(builtins, first)
 
 
 def _is_ours(node: ast.AST) -> bool:

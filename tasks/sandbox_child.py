@@ -206,7 +206,7 @@ def _program(request: dict[str, Any]) -> NoReturn:
         _limit(request["limits"])
         _allow_few_calls()
         os.write(reply, ENCLOSED)
-    except (OSError, ValueError) as error:
+    except OSError as error:
         _refuse(error)
     try:
         _answer(request, reply)
@@ -309,10 +309,10 @@ def _call(name: str, *arguments: object) -> None:
     """Calls a function of the C library.
 
     Raises:
-        OSError: it failed; names it.
+        OSError: it failed; tells its name and the paths it was given.
     """
     if getattr(_libc, name)(*arguments) != 0:
-        _fail(f"{name}{arguments}")
+        _fail(" ".join([name, *(os.fsdecode(a) for a in arguments if isinstance(a, bytes))]))
 
 
 def _system_call(number: int, *arguments: object) -> None:
@@ -325,9 +325,10 @@ def _fail(what: str) -> NoReturn:
     raise OSError(number, f"{what}: {os.strerror(number)}")
 
 
-def _refuse(error: Exception) -> NoReturn:
+def _refuse(error: OSError) -> NoReturn:
     """Tells the parent why nothing was run, and ends; before the program starts only."""
-    os.write(1, f"refused {' '.join(str(error).split())}\n".encode())
+    where = f"{error.filename}: " if error.filename else ""
+    os.write(1, f"refused {where}{error.strerror}\n".encode())
     os._exit(1)
 
 

@@ -240,7 +240,7 @@ HOSTILE = {
             frame = sys._getframe()
             while frame:
                 for value in (*frame.f_locals.values(), *frame.f_globals.values()):
-                    if value == 42 or "=" "= 42" in str(value):
+                    if value == 6 * 7 or "=" "= 42" in str(value):
                         return 42
                 frame = frame.f_back
     """,

@@ -151,7 +151,9 @@ except IsolationError as error:
     script = UNPRIVILEGED + NO_MORE_NAMESPACES + TRY.replace("**{}", "isolated=False") + refusing
     reason, outcome, error = lines_of(script)
     assert reason == error
-    assert "a program cannot be isolated on this system (unshare" in reason
+    assert (
+        reason == "a program cannot be isolated on this system (unshare: No space left on device)"
+    )
     assert outcome == str(Outcome("passed", 1, 1))
 
 
@@ -183,25 +185,21 @@ def test_a_set_of_words_has_the_same_order_in_every_run():
     assert len(orders) == 1
 
 
-plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
-hashable = plain | st.binary() | st.complex_numbers(allow_nan=False)
-hashable = st.recursive(hashable, lambda inner: st.tuples(inner, inner) | st.frozensets(inner))
-values = st.recursive(
-    hashable,
-    lambda inner: st.lists(inner) | st.dictionaries(hashable, inner) | st.sets(hashable),
-)
+numbers = st.integers() | st.floats(allow_nan=False) | st.complex_numbers(allow_nan=False)
+plain = st.none() | st.booleans() | numbers | st.text() | st.binary()
+hashable = plain | st.tuples(plain, st.frozensets(plain, max_size=3))
+inner = st.lists(hashable, max_size=3) | st.dictionaries(hashable, plain, max_size=3)
+values = hashable | st.lists(inner | st.sets(hashable, max_size=3), max_size=3)
 
 
 @given(values)
 def test_a_value_comes_back_as_it_was(value):
-    line = json.dumps(sandbox_child.inert(value)).encode()
-    back = sandbox.read_value(line)
-    assert isinstance(back, Returned)
-    assert back.value == value
-    assert repr(type(back.value)) == repr(type(value))
+    back = sandbox.read_value(json.dumps({"value": sandbox_child.inert(value)}).encode())
+    assert back == Returned(value)
+    assert type(back.value) is type(value)
 
 
-@given(st.binary() | values.map(lambda value: json.dumps(value, default=str).encode()))
+@given(st.binary() | st.text().map(lambda text: json.dumps({"value": text, text: 1}).encode()))
 def test_a_line_may_say_anything(line):
     sandbox.read_value(line)
 
@@ -292,6 +290,7 @@ def test_a_test_means_what_it_means_in_python(test, holds):
         "assert same(1) == other(1)",
         "assert isinstance(same(1), int)",
         "assert all(same(1))",
+        "assert math.isfinite(same(1))",
         "assert 1 == 1",
         "assert same(1) == [x for x in (1,)]",
         "assert same(1) == 2 ** 9",
