@@ -32,8 +32,9 @@ from tasks.example import TaskError
 
 _START_S = 20.0
 """For interpreter and enclosure, on a machine that is busy."""
-_FREE_UID = 1 << 30
-"""Identities from here on belong to nobody; each program of a privileged user gets its own."""
+_FREE_UID = 0x70000000
+"""Identities from here on belong to nobody (systemd's "Users, Groups, UIDs and GIDs" says whose
+others are); each program of a privileged user gets one of its own."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Limits:
     """Of one file that it writes."""
     disk_bytes: int = 8 * 2**20
     """Of all files; they lie in memory, and are not limited together in an unisolated run."""
-    reply_bytes: int = 2**18
+    reply_bytes: int = 2**16
     """Of all values that it returns, written out."""
 
 

@@ -39,10 +39,8 @@ _CLONE_NEWNET = 0x40000000
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
 _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x20, 0x1000, 0x4000, 0x40000
 _MNT_DETACH = 2
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_CAPBSET_DROP = 1, 4, 22, 24
-_PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 _CAPABILITY_VERSION_3 = 0x20080522
-_LAST_CAPABILITY = 63
 _SECCOMP_MODE_FILTER = 2
 _SECCOMP_KILL_PROCESS, _SECCOMP_ERRNO, _SECCOMP_ALLOW = 0x80000000, 0x50000, 0x7FFF0000
 _AUDIT_ARCH_X86_64 = 0xC000003E
@@ -81,7 +79,7 @@ def main(parent: int) -> NoReturn:
     Args:
         parent: the process that started this one, and that it must not outlive.
     """
-    # A terminal's interrupt is for the parent, which then ends this group.
+    # The program cannot signal `init`, but by a signal that it handles: this is Python's only one.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     _call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
@@ -184,10 +182,6 @@ def _become(uid: int, drop_groups: bool) -> None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
-    _call("prctl", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-    for capability in range(_LAST_CAPABILITY + 1):
-        # Numbers behind the kernel's last one are refused.
-        _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
     header = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0))
     _system_call(_SYS_CAPSET, header, ctypes.create_string_buffer(24))
     _call("prctl", _PR_SET_DUMPABLE, 0, 0, 0, 0)
@@ -227,7 +221,9 @@ def _limit(limits: dict[str, Any]) -> None:
         (resource.RLIMIT_MEMLOCK, 0),
         (resource.RLIMIT_MSGQUEUE, 0),
     ):
-        resource.setrlimit(kind, (most, most))
+        allowed = resource.getrlimit(kind)[1]
+        lowest = most if allowed == resource.RLIM_INFINITY else min(most, allowed)
+        resource.setrlimit(kind, (lowest, lowest))
 
 
 def _allow_few_calls() -> None:

@@ -83,6 +83,24 @@ def squad_row(number: int, **changes: Any) -> dict[str, Any]:
     return row | changes
 
 
+def mbpp_row(number: int, **changes: Any) -> dict[str, Any]:
+    """A row like MBPP's, with the line ends that some of its programs have."""
+    word, name = WORDS[number % 12], f"{WORDS[number * 7 % 12]}_{number}"
+    row = {
+        "task_id": number,
+        "text": f"Write a function to add {number} to the length of {word}.",
+        "code": f"def {name}(text):\r\n  return len(text) + {number} \r\n",
+        "test_list": [
+            f'assert {name}("{word}") == {len(word) + number}',
+            f'assert {name}("") == {number}',
+            f'assert {name}("{word * 2}") == {2 * len(word) + number}',
+        ],
+        "test_setup_code": "",
+        "challenge_test_list": [],
+    }
+    return row | changes
+
+
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
@@ -95,12 +113,15 @@ def write_case_data(folder: Path) -> None:
     write_rows(folder / "hotpot/validation.jsonl", [hotpot_row(n) for n in range(100, 140)])
     write_rows(folder / "arc/train.jsonl", [arc_row(n) for n in range(60)])
     write_rows(folder / "arc/validation.jsonl", [arc_row(n) for n in range(100, 140)])
+    write_rows(folder / "mbpp/train.jsonl", [mbpp_row(n) for n in range(80)])
+    write_rows(folder / "mbpp/validation.jsonl", [mbpp_row(n) for n in range(100, 140)])
     write_rows(folder / "squad/rows.jsonl", [squad_row(n) for n in range(400)])
 
 
 HOTPOT_FILES = Files(train="hotpot/train.jsonl", validation="hotpot/validation.jsonl")
 
 ARC_FILES = Files(train="arc/train.jsonl", validation="arc/validation.jsonl")
+MBPP_FILES = Files(train="mbpp/train.jsonl", validation="mbpp/validation.jsonl")
 SQUAD_FILES = Files(train="squad/rows.jsonl", validation="squad/rows.jsonl")
 
 CASES: dict[str, dict[str, Any]] = {
@@ -110,6 +131,7 @@ CASES: dict[str, dict[str, Any]] = {
     "hotpot": {"files": HOTPOT_FILES, "max_prompt_tokens": 300},
     "kvsort": {"pairs": 4, "value_width": 2},
     "kvsort_after": {"pairs": 4, "value_width": 2},
+    "mbpp": {"files": MBPP_FILES, "max_prompt_tokens": 700},
     "middlematch": {"names": 12},
     "nameindex": {"names": 12},
     "permfill": {"items": 8},
@@ -137,6 +159,7 @@ def golden_row(name: str) -> dict[str, Any]:
         "hotpot": hotpot_row(7),
         "kvsort": {"keys": ["31", "12", "90", "05"], "values": ["55", "90", "17", "42"]},
         "kvsort_after": {"keys": ["31", "12", "90", "05"], "values": ["55", "90", "17", "42"]},
+        "mbpp": mbpp_row(7),
         "middlematch": {"names": _NAMES, "asked": 6},
         "nameindex": {"names": _NAMES, "asked": 6},
         "permfill": {"order": _PERMUTED, "items": "h3x0zq7b", "anchors": [2, 5]},
@@ -160,7 +183,8 @@ def golden_row(name: str) -> dict[str, Any]:
 
 def golden_material(name: str) -> list[dict[str, Any]]:
     """Rows to quote from beside the golden row."""
-    return [squad_row(number) for number in range(40, 80)] if name == "squad" else []
+    rows = {"mbpp": mbpp_row, "squad": squad_row}
+    return [rows[name](number) for number in range(40, 80)] if name in rows else []
 
 
 def other_future(name: str) -> dict[str, Any]:
