@@ -101,6 +101,7 @@ def _gather(settings_json: str, cache: Path, split: EvaluatedSplit) -> Materials
         tokenizer = for_vocabulary(config.vocab_size, settings.model.tokenizer)
         train = load_split(task, settings.task, "train", tokenizer, cache, ())
         evaluated = load_split(task, settings.task, split, tokenizer, cache, ())
+        scorer = task.scorer(settings.task, tokenizer)
     except TaskError as error:
         raise InputError(str(error)) from error
     except ValueError as error:
@@ -112,7 +113,5 @@ def _gather(settings_json: str, cache: Path, split: EvaluatedSplit) -> Materials
         train=train,
         evaluated=evaluated,
         metrics=task.measured(settings.task),
-        scoring=Scoring(
-            task.scorer(settings.task, tokenizer), task.generation(settings.task, tokenizer)
-        ),
+        scoring=Scoring(scorer, task.generation(settings.task, tokenizer)),
     )

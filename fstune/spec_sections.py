@@ -211,7 +211,7 @@ class SearchSpec(Section):
     def metric(self) -> "Metric":
         """The objective's metric."""
         task = registry.get(self.task_name)
-        wanted = self.objective.metric or task.primary_metric
+        wanted = self.objective.metric or task.primary(self.task)
         return next(metric for metric in task.measured(self.task) if metric.name == wanted)
 
     @property

@@ -20,6 +20,7 @@ _TASKS = {
     "hotpot": "tasks.hotpot:Hotpot",
     "kvsort": "tasks.sorting:KvSort",
     "kvsort_after": "tasks.sorting:KvSortAfter",
+    "mbpp": "tasks.mbpp:Mbpp",
     "middlematch": "tasks.lists:MiddleMatch",
     "nameindex": "tasks.lists:NameIndex",
     "needle": "tasks.needle:Needle",

@@ -124,6 +124,19 @@ OTHER: dict[str, dict[str, Any]] = {
         "max_answer_tokens": 3,
         "generate": False,
     },
+    "mbpp": HUB
+    | {
+        "columns": {"text": "prompt"},
+        "order": "problem_last",
+        "notes": False,
+        "max_prompt_tokens": 100,
+        "max_answer_tokens": 3,
+        "execute": "unisolated",
+        "samples": 2,
+        "k": 2,
+        "temperature": 0.2,
+        "top_p": 0.5,
+    },
     "squad": HUB
     | {
         "order": "question_first",
@@ -205,8 +218,9 @@ def with_change(section: str, changes: dict[str, Any]) -> ArmSettings:
         return settings(SEED, model={"init": SHAPES} | changes)
     if section == "init":
         return settings(SEED, model={"init": SHAPES | changes})
-    plain = {"rightcopy": TASK, "hotpot": HOTPOT}
     least = {"name": section, "train_size": 10, "validation_size": 6}
+    plain = {"rightcopy": TASK, "hotpot": HOTPOT}
+    plain["mbpp"] = least | {"execute": True, "samples": 3}
     return settings(SEED, task=plain.get(section, least) | changes)
 
 

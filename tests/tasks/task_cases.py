@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -95,6 +95,24 @@ def prose_row(number: int, **changes: Any) -> dict[str, Any]:
     return row | changes
 
 
+def mbpp_row(number: int, **changes: Any) -> dict[str, Any]:
+    """A row like MBPP's, with the line ends that some of its programs have."""
+    word, name = WORDS[number % 12], f"{WORDS[number * 7 % 12]}_{number}"
+    row = {
+        "task_id": number,
+        "text": f"Write a function to add {number} to the length of {word}.",
+        "code": f"def {name}(text):\r\n  return len(text) + {number} \r\n",
+        "test_list": [
+            f'assert {name}("{word}") == {len(word) + number}',
+            f'assert {name}("") == {number}',
+            f'assert {name}("{word * 2}") == {2 * len(word) + number}',
+        ],
+        "test_setup_code": "",
+        "challenge_test_list": [],
+    }
+    return row | changes
+
+
 def protein_row(number: int, length: int = 60, **changes: Any) -> dict[str, Any]:
     """A chain with its secondary structure: the states follow from the residues around them."""
     stream = Random(number)
@@ -129,6 +147,8 @@ def write_case_data(folder: Path) -> None:
     write_rows(folder / "contact/rows.jsonl", [contact_row(n) for n in range(300)])
     write_rows(folder / "protein/train.jsonl", [protein_row(n) for n in range(200)])
     write_rows(folder / "protein/validation.jsonl", [protein_row(n) for n in range(300, 340)])
+    write_rows(folder / "mbpp/train.jsonl", [mbpp_row(n) for n in range(80)])
+    write_rows(folder / "mbpp/validation.jsonl", [mbpp_row(n) for n in range(100, 140)])
     write_rows(folder / "squad/rows.jsonl", [squad_row(n) for n in range(400)])
     write_rows(folder / "prose/train.jsonl", [prose_row(n) for n in range(200)])
     write_rows(folder / "prose/validation.jsonl", [prose_row(n) for n in range(300, 400)])
@@ -139,6 +159,7 @@ HOTPOT_FILES = Files(train="hotpot/train.jsonl", validation="hotpot/validation.j
 ARC_FILES = Files(train="arc/train.jsonl", validation="arc/validation.jsonl")
 CONTACT_FILES = Files(train="contact/rows.jsonl", validation="contact/rows.jsonl")
 PROTEIN_FILES = Files(train="protein/train.jsonl", validation="protein/validation.jsonl")
+MBPP_FILES = Files(train="mbpp/train.jsonl", validation="mbpp/validation.jsonl")
 SQUAD_FILES = Files(train="squad/rows.jsonl", validation="squad/rows.jsonl")
 PROSE_FILES = Files(train="prose/train.jsonl", validation="prose/validation.jsonl")
 
@@ -149,6 +170,7 @@ CASES: dict[str, dict[str, Any]] = {
     "hotpot": {"files": HOTPOT_FILES, "max_prompt_tokens": 300},
     "kvsort": {"pairs": 4, "value_width": 2},
     "kvsort_after": {"pairs": 4, "value_width": 2},
+    "mbpp": {"files": MBPP_FILES, "max_prompt_tokens": 700},
     "middlematch": {"names": 12},
     "nameindex": {"names": 12},
     "needle": {"files": PROSE_FILES, "lengths": (600, 900), "depths": (0.0, 0.5), "distractors": 1},
@@ -203,6 +225,7 @@ def golden_row(name: str) -> dict[str, Any]:
         "hotpot": hotpot_row(7),
         "kvsort": {"keys": ["31", "12", "90", "05"], "values": ["55", "90", "17", "42"]},
         "kvsort_after": {"keys": ["31", "12", "90", "05"], "values": ["55", "90", "17", "42"]},
+        "mbpp": mbpp_row(7),
         "middlematch": {"names": _NAMES, "asked": 6},
         "nameindex": {"names": _NAMES, "asked": 6},
         "needle": {
@@ -241,18 +264,15 @@ def golden_row(name: str) -> dict[str, Any]:
 
 def golden_material(name: str) -> list[dict[str, Any]]:
     """Rows to quote from beside the golden row."""
-    rows = {
-        "punctuation": [prose_row(number) for number in range(40, 60)],
-        "needle": [prose_row(number) for number in range(40, 50)],
-        "squad": [squad_row(number) for number in range(40, 80)],
+    made: dict[str, Callable[[int], dict[str, Any]]] = {
+        "mbpp": mbpp_row,
+        "needle": prose_row,
+        "protein_contact": contact_row,
+        "protein_ss": protein_row,
+        "punctuation": prose_row,
+        "squad": squad_row,
     }
-    return rows.get(name, [])
-    material = {
-        "protein_contact": [contact_row(number) for number in range(40, 80)],
-        "protein_ss": [protein_row(number) for number in range(40, 80)],
-        "squad": [squad_row(number) for number in range(40, 80)],
-    }
-    return material.get(name, [])
+    return [made[name](number) for number in range(40, 80)] if name in made else []
 
 
 def _refolded(row: dict[str, Any]) -> dict[str, Any]:
