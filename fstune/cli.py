@@ -245,6 +245,10 @@ def doctor(
     from fstune.environment import describe, workbench_facts
 
     console = _console()
+    if spec is not None:
+        from fstune.spec import find
+
+        find(spec)  # a name that is wrong is told before a page of facts
     for name, value in (describe() | workbench_facts()).items():
         console.print(f"{name}: {value}", highlight=False, soft_wrap=True, markup=False)
     if spec is not None:
