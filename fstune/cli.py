@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fstune import completion
+from fstune.completion import RUNS
 from fstune.errors import FstuneError, InputError
 
 if TYPE_CHECKING:
@@ -62,13 +64,18 @@ Tracking = Annotated[
         help="MLflow server; SQLite in RUNS if absent.",
     ),
 ]
-Name = Annotated[str, typer.Argument(help="Name of a search.")]
-RUNS = Path("mlruns")
+Spec = Annotated[
+    str,
+    typer.Argument(
+        help="A spec file, or the name of a shipped search.", autocompletion=completion.specs
+    ),
+]
+Name = Annotated[str, typer.Argument(help="Name of a search.", autocompletion=completion.searches)]
 
 
 @app.command()
 def search(
-    spec: Annotated[str, typer.Argument(help="A spec file, or the name of a shipped search.")],
+    spec: Spec,
     data: Data = None,
     runs: Runs = RUNS,
     tracking_uri: Tracking = None,
@@ -122,7 +129,10 @@ def confirm(name: Name, runs: Runs = RUNS, tracking_uri: Tracking = None) -> Non
 
 @app.command()
 def status(
-    name: Annotated[str | None, typer.Argument(help="Name of a search; all if absent.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Name of a search; all if absent.", autocompletion=completion.searches),
+    ] = None,
     runs: Runs = RUNS,
 ) -> None:
     """Where a search stands, also while it runs."""
@@ -205,9 +215,17 @@ def verify(name: Name, runs: Runs = RUNS) -> None:
 
 @app.command()
 def tasks(
-    name: Annotated[str | None, typer.Argument(help="A task, to see it in full.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A task, to see it in full.", autocompletion=completion.tasks),
+    ] = None,
     spec: Annotated[
-        str | None, typer.Option("--spec", help="Whose settings the example is built with.")
+        str | None,
+        typer.Option(
+            "--spec",
+            help="Whose settings the example is built with.",
+            autocompletion=completion.specs,
+        ),
     ] = None,
     data: Data = None,
     runs: Runs = RUNS,
@@ -238,7 +256,10 @@ def tasks(
 
 @app.command()
 def doctor(
-    spec: Annotated[str | None, typer.Argument(help="A spec, to check what it needs.")] = None,
+    spec: Annotated[
+        str | None,
+        typer.Argument(help="A spec, to check what it needs.", autocompletion=completion.specs),
+    ] = None,
     data: Data = None,
 ) -> None:
     """What this machine has, and what a search would use of it."""
@@ -260,7 +281,7 @@ def doctor(
 
 @app.command()
 def probe(
-    spec: Annotated[str, typer.Argument(help="A spec file, or the name of a shipped search.")],
+    spec: Spec,
     data: Data = None,
     runs: Runs = RUNS,
     memory_gb: Annotated[
@@ -307,6 +328,37 @@ def probe(
     console.print(f"limited by: {found.stopped_by}", highlight=False)
     console.print(f"memory in use at that size: {found.peak_memory_gb:.3g} GB", highlight=False)
     console.print(f"tried on: {describe_candidate(found.candidate) or 'the only arm'}")
+
+
+@app.command("new")
+def new_search(
+    name: Annotated[str, typer.Argument(help="Name of the search: letters, digits, _ and -.")],
+    task: Annotated[
+        str,
+        typer.Option("--task", help="What is learnt.", autocompletion=completion.tasks),
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="A checkpoint file; a small new model if absent."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The file to write; NAME.yaml if absent.")
+    ] = None,
+    data: Data = None,
+) -> None:
+    """Write a commented spec, to be edited: every setting, with what it is for."""
+    from fstune.new_spec import Start, write_new
+
+    path = out or Path(f"{name}.yaml")
+    start = Start()
+    if model is not None:
+        from fstune.materials import checkpoint_config
+        from fstune.spec import locate
+
+        found = locate(model, [*(data or []), path.resolve().parent])
+        start = Start(model, checkpoint_config(found).num_layers)
+    write_new(name, task, start, path)
+    typer.echo(f"{path}: edit it, then `fstune doctor {path}` and `fstune search {path}`")
 
 
 @app.command()
