@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fstune import completion
-from fstune.completion import RUNS
 from fstune.errors import FstuneError, InputError
+from fstune.places import RUNS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -87,18 +87,17 @@ def search(
     ] = False,
 ) -> None:
     """Run a search, live."""
-    from fstune.spec import find, load
-
-    path = find(spec)
-    overrides = set_ or []
-    name = load(path, overrides).name
-    if resume and (runs / "searches" / name / "spec.json").exists():
-        resume_search(name, runs, tracking_uri)
-        return
     with _telling("checking the spec and preparing the data"):
-        from fstune.search import Search
+        from fstune.api import prepare
 
-        made = Search.create(path, runs, data or [], overrides, tracking_uri)
+        made = prepare(
+            spec,
+            data=data or [],
+            runs=runs,
+            overrides=set_ or [],
+            tracking_uri=tracking_uri,
+            resume=resume,
+        )
     _run(made)
 
 
@@ -382,11 +381,10 @@ def main() -> None:
 
 
 def _opened(name: str, runs: Path) -> "tuple[SearchRecords, SearchSpec]":
-    from fstune.records import SearchRecords
-    from fstune.spec import read_resolved
+    from fstune.api import load
 
-    records = SearchRecords.find(runs, name)
-    return records, read_resolved(records.spec)
+    found = load(name, runs)
+    return found.records, found.spec
 
 
 def _run(search: "Search") -> None:

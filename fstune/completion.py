@@ -6,8 +6,7 @@ from pathlib import Path
 
 import typer
 
-RUNS = Path("mlruns")
-"""Folder of all that runs write, unless another is named."""
+from fstune.places import RUNS
 
 
 def specs(incomplete: str) -> Iterator[str]:
