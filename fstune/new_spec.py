@@ -76,6 +76,10 @@ def new_spec(name: str, task: str, start: Start, file: str) -> str:
     """
     known = known_task(task)
     whole = schema()
+    values = _first_values(name, task, start)
+    page = _Page(whole, known)
+    if page.needs_files:
+        values["task"]["files"] = {"train": "train.jsonl", "validation": "validation.jsonl"}
     lines = [
         f"# yaml-language-server: $schema={SCHEMA_FILE}",
         f"# A search on {task}: {known.summary}.",
@@ -85,8 +89,7 @@ def new_spec(name: str, task: str, start: Start, file: str) -> str:
         "# `#key: value` is a setting at its default: take the # away to change it, and those of",
         "# the section around it.",
     ]
-    lines += _Page(whole, known).sections(whole, _first_values(name, task, start))
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *page.sections(whole, values)]) + "\n"
 
 
 def _first_values(name: str, task: str, start: Start) -> dict[str, Any]:
@@ -129,6 +132,12 @@ class _Page:
         tasks = whole["properties"]["task"]["discriminator"]["mapping"]
         self._task: Node = {"$ref": tasks[task.name]}
         self._metrics = ", ".join(metric.name for metric in task.metrics)
+
+    @property
+    def needs_files(self) -> bool:
+        """Whether its rows are the user's own: it reads files, and has no hub instead."""
+        settings = self._inside(self._task)["properties"]
+        return "files" in settings and settings.get("hub", {}).get("default") == ""
 
     def sections(self, whole: Node, values: Node) -> Iterator[str]:
         """The file: every section, those in `values` given, the others at their defaults."""
