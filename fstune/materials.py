@@ -99,6 +99,9 @@ def _gather(settings_json: str, cache: Path, split: EvaluatedSplit) -> Materials
     task = registry.get(settings.task.name)
     try:
         tokenizer = for_vocabulary(config.vocab_size, settings.model.tokenizer)
+    except ValueError as error:
+        raise InputError(f"model.tokenizer: {error}") from error
+    try:
         train = load_split(task, settings.task, "train", tokenizer, cache, ())
         evaluated = load_split(task, settings.task, split, tokenizer, cache, ())
         scorer = task.scorer(settings.task, tokenizer)

@@ -219,9 +219,10 @@ def _lines(path: Path, fields: Mapping[str, Shape], columns: Mapping[str, str]) 
             try:
                 values = json.loads(line)
             except json.JSONDecodeError as error:
-                raise TaskError(f"{where}: not a line of JSON: {error}") from error
+                what = f"{error.msg} at column {error.colno}"
+                raise TaskError(f"{where}: not a line of JSON: {what}") from error
             if not isinstance(values, dict):
-                raise TaskError(f"{where}: a row is an object, got {type(values).__name__}")
+                raise TaskError(f"{where}: a row is a JSON object, got {_short(values)}")
             _check_columns(columns, list(values), where)
             row = {name: values[column] for name, column in columns.items()}
             for name, value in row.items():
@@ -229,7 +230,7 @@ def _lines(path: Path, fields: Mapping[str, Shape], columns: Mapping[str, str]) 
             empty = False
             yield row
     if empty:
-        raise TaskError(f"{path}: no rows")
+        raise TaskError(f"{path}: no rows; a row is one JSON object in one line")
 
 
 def _read_hub(source: Source, split: str, columns: Mapping[str, str], cache_dir: Path) -> Any:
