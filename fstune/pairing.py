@@ -5,7 +5,7 @@ The only place where a baseline meets its variant: at a rung of a search, and in
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fstune.arm import ArmSettings, ArmSpec, EvaluatedSplit, Pair, Scalar
@@ -86,6 +86,8 @@ def run_rung(
     started = time.perf_counter()
     goal = spec.rungs[rung]
     arms = arms_of(spec, candidate, cache, range(goal.seeds))
+    each_arm = (arm for pair in arms.pairs for arm in pair)
+    reused = sum(goal.steps in bench.store.evaluated_steps(arm.digest) for arm in each_arm)
     pairs = _advance(arms, goal.steps, bench)
     found = _compare(spec, arms, pairs, CONFIDENCE, confirms=False)
     every = bench.evaluate_every or goal.steps
@@ -101,6 +103,7 @@ def run_rung(
         rung=rung,
         curve=[*on_the_way, _point(pairs, found.deltas)],
         wall_s=time.perf_counter() - started,
+        reused=reused,
     )
 
 
@@ -138,11 +141,16 @@ def confirm(
 def _advance(arms: ArmsOfSeeds, step: int, bench: Workbench) -> list[Pair]:
     return [
         Pair(
-            baseline=advance(baseline, arms.baseline_data, step, bench),
-            variant=advance(variant, arms.variant_data, step, bench),
+            baseline=advance(baseline, arms.baseline_data, step, _told_as("baseline", bench)),
+            variant=advance(variant, arms.variant_data, step, _told_as("variant", bench)),
         )
         for baseline, variant in arms.pairs
     ]
+
+
+def _told_as(role: str, bench: Workbench) -> Workbench:
+    """A workbench whose reports say which of a pair is at work."""
+    return replace(bench, report=lambda progress: bench.report(replace(progress, role=role)))
 
 
 def _compare(

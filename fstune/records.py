@@ -81,11 +81,14 @@ class RungRecord(Comparison):
     """Every common evaluation of the rung's arms since the rung before, this one last."""
     wall_s: float
     """Seconds that the rung took here; whatever was stored already took none."""
+    reused: int = field(default=0, kw_only=True)
+    """How many of its arms had been trained this far before, for another candidate or search."""
 
     def facts(self) -> str:
-        """All that a repetition must reproduce exactly, as text; times are not part of it."""
+        """All that a repetition must reproduce exactly, as text; its cost is not part of it."""
         facts = asdict(self)
         facts.pop("wall_s")
+        facts.pop("reused")
         for point in facts["curve"]:
             point.pop("ended_at")
         return canonical_json(facts)  # as text, for NaN is no other NaN's equal
