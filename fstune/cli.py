@@ -362,6 +362,9 @@ def _run(search: "Search", quiet: bool) -> None:
         raise
     finally:
         console.print(result_table(records, search.spec))
+    if records.unsent:
+        later = f"{again} sends what is missing"
+        console.print(f"MLflow is behind ({records.unsent}); {later}", highlight=False)
     if not quiet:
         console.print(f"records: {records.root}; MLflow: {search.tracking_uri}", highlight=False)
 

@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.text import Text
 
 from fstune.live_drawing import Standing
-from fstune.records import RungRecord, SearchRecords, TrialRecord
+from fstune.records import RungRecord, SearchRecords, TrialReader, TrialRecord
 from fstune.report import describe_candidate, interval
 from fstune.spec import SearchSpec
 from fstune.store import ArmStore
@@ -40,32 +40,21 @@ class Event:
 
 
 class View:
-    """Where one search stands, read anew each time; trials that ended are read once."""
+    """Where one search stands, read anew each time."""
 
     def __init__(self, records: SearchRecords, spec: SearchSpec) -> None:
         self._records = records
         self._spec = spec
         self._store = ArmStore(records.runs / "arms")
-        self._ended: dict[int, TrialRecord] = {}
+        self._reader = TrialReader(records)
         self._events: dict[tuple[int, int], list[Event]] = {}
 
     def __call__(self) -> Standing:
-        return Standing(self._trials(), self._spec, time.time())
+        return Standing(self._reader.trials(), self._spec, time.time(), self._records.unsent)
 
     def events(self) -> list[Event]:
         """All that has happened, trial by trial."""
-        return [event for trial in self._trials() for event in self._events_of(trial)]
-
-    def _trials(self) -> list[TrialRecord]:
-        trials: list[TrialRecord] = []
-        while True:
-            number = len(trials)
-            trial = self._ended.get(number) or self._records.trial(number)
-            if trial is None:
-                return trials
-            if trial.end is not None:
-                self._ended[number] = trial
-            trials.append(trial)
+        return [event for trial in self._reader.trials() for event in self._events_of(trial)]
 
     def _events_of(self, trial: TrialRecord) -> Iterator[Event]:
         who = f"trial {trial.number}"

@@ -40,12 +40,17 @@ class Standing:
     spec: SearchSpec
     now: float
     """Seconds since the epoch."""
+    unsent: str = ""
+    """Why MLflow is behind, if it is."""
     most: int = MOST
     afar: bool = False
     """Whether it is seen from outside, where it cannot be told from a search that was stopped."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield self._headline()
+        if self.unsent:
+            behind = f"MLflow is behind: {self.unsent}"
+            yield Text(behind, style="yellow", no_wrap=True, overflow="ellipsis")
         running = [trial for trial in self.trials if trial.progress is not None]
         for trial in running:
             yield from self._running(trial, in_detail=len(running) <= DETAILED)

@@ -278,6 +278,14 @@ def test_a_snapshot_of_a_search_at_rest_says_how_to_go_on(records, small):
     assert "fstune resume" not in "\n".join(shown(snapshot(records, small, in_full=False)))
 
 
+def test_it_is_said_that_mlflow_is_behind(records, small):
+    assert not any("MLflow" in line for line in shown(View(records, small)()))
+    records.write_unsent("http://nowhere: connection refused")
+    assert (
+        shown(View(records, small)())[2] == "MLflow is behind: http://nowhere: connection refused"
+    )
+
+
 def test_a_view_reads_an_ended_trial_once(records, small):
     view = View(records, small)
     before = shown(view())
