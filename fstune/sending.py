@@ -89,7 +89,7 @@ class Sender:
                 # Whether the failed request was carried out is not known: all is looked up anew.
                 self._opened = False
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-                self._note(f"{type(error).__name__}: {error}")
+                self._note(_root(error))
             else:
                 pause_s = PERIOD_S
                 self._note("")
@@ -123,6 +123,13 @@ class Sender:
             # Standard output is the search's log file while it runs.
             print(f"fstune: {at} MLflow: {first_line or 'up to date again'}")  # noqa: T201
         self._records.write_unsent(f"{self._tracker.uri}: {first_line}" if first_line else "")
+
+
+def _root(error: BaseException) -> str:
+    """What a chain of exceptions began with: a transport wraps "connection refused" many times."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return f"{type(error).__name__}: {error}"
 
 
 def _state(trial: TrialRecord) -> tuple[object, ...]:
