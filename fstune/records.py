@@ -8,6 +8,7 @@
     <runs>/searches/<name>/trials/0003/rung-0.json
     <runs>/searches/<name>/trials/0003/end.json
     <runs>/searches/<name>/trials/0003/confirmation.json
+    <runs>/searches/<name>/trials/0003/model/      weights of a confirmed gain
     <runs>/searches/<name>/finalists.json          which trials are confirmed
     <runs>/searches/<name>/trials/0003/progress.json   where it is right now; not part of the truth
     <runs>/searches/<name>/mlflow.txt              the server it is sent to, if not the local store
@@ -223,6 +224,10 @@ class SearchRecords:
     @property
     def log(self) -> Path:
         return self.root / "log.txt"
+
+    def model(self, number: int) -> Path:
+        """Folder of a confirmed gain's weights."""
+        return self._folder(number) / "model"
 
     @property
     def tracked_at(self) -> str | None:

@@ -43,6 +43,7 @@ from fstune.store import ArmStore, write_atomic, write_json
 from fstune.tracking import Tracker
 from fstune.trainable import PairedTrial
 from fstune.tuning import Bookkeeper, Climber, Suggester, scheduler, snapshot_fault, trial_folder
+from fstune.winner import kept_winner
 from model.tokenizer import for_vocabulary
 
 MAX_WORKER_LOSSES = 3
@@ -189,7 +190,8 @@ class Search:
         if status != "FINISHED":
             return Ending(status, report)
         page = write_page(self.records, self.spec)
-        return Ending(status, report, [page.html, page.table], page.description)
+        winner = kept_winner(self.records)
+        return Ending(status, report, [page.html, page.table], page.description, winner)
 
     @property
     def _promotes(self) -> bool:

@@ -9,7 +9,7 @@ missing at the end is noted in the records; `fstune resume` sends it.
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fstune.records import SearchRecords, TrialReader, TrialRecord
@@ -42,6 +42,8 @@ class Ending:
     report: Path | None = None
     files: Sequence[Path] = ()
     description: str = ""
+    winner: Mapping[str, Path] = field(default_factory=dict)
+    """Files of a confirmed winner, if there is one (`fstune.winner`)."""
 
 
 class Sender:
@@ -113,6 +115,8 @@ class Sender:
         if ending is not None:
             self._tracker.close(ending.status, ending.report)
             self._tracker.publish(ending.files, ending.description)
+            if ending.winner:
+                self._tracker.log_winner(ending.winner)
 
     def _note(self, failure: str) -> None:
         """Keep in the records whether MLflow lacks something, and why."""

@@ -13,10 +13,13 @@ was killed is brought up to date by logging its records again: what is there alr
                  confirm/… the same of a confirmation, with the tag fstune.confirmed, its verdict
 """
 
+import json
 import logging
 import math
 import os
+import warnings
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import mlflow
@@ -25,6 +28,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
+import model
 from fstune.errors import InputError
 from fstune.records import RungRecord, SearchRecords, TrialRecord
 from fstune.spec import SearchSpec
@@ -35,6 +39,10 @@ _STATE = "fstune.state"
 _IDENTITY = "fstune.search_id"
 _PARENT = "mlflow.parentRunId"
 _DESCRIPTION = "mlflow.note.content"
+_MODEL = "fstune.model"
+_NEEDS = ("mlflow", "torch", "numpy", "pydantic", "safetensors", "pyrwkv-tokenizer")
+"""What a winner needs to run, of the versions that it was trained with."""
+
 # MLflow's pages take an experiment for work on prompts and agents unless it says what it is.
 _TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 
@@ -156,6 +164,36 @@ class Tracker:
         for path in files:
             self._client.log_artifact(self._parent, str(path))
         self._set_tags(self._parent, {_DESCRIPTION: description})
+
+    def log_winner(self, files: Mapping[str, Path]) -> None:
+        """Put a confirmed winner on the parent run, as a model that `mlflow.pyfunc` loads.
+
+        Args:
+            files: `weights`, `gates` and `description`, as `fstune.winner` keeps them.
+        """
+        if _MODEL in self._client.get_run(self._parent).data.tags:
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # MLflow warns of its own types on import
+            import mlflow.pyfunc  # takes seconds, for what most searches never have
+        from mlflow.models import Model
+
+        served = Path(__file__).with_name("winner_model.py")
+        logged = Model.log(
+            artifact_path=None,  # the older name of what follows
+            name="winner",
+            flavor=mlflow.pyfunc,
+            run_id=self._parent,
+            model_id=self._client.create_logged_model(
+                self._experiment, "winner", self._parent
+            ).model_id,
+            python_model=str(served),
+            artifacts={what: str(path) for what, path in files.items()},
+            code_paths=[str(Path(model.__path__[0]))],
+            pip_requirements=[f"{name}=={version(name)}" for name in _NEEDS],
+            metadata=json.loads(files["description"].read_text()),
+        )
+        self._set_tags(self._parent, {_MODEL: logged.model_uri})
 
     def connect(self) -> None:
         """Take up the server's address, or open the database; sends nothing to a server.
