@@ -1,13 +1,11 @@
-"""The commands: arguments, the live view, exit codes. Heavy parts are imported inside the commands.
+"""The commands: arguments and exit codes. Heavy parts are imported inside the commands.
 
 The environment is read here and nowhere else: FSTUNE_DATA, FSTUNE_RUNS and MLFLOW_TRACKING_URI are
 defaults of options.
 """
 
 import contextlib
-import os
 import sys
-import threading
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -25,9 +23,6 @@ if TYPE_CHECKING:
     from fstune.records import SearchRecords
     from fstune.search import Search
     from fstune.spec import SearchSpec
-
-LIVE_ROWS = 8
-REFRESH_S = 1.0
 
 app = typer.Typer(
     name="fstune",
@@ -71,6 +66,7 @@ Spec = Annotated[
     ),
 ]
 Name = Annotated[str, typer.Argument(help="Name of a search.", autocompletion=completion.searches)]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Only the final answer and errors.")]
 
 
 @app.command()
@@ -85,9 +81,10 @@ def search(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on if a search of that name exists.")
     ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run a search, live."""
-    with _telling("checking the spec and preparing the data"):
+    with _telling("checking the spec and preparing the data", quiet):
         from fstune.api import prepare
 
         made = prepare(
@@ -98,22 +95,25 @@ def search(
             tracking_uri=tracking_uri,
             resume=resume,
         )
-    _run(made)
+    _run(made, quiet)
 
 
 @app.command("resume")
-def resume_search(name: Name, runs: Runs = RUNS, tracking_uri: Tracking = None) -> None:
+def resume_search(
+    name: Name, runs: Runs = RUNS, tracking_uri: Tracking = None, quiet: Quiet = False
+) -> None:
     """Go on with a search after any stop."""
-    with _telling("reading the search"):
+    with _telling("reading the search", quiet):
         from fstune.search import Search
 
         found = Search.open(name, runs, tracking_uri)
-    _run(found)
+    _run(found, quiet)
 
 
 @app.command()
 def confirm(name: Name, runs: Runs = RUNS, tracking_uri: Tracking = None) -> None:
     """Try a search's finalists again on new seeds and the test split: one look."""
+    from fstune.live import quietly
     from fstune.report import confirmation_table
 
     with _telling("reading the search"):
@@ -121,7 +121,7 @@ def confirm(name: Name, runs: Runs = RUNS, tracking_uri: Tracking = None) -> Non
         from fstune.search import Search
 
         found = Search.open(name, runs, tracking_uri)
-    with _telling("confirming the finalists"), _quietly(found.records.log):
+    with _telling("confirming the finalists"), quietly(found.records.log):
         run_confirmation(found)
     _console().print(confirmation_table(found.records, found.spec))
 
@@ -135,8 +135,8 @@ def status(
     runs: Runs = RUNS,
 ) -> None:
     """Where a search stands, also while it runs."""
+    from fstune.live import snapshot
     from fstune.records import search_names
-    from fstune.report import status_view
 
     console = _console()
     names = [name] if name else list(search_names(runs))
@@ -144,7 +144,7 @@ def status(
         console.print(f"no search in {runs}; `fstune search quickstart` makes one", soft_wrap=True)
     for each in names:
         records, spec = _opened(each, runs)
-        console.print(status_view(records, spec, None if name else 3))
+        console.print(snapshot(records, spec, in_full=name is not None))
 
 
 @app.command()
@@ -403,8 +403,9 @@ def _opened(name: str, runs: Path) -> "tuple[SearchRecords, SearchSpec]":
     return found.records, found.spec
 
 
-def _run(search: "Search") -> None:
+def _run(search: "Search", quiet: bool) -> None:
     """Run under the live view; afterwards, or when stopped, say what to do next."""
+    from fstune.live import View, live, quietly
     from fstune.report import result_table
 
     records, name = search.records, search.spec.name
@@ -412,8 +413,12 @@ def _run(search: "Search") -> None:
         f" --runs {search.runs}" if search.runs.name != RUNS.name else ""
     )
     console = _console()
+    view = View(records, search.spec)
     try:
-        with _quietly(records.log) as terminal, _live(terminal, search):
+        with (
+            quietly(records.log) as terminal,
+            contextlib.nullcontext() if quiet else live(terminal, view),
+        ):
             search.run()
     except KeyboardInterrupt:
         console.print(f"stopped; nothing is lost. Go on with: {again}", highlight=False)
@@ -427,80 +432,19 @@ def _run(search: "Search") -> None:
         raise
     finally:
         console.print(result_table(records, search.spec))
-    console.print(f"records: {records.root}; MLflow: {search.tracking_uri}", highlight=False)
+    if records.unsent:
+        later = f"{again} sends what is missing"
+        console.print(f"MLflow is behind ({records.unsent}); {later}", highlight=False)
+    if not quiet:
+        console.print(f"records: {records.root}; MLflow: {search.tracking_uri}", highlight=False)
 
 
 @contextlib.contextmanager
-def _quietly(log: Path) -> "Iterator[Console]":
-    """Send all that Ray, MLflow and Optuna write to a log file; yield a console on the terminal."""
-    from rich.console import Console
-
-    log.parent.mkdir(parents=True, exist_ok=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with log.open("ab") as file:
-        terminal, error = os.dup(1), os.dup(2)
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-        try:
-            with os.fdopen(os.dup(terminal), "w") as out:
-                yield Console(file=out)
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os.dup2(terminal, 1)
-            os.dup2(error, 2)
-            os.close(terminal)
-            os.close(error)
-
-
-@contextlib.contextmanager
-def _live(console: "Console", search: "Search") -> Iterator[None]:
-    """Show where the search stands: a table that renews itself, or a line per event in a pipe."""
-    from rich.live import Live
-
-    from fstune.report import event_lines, status_view
-
-    done = threading.Event()
-    records, spec = search.records, search.spec
-    if not console.is_terminal:
-        seen: set[str] = set()
-
-        def print_events() -> None:
-            for line in event_lines(records, spec):
-                if line not in seen:
-                    seen.add(line)
-                    console.print(line, highlight=False, soft_wrap=True)
-
-        def watch() -> None:
-            while not done.wait(REFRESH_S):
-                print_events()
-
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
-            print_events()
-        return
-    with Live(
-        get_renderable=lambda: status_view(records, spec, LIVE_ROWS),
-        console=console,
-        refresh_per_second=1 / REFRESH_S,
-        transient=True,
-        redirect_stdout=False,  # what Ray prints belongs in the log, not above the table
-        redirect_stderr=False,
-    ):
-        yield
-
-
-@contextlib.contextmanager
-def _telling(what: str) -> Iterator[None]:
+def _telling(what: str, quiet: bool = False) -> Iterator[None]:
     """Say what takes a while, on a terminal."""
     console = _console()
-    with console.status(what) if console.is_terminal else contextlib.nullcontext():
+    told = console.is_terminal and not quiet
+    with console.status(what) if told else contextlib.nullcontext():
         yield
 
 

@@ -99,6 +99,8 @@ def run_rung(
     started = time.perf_counter()
     goal = spec.rungs[rung]
     arms = arms_of(spec, candidate, cache, range(goal.seeds))
+    each_arm = (arm for both in arms for arm in (both.baseline, both.variant))
+    reused = sum(goal.steps in bench.store.evaluated_steps(arm.digest) for arm in each_arm)
     pairs = _advance(arms, goal.steps, bench)
     found = _compare(spec, arms, pairs, CONFIDENCE, confirms=False)
     every = bench.evaluate_every or goal.steps
@@ -114,6 +116,7 @@ def run_rung(
         rung=rung,
         curve=[*on_the_way, _point(pairs, found.deltas)],
         wall_s=time.perf_counter() - started,
+        reused=reused,
     )
 
 
@@ -151,11 +154,16 @@ def confirm(
 def _advance(arms: Sequence[SeedArms], step: int, bench: Workbench) -> list[Pair]:
     return [
         Pair(
-            baseline=advance(both.baseline, both.baseline_data, step, bench),
-            variant=advance(both.variant, both.variant_data, step, bench),
+            baseline=advance(both.baseline, both.baseline_data, step, _told_as("baseline", bench)),
+            variant=advance(both.variant, both.variant_data, step, _told_as("variant", bench)),
         )
         for both in arms
     ]
+
+
+def _told_as(role: str, bench: Workbench) -> Workbench:
+    """A workbench whose reports say which of a pair is at work."""
+    return replace(bench, report=lambda progress: bench.report(replace(progress, role=role)))
 
 
 def _compare(

@@ -1,11 +1,10 @@
-"""Records to tables and JSON: what a search found, and where it stands. No torch, no Ray.
+"""Records to tables and JSON: what a search found. No torch, no Ray.
 
 Trials are ranked by the rung they reached and, within a rung, by the objective there: deltas at
 different rungs are not comparable. One that broke off comes after all that did not.
 """
 
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -23,7 +22,7 @@ from fstune.store import ArmStore, write_json
 
 _BASELINE = "baseline: "
 
-_COLOURS = {
+COLOURS = {
     "gain": "bold green",
     "unconfirmed gain": "green",
     "loss": "red",
@@ -149,7 +148,7 @@ def result_table(records: SearchRecords, spec: SearchSpec, most: int | None = No
     trials = records.trials()
     adjusted = false_discovery_adjusted(trials, metric)
     for trial in ranked(trials)[:most]:
-        verdict = (trial.verdict, _COLOURS.get(trial.verdict, ""))
+        verdict = (trial.verdict, COLOURS.get(trial.verdict, ""))
         last = trial.rungs[-1] if trial.rungs else None
         lines.append(Text.assemble(f"{trial.number:>5}  ", _figures(last, metric), verdict))
         below = _below(trial, metric, adjusted)
@@ -210,7 +209,7 @@ def confirmation_table(records: SearchRecords, spec: SearchSpec) -> Group:
     lines = [Text(_heading(metric, level, "confirmed"), style="bold")]
     for trial in confirmed:
         assert trial.confirmation is not None
-        verdict = (trial.verdict, _COLOURS.get(trial.verdict, ""))
+        verdict = (trial.verdict, COLOURS.get(trial.verdict, ""))
         figures = _figures(trial.confirmation.comparison, metric)
         lines.append(Text.assemble(f"{trial.number:>5}  ", figures, verdict))
     note = f"test split, new seeds; together the intervals hold at {CONFIDENCE:.0%}"
@@ -228,7 +227,7 @@ def _figures(rung: Comparison | None, metric: str) -> str:
         return f"{'-':<14}{'-':<10}{'-':<29}"
     delta = rung.deltas[metric]
     reached = f"{rung.steps} × {rung.seeds}"
-    return f"{reached:<14}{delta.baseline:<10.4f}{interval_text(delta):<29}"
+    return f"{reached:<14}{delta.baseline:<10.4f}{interval(delta):<29}"
 
 
 def _test(rung: Comparison, metric: str, adjusted: float) -> str:
@@ -242,8 +241,8 @@ def _test(rung: Comparison, metric: str, adjusted: float) -> str:
     )
 
 
-def interval_text(delta: Delta) -> str:
-    """A delta with its bounds, signed."""
+def interval(delta: Delta) -> str:
+    """A delta and its bounds as text."""
     return f"{delta.mean:+.4f} [{delta.low:+.4f}, {delta.high:+.4f}]"
 
 
@@ -255,51 +254,3 @@ def describe_candidate(candidate: Mapping[str, Scalar]) -> str:
         else f"{path.removeprefix('future_seed.')}={value}"
         for path, value in candidate.items()
     )
-
-
-def status_view(records: SearchRecords, spec: SearchSpec, most: int | None = None) -> Group:
-    """Where a search stands: a line on what is being done now, and the table so far."""
-    trials = records.trials()
-    ended = [trial for trial in trials if trial.end is not None]
-    lines = [
-        Text.assemble((spec.name, "bold"), f"  {len(ended)} of {spec.search.trials} trials ended")
-    ]
-    if ended and len(ended) < spec.search.trials:
-        seconds = sum(rung.wall_s for trial in ended for rung in trial.rungs) / len(ended)
-        left_s = seconds * (spec.search.trials - len(ended))
-        lines[0].append(f", about {left_s:.0f} s left")
-    lines += [_progress_line(trial, spec) for trial in trials if trial.end is None]
-    return Group(*lines, result_table(records, spec, most))
-
-
-def event_lines(records: SearchRecords, spec: SearchSpec) -> list[str]:
-    """What has happened so far, a line per rung and per end, for where there is no live view."""
-    metric = spec.metric().name
-    lines = []
-    for trial in records.trials():
-        lines.append(f"trial {trial.number}: {describe_candidate(trial.candidate)}")
-        for rung in trial.rungs:
-            delta = rung.deltas[metric]
-            lines.append(
-                f"trial {trial.number}: {rung.steps} steps × {rung.seeds}: Δ {metric} "
-                f"{interval_text(delta)}, {rung.verdict}"
-            )
-        if trial.end is not None:
-            lines.append(f"trial {trial.number}: {trial.end.state}: {trial.end.reason}")
-    return lines
-
-
-def _progress_line(trial: TrialRecord, spec: SearchSpec) -> Text:
-    line = Text(f"trial {trial.number}: ")
-    progress: Any = trial.progress
-    if progress is None:
-        return line.append("waiting " + ("to climb on" if trial.rungs else "for its worker"))
-    rung = spec.rungs[progress["rung"]]
-    line.append(
-        f"rung {progress['rung'] + 1} of {len(spec.rungs)} ({rung.steps} steps × {rung.seeds}), "
-        f"{progress['doing']} step {progress['step']} of {progress['to_step']}"
-    )
-    if progress["loss"] is not None:
-        line.append(f", loss {progress['loss']:.3f}")
-    age_s = time.time() - progress["at"]
-    return line.append(f", {age_s:.0f} s ago" if age_s > 5 else "")

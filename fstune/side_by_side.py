@@ -15,7 +15,7 @@ from rich.text import Text
 from fstune.arm import Pair
 from fstune.errors import InputError
 from fstune.records import SearchRecords, TrialRecord
-from fstune.report import describe_candidate, interval_text, ranked
+from fstune.report import describe_candidate, interval, ranked
 from fstune.spec import SearchSpec, read_resolved
 from fstune.statistics import Delta, paired_deltas
 from fstune.store import ArmStore
@@ -151,7 +151,7 @@ def comparison_view(one: Side, other: Side, unmatched: bool) -> Group:
 
 
 def _between(name: str, delta: Delta) -> str:
-    return f"  {name:<20}{interval_text(delta)}  p {delta.p_value:.2g}"
+    return f"  {name:<20}{interval(delta)}  p {delta.p_value:.2g}"
 
 
 def _own_lines(side: Side) -> list[Text]:
@@ -160,7 +160,7 @@ def _own_lines(side: Side) -> list[Text]:
     reached = f"{rung.steps} steps × {rung.seeds}"
     return [
         Text(f"{side.label}  {describe_candidate(side.trial.candidate)}", style="bold"),
-        Text(f"  {metric} {delta.variant:.4f}, against its baseline {interval_text(delta)}"),
+        Text(f"  {metric} {delta.variant:.4f}, against its baseline {interval(delta)}"),
         Text(f"  after {reached}: {rung.verdict}"),
     ]
 

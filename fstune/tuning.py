@@ -29,7 +29,6 @@ from fstune.sampling import draw, sampler
 from fstune.space import Space
 from fstune.spec import SearchSpec
 from fstune.store import ArmStore
-from fstune.tracking import Tracker
 from fstune.trainable import OBJECTIVE, RUNG_CLOCK
 
 
@@ -253,20 +252,12 @@ def scheduler(spec: SearchSpec, records: SearchRecords) -> TrialScheduler:
 
 
 class Bookkeeper(tune.Callback):
-    """Writes down in the driver what only the driver knows: why a trial stopped, and MLflow."""
+    """Writes down in the driver what only the driver knows: why a trial stopped."""
 
-    def __init__(
-        self, records: SearchRecords, spec: SearchSpec, store: ArmStore, tracker: Tracker
-    ) -> None:
+    def __init__(self, records: SearchRecords, spec: SearchSpec, store: ArmStore) -> None:
         self._records = records
         self._keeps_all = spec.resources.keep_checkpoints == "all"
         self._store = store
-        self._tracker = tracker
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
-    ) -> None:
-        self._tracker.sync(self._record(trial))
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -301,7 +292,6 @@ class Bookkeeper(tune.Callback):
         if not self._keeps_all:
             for arm in {pair.variant for rung in record.rungs for pair in rung.arms}:
                 self._store.drop_checkpoints(arm)
-        self._tracker.sync(record)
 
     def _record(self, trial: Trial) -> TrialRecord:
         record = self._records.trial(trial.config["number"])

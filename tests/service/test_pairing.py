@@ -89,6 +89,21 @@ def test_the_baseline_is_trained_once_for_all_candidates(tmp_path):
     assert changed <= {"lock"}
 
 
+def test_arms_that_were_trained_this_far_before_are_counted(tmp_path):
+    made = spec(tmp_path)
+    assert rung_of(tmp_path, made, OPEN).reused == 0
+    assert rung_of(tmp_path, made, SHUT).reused == 1
+    # Another step is another comparison; done again, all four arms are there.
+    assert [rung_of(tmp_path, made, OPEN, 1).reused for _ in range(2)] == [0, 4]
+
+
+def test_each_arms_progress_says_which_of_the_pair_it_is(tmp_path):
+    place, told = bench(tmp_path)
+    run_rung(spec(tmp_path), OPEN, 1, tmp_path / "cache", place)
+    order = list(dict.fromkeys((progress.role, progress.seed) for progress in told))
+    assert order == [("baseline", 0), ("variant", 0), ("baseline", 1), ("variant", 1)]
+
+
 def test_a_rung_goes_on_from_the_one_before(tmp_path):
     made = spec(tmp_path)
     workbench, told = bench(tmp_path)

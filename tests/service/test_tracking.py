@@ -1,5 +1,4 @@
 import dataclasses
-import pickle
 import re
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ from arm_cases import made, rung_record, spec
 from mlflow.tracking import MlflowClient
 
 from fstune import tracking
+from fstune.errors import InputError
 from fstune.records import (
     Comparison,
     Confirmation,
@@ -171,8 +171,8 @@ def test_logging_again_adds_nothing(search, client):
 
 
 def test_the_parent_run_holds_the_search(search, client, runs):
-    search.opened()
-    search.opened()
+    for _ in range(2):
+        search.opened().describe()
     assert len(found_runs(client, search)) == 1
     parent = found_runs(client, search)[0]
     assert parent.info.run_name == search.spec.name
@@ -189,23 +189,26 @@ def test_the_parent_run_holds_the_search(search, client, runs):
     assert where == (runs / "artifacts" / search.spec.name).as_uri()
 
 
-def test_a_tracker_that_was_pickled_goes_on_in_the_same_runs(search, client):
-    # Tune pickles its callbacks when it begins, and brings that copy back much later.
-    early = pickle.dumps(search.tracker)
-    for number in range(2):
-        search.suggest(number)
-        search.reach(number, 0)
-        search.sync(number)
-    restored = pickle.loads(early)
-    search.sync(0, restored)
-    search.reach(1, 1)
-    search.sync(1, restored)
-    search.suggest(2)
-    search.sync(2, restored)
+def test_runs_of_requests_that_came_through_twice_are_one(search, client):
+    search.suggest(0)
+    search.reach(0, 0)
+    search.sync(0)
+    parent, first = found_runs(client, search)
+    for run in (parent, first):
+        tags = {k: v for k, v in run.data.tags.items() if k.startswith(("fstune.", "mlflow.p"))}
+        client.create_run(run.info.experiment_id, tags=tags)
+    search.sync(0, search.opened())
+    assert [run.info.run_id for run in found_runs(client, search)] == [
+        parent.info.run_id,
+        first.info.run_id,
+    ]
     assert_as_recorded(client, search)
-    # The first tracker does not know the third trial's run, and does not make another.
-    search.tracker.close("FINISHED", None)
-    assert_as_recorded(client, search)
+
+
+def test_a_uri_that_mlflow_does_not_know_is_refused(search):
+    tracker = Tracker(search.records, search.spec, search.runs, "htp://somewhere")
+    with pytest.raises(InputError, match="--tracking-uri htp://somewhere: MLflow cannot use it"):
+        tracker.connect()
 
 
 def test_a_kill_between_metrics_and_tags_leaves_one_point_per_step(search, client):
