@@ -36,6 +36,12 @@ app = typer.Typer(
 )
 
 
+class Form(StrEnum):
+    """What an arm is exported as."""
+
+    pth = "pth"
+
+
 class Format(StrEnum):
     """How a report is printed."""
 
@@ -201,6 +207,39 @@ def verify(name: Name, runs: Runs = RUNS) -> None:
     if found:
         raise typer.Exit(1)
     typer.echo(f"every figure of {name} comes out again")
+
+
+@app.command()
+def export(  # noqa: PLR0913, PLR0917 - a parameter is an option
+    name: Name,
+    to: Annotated[
+        Form, typer.Option("--to", help="pth: RWKV-7's official layout, gates beside it.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The file to write.")],
+    candidate: Annotated[
+        int | None,
+        typer.Option("--candidate", help="A trial's number; the confirmed winner if absent."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Of the arm; the first that is stored if absent.")
+    ] = None,
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="The trial's baseline, not its variant.")
+    ] = False,
+    train_again: Annotated[
+        bool, typer.Option("--train-again", help="Train the arm anew if its weights are gone.")
+    ] = False,
+    runs: Runs = RUNS,
+) -> None:
+    """Write an arm's model for other programs."""
+    records, spec = _opened(name, runs.resolve())
+    with _telling("reading the arm's weights"):
+        from fstune.export import Wanted, take, write_pth
+
+        wanted = Wanted(candidate, "baseline" if baseline else "variant", seed)
+        exported = take(records, spec, wanted, train_again)
+        files = write_pth(exported, out)
+    typer.echo(f"{exported.place}, step {exported.step}: {', '.join(map(str, files))}")
 
 
 @app.command()
