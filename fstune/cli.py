@@ -40,6 +40,7 @@ class Form(StrEnum):
     """What an arm is exported as."""
 
     pth = "pth"
+    hf = "hf"
 
 
 class Format(StrEnum):
@@ -213,9 +214,13 @@ def verify(name: Name, runs: Runs = RUNS) -> None:
 def export(  # noqa: PLR0913, PLR0917 - a parameter is an option
     name: Name,
     to: Annotated[
-        Form, typer.Option("--to", help="pth: RWKV-7's official layout, gates beside it.")
+        Form,
+        typer.Option(
+            "--to",
+            help="pth: RWKV-7's official layout, gates beside it; hf: a folder for transformers.",
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="The file to write.")],
+    out: Annotated[Path, typer.Option("--out", help="The file, or for hf the folder.")],
     candidate: Annotated[
         int | None,
         typer.Option("--candidate", help="A trial's number; the confirmed winner if absent."),
@@ -238,7 +243,12 @@ def export(  # noqa: PLR0913, PLR0917 - a parameter is an option
 
         wanted = Wanted(candidate, "baseline" if baseline else "variant", seed)
         exported = take(records, spec, wanted, train_again)
-        files = write_pth(exported, out)
+        if to is Form.hf:
+            from fstune.export_folder import write_folder
+
+            files = write_folder(exported, out)
+        else:
+            files = write_pth(exported, out)
     typer.echo(f"{exported.place}, step {exported.step}: {', '.join(map(str, files))}")
 
 
