@@ -246,7 +246,8 @@ def export(  # noqa: PLR0913, PLR0917 - a parameter is an option
         if to is Form.hf:
             from fstune.export_folder import write_folder
 
-            files = write_folder(exported, out)
+            write_folder(exported, out)
+            files = [out]
         else:
             files = write_pth(exported, out)
     typer.echo(f"{exported.place}, step {exported.step}: {', '.join(map(str, files))}")

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import GenerationMixin, PreTrainedModel
 from transformers.utils import ModelOutput
 
@@ -90,12 +91,13 @@ class RWKV7ForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc] 
             ValueError: for a `state` or a mask that does not fit, and for `labels` of prompt tokens
                 where Future-Seed would show them to the model.
         """
-        padded = attention_mask is not None and not bool(attention_mask.all())
-        mask_BT = attention_mask.bool() if attention_mask is not None and padded else None
+        mask_BT = None
+        if attention_mask is not None and not bool(attention_mask.all()):
+            mask_BT = attention_mask.bool()
         prompt_BT = None
-        if self.gates is not None and prompt_mask is not None and bool(prompt_mask.any()):
-            prompt_BT = prompt_mask.bool()
-        if prompt_BT is None:
+        if self.gates is not None and prompt_mask is not None:
+            prompt_BT = prompt_mask.bool() if mask_BT is None else prompt_mask.bool() & mask_BT
+        if prompt_BT is None or not bool(prompt_BT.any()):
             x_BTC, state = self.rwkv7.hidden(input_ids, state, mask_BT)
         else:
             x_BTC, state = self._read(input_ids, state, mask_BT, prompt_BT)
@@ -118,17 +120,18 @@ class RWKV7ForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc] 
         self, tokens_BT: Tensor, state: State | None, mask_BT: Tensor | None, prompt_BT: Tensor
     ) -> tuple[Tensor, State]:
         """The prompt with Future-Seed, then the rest from the state: hidden values, state."""
-        valid_BT = torch.ones_like(prompt_BT) if mask_BT is None else mask_BT
-        rest_BT = valid_BT & ~prompt_BT
+        rest_BT = ~prompt_BT if mask_BT is None else mask_BT & ~prompt_BT
+        seed = self.future_seed, self.gates
         if not bool(rest_BT.any()):
-            return self.rwkv7.hidden(
-                tokens_BT, state, mask_BT, future_seed=self.future_seed, gates=self.gates
-            )
-        x_BTC, state = self.rwkv7.hidden(
-            tokens_BT, state, valid_BT & prompt_BT, self.future_seed, self.gates
-        )
-        rest_x_BTC, state = self.rwkv7.hidden(tokens_BT, state, rest_BT)
-        return torch.where(rest_BT[:, :, None], rest_x_BTC, x_BTC), state
+            return self.rwkv7.hidden(tokens_BT, state, mask_BT, *seed)
+        # Each pass leaves out the end in which no row has anything for it.
+        length = tokens_BT.shape[1]
+        end = int(prompt_BT.any(0).nonzero().max()) + 1
+        start = int(rest_BT.any(0).nonzero().min())
+        x_BTC, state = self.rwkv7.hidden(tokens_BT[:, :end], state, prompt_BT[:, :end], *seed)
+        rest_x_BTC, state = self.rwkv7.hidden(tokens_BT[:, start:], state, rest_BT[:, start:])
+        x_BTC = pad(x_BTC, (0, 0, 0, length - end))
+        return torch.where(rest_BT[:, :, None], pad(rest_x_BTC, (0, 0, start, 0)), x_BTC), state
 
     def prepare_inputs_for_generation(
         self,
