@@ -1,6 +1,9 @@
 """The folder for `transformers`: loaded by a process that has none of the project's packages."""
 
+import importlib.util
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +73,31 @@ assert not {{name.split(".")[0] for name in sys.modules}} & {{"fstune", "model",
 np.savez(out, tokens=tokens, mask=mask, **found)
 """
 
+DOCS = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
+QUESTIONS = [
+    {"question": "Which is hot?", "choices": {"text": ["ice", "fire"], "label": ["A", "B"]}},
+    {"question": "2 + 1?", "choices": {"text": ["one", "two", "three"], "label": list("123")}},
+]
+HARNESS = """
+import json
+from lm_eval import simple_evaluate
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+from score import FutureSeedLM
+
+found = {}
+for name, kind in (("off", HFLM), ("on", FutureSeedLM)):
+    model = kind("exported", trust_remote_code=True, dtype="float32", device="cpu")
+    tasks = TaskManager(include_path=".", include_defaults=False)
+    samples = simple_evaluate(model, tasks=["arc_local"], task_manager=tasks)["samples"]
+    found[name] = [
+        [sample["arguments"][place], sample["resps"][place][0][0]]
+        for sample in samples["arc_local"] for place in range(len(sample["resps"]))
+    ]
+with open("found.json", "w") as file:
+    json.dump(found, file)
+"""
+
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
@@ -97,18 +125,24 @@ def folder(exported, tmp_path_factory):
 def loaded(folder):
     """What a process makes of the folder."""
     out = folder.with_name("found.npz")
+    run(folder.parent, LOADED, str(folder), str(out))
+    return {name: torch.from_numpy(value) for name, value in np.load(out).items()}
+
+
+def run(place, script, *arguments):
+    """Run a script in a process that sees what is installed, and a cache of its own."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    environment |= {"HF_HOME": str(folder.with_name("home")), "HF_HUB_OFFLINE": "1"}
+    environment |= {"HF_HOME": str(place / "home"), "HF_HUB_OFFLINE": "1"}
+    environment |= {"PYTHONPATH": str(place), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", LOADED, str(folder), str(out)],
+        [sys.executable, "-c", script, *arguments],
         env=environment,
-        cwd=folder.parent,
+        cwd=place,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return {name: torch.from_numpy(value) for name, value in np.load(out).items()}
 
 
 def read(exported, tokens, mask=None, on=True, state=None):
@@ -213,3 +247,30 @@ def test_the_tokenizer_gives_the_projects_ids(vocab_size, tmp_path):
     part = ours.encode("数")[:1] if vocab_size == 256 else [ours.encode("\ufffd")[0]]
     assert shell.decode(part) == ours.decode(part)
     assert (shell.eos_token_id, shell.pad_token_id) == (0, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_harness_finds_the_models_likelihoods(exported, folder):
+    if importlib.util.find_spec("lm_eval") is None:
+        pytest.skip("lm_eval is not installed: `pip install lm-eval` to run the harness")
+    place = folder.parent
+    (task,) = re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL)
+    (place / "arc_local.yaml").write_text(task)
+    (score,) = re.findall(r"```python\n(import sys\n.*?)```", DOCS, re.DOTALL)
+    (place / "score.py").write_text(score)
+    rows = [json.dumps(row | {"answerKey": row["choices"]["label"][1]}) for row in QUESTIONS]
+    (place / "arc.jsonl").write_text("\n".join(rows))
+    run(place, HARNESS)
+    found = json.loads((place / "found.json").read_text())
+    assert len(found["on"]) == len(found["off"]) == 5
+    assert "Options:\nA. ice\nB. fire\n\nQuestion: Which is hot?" in found["on"][0][0][0]
+    for on, name in ((True, "on"), (False, "off")):
+        for (context, continuation), likelihood in found[name]:
+            first_BTV, state = read(exported, torch.tensor([list(context.encode())]), on=on)
+            rest_BTV, _ = read(
+                exported, torch.tensor([list(continuation.encode())]), on=False, state=state
+            )
+            logits_TV = torch.cat([first_BTV[0, -1:], rest_BTV[0, :-1]]).log_softmax(-1)
+            wanted = logits_TV[range(len(continuation)), list(continuation.encode())].sum()
+            assert likelihood == pytest.approx(float(wanted), rel=1e-4), name
