@@ -33,6 +33,13 @@ app = typer.Typer(
 )
 
 
+class Form(StrEnum):
+    """What an arm is exported as."""
+
+    pth = "pth"
+    hf = "hf"
+
+
 class Format(StrEnum):
     """How a report is printed."""
 
@@ -226,6 +233,49 @@ def compare(
 
     left, right = (Side.find(name, runs.resolve()) for name in (one, other))
     _console().print(comparison_view(left, right, unmatched), highlight=False)
+
+
+@app.command()
+def export(  # noqa: PLR0913, PLR0917 - a parameter is an option
+    name: Name,
+    to: Annotated[
+        Form,
+        typer.Option(
+            "--to",
+            help="pth: RWKV-7's official layout, gates beside it; hf: a folder for transformers.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The file, or for hf the folder.")],
+    candidate: Annotated[
+        int | None,
+        typer.Option("--candidate", help="A trial's number; the confirmed winner if absent."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Of the arm; the first that is stored if absent.")
+    ] = None,
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="The trial's baseline, not its variant.")
+    ] = False,
+    train_again: Annotated[
+        bool, typer.Option("--train-again", help="Train the arm anew if its weights are gone.")
+    ] = False,
+    runs: Runs = RUNS,
+) -> None:
+    """Write an arm's model for other programs."""
+    records, spec = _opened(name, runs.resolve())
+    with _telling("reading the arm's weights"):
+        from fstune.export import Wanted, take, write_pth
+
+        wanted = Wanted(candidate, "baseline" if baseline else "variant", seed)
+        exported = take(records, spec, wanted, train_again)
+        if to is Form.hf:
+            from fstune.export_folder import write_folder
+
+            write_folder(exported, out)
+            files = [out]
+        else:
+            files = write_pth(exported, out)
+    typer.echo(f"{exported.place}, step {exported.step}: {', '.join(map(str, files))}")
 
 
 @app.command()

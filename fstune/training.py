@@ -117,6 +117,26 @@ def advance(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) 
         return _train(arm, materials, to_step, bench)
 
 
+def train_again(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) -> Path:
+    """The folder of an arm's newest checkpoint, trained anew if none at `to_step` is stored.
+
+    Evaluations that are stored stay as they are.
+
+    Raises:
+        DivergedError: if a loss was not finite at or before `to_step`.
+        InfeasibleError: if memory does not suffice for a single example.
+    """
+    store = bench.store
+    digest = store.register(arm)
+    with store.lock(digest, lambda: bench.report(Progress(digest, "wait", 0, to_step))):
+        held = store.latest_checkpoint(digest)
+        if held is None or held[0] < to_step:
+            _train(arm, materials, to_step, bench)
+            held = store.latest_checkpoint(digest)
+        assert held is not None
+        return held[1]
+
+
 def _train(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) -> Outcome:
     store, digest, seed = bench.store, arm.digest, arm.seeds.index
     run = Run(arm, materials, bench.device, bench.checkpoint_layers)

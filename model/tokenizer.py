@@ -24,6 +24,10 @@ class Tokenizer(Protocol):
         """The text; bytes that are no UTF-8 come out as U+FFFD."""
         ...
 
+    def spelled(self, token: int) -> bytes:
+        """What an id stands for; nothing for one that has no text."""
+        ...
+
 
 class ByteTokenizer:
     """The UTF-8 bytes of the text."""
@@ -36,6 +40,9 @@ class ByteTokenizer:
 
     def decode(self, tokens: Iterable[int]) -> str:
         return bytes(tokens).decode(errors="replace")
+
+    def spelled(self, token: int) -> bytes:
+        return bytes([token])
 
 
 class WorldTokenizer:
@@ -56,6 +63,9 @@ class WorldTokenizer:
         # The library's own decode panics where a token ends inside a character.
         parts = (b"" if token == 0 else self._bytes.get(token, b"\xff") for token in tokens)
         return b"".join(parts).decode(errors="replace")
+
+    def spelled(self, token: int) -> bytes:
+        return self._bytes.get(token, b"")
 
     @cached_property
     def _bytes(self) -> dict[int, bytes]:
