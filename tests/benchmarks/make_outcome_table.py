@@ -39,6 +39,7 @@ class Plan:
     alphas: tuple[float, ...]
     rest: dict[str, Scalar]
     """The candidate's other settings."""
+    metric: str = "token_accuracy"
     needs_data: bool = False
 
 
@@ -57,6 +58,16 @@ PLANS = (
         256,
         (-8.0, 0.0),
         {**FROZEN, "future_seed.layer_start": 1},
+        metric="option_accuracy",
+        needs_data=True,
+    ),
+    Plan(
+        "squad_tiny",
+        (10, 30),
+        4,
+        96,
+        (0.0,),
+        {**FROZEN, "future_seed.layer_start": 1},
         needs_data=True,
     ),
 )
@@ -71,6 +82,7 @@ def planned(plan: Plan, data: Path | None) -> SearchSpec:
         "task.test_size=0",
         "confirm=null",
         "points=[]",
+        f"objective.metric={plan.metric}",
         f"space.future_seed.alpha={{choice: {list(plan.alphas)}}}",
     ]
     path = find(plan.spec)

@@ -4,7 +4,7 @@ What is measured, on a table of `make_outcome_table.py` and in the objective's o
 correlation over examples between outcomes that share the example alone, the example and the arm,
 or the example and the seed; between an arm's outcomes at two rungs; and how far a pair's delta
 moves from seed to seed beyond what examples explain (two-way analysis of variance). A variant that
-does nothing, with real noise, is the baseline with other seeds: `without_effect`.
+does nothing, with real noise, is an arm and itself with other seeds: `without_effect`.
 
 What is drawn: right or wrong, of one normal variable per outcome, which is a sum of one for the
 example, for arm and example, for seed and example, and for all three, and which an arm's seed
@@ -78,18 +78,18 @@ def measured(value_ARSN: Floats) -> Spread:
     )
 
 
-def without_effect(baseline_RSN: Floats) -> Spread:
-    """The spread of a variant that does nothing: the baseline with other seeds, nothing shared."""
-    num_seeds, num_examples = baseline_RSN.shape[1:]
-    matrix = _correlations(baseline_RSN[-1])
+def without_effect(value_RSN: Floats) -> Spread:
+    """The spread of an arm against itself with other seeds: no effect, and nothing shared."""
+    num_seeds, num_examples = value_RSN.shape[1:]
+    matrix = _correlations(value_RSN[-1])
     example = _mean([matrix[i, j] for i in range(num_seeds) for j in range(i)])
-    of_seeds, _, rest = mean_squares(baseline_RSN[-1])
+    of_seeds, _, rest = mean_squares(value_RSN[-1])
     return Spread(
-        rate=float(baseline_RSN[-1].mean()),
+        rate=float(value_RSN[-1].mean()),
         example=example,
         arm_example=example,
         seed_example=example,
-        between_rungs=_between_rungs(baseline_RSN[None]),
+        between_rungs=_between_rungs(value_RSN[None]),
         seed_delta=float(np.sqrt(2 * max(of_seeds - rest, 0.0) / num_examples)),
     )
 
@@ -151,8 +151,14 @@ class Model:
     """Standard deviation of an arm's seed, which shifts all its outcomes."""
 
     @classmethod
-    def of(cls, spread: Spread, seed_delta: float | None = None) -> "Model":
-        """The model of a measured spread; `seed_delta` in its place, if given."""
+    def of(cls, spread: Spread) -> "Model":
+        """The model of a measured spread.
+
+        Raises:
+            ValueError: if all arms have the same examples right, so that there is nothing to draw.
+        """
+        if spread.example > 0.999:
+            raise ValueError("arms must differ by example, got a correlation of 1 between them")
         rate = spread.rate
         example, with_arm, with_seed = (
             latent_correlation(each, rate)
@@ -162,7 +168,6 @@ class Model:
         shares = shares / max(shares.sum(), 1.0)
         between = (spread.between_rungs - spread.example) / (1 - spread.example)
         density = NORMAL.pdf(NORMAL.inv_cdf(rate))
-        moved = spread.seed_delta if seed_delta is None else seed_delta
         return cls(
             rate=rate,
             example=float(shares[0]),
@@ -170,7 +175,7 @@ class Model:
             seed_example=float(shares[2]),
             rest=float(1 - shares.sum()),
             between_rungs=float(np.clip(between, 0.0, 1.0)),
-            arm_seed=moved / (math.sqrt(2) * density),
+            arm_seed=spread.seed_delta / (math.sqrt(2) * density),
         )
 
     def draw(
