@@ -102,8 +102,8 @@ def outcomes(
         pairs = arms_of(spec, candidate, runs / "cache", range(num_seeds)).pairs
         for side in range(2) if number == 0 else (1,):
             by_rung = []
-            for rung in spec.rungs:
-                found = [bench.store.outcome(pair[side].digest, rung.steps) for pair in pairs]
+            for goal in spec.rungs:
+                found = [bench.store.outcome(pair[side].digest, goal.steps) for pair in pairs]
                 by_rung.append([metric.per_example(each.measures) for each in found if each])
             by_arm.append(by_rung)
         print(spec.name, candidate, f"{time.perf_counter() - started:.0f} s", flush=True)

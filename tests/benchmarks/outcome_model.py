@@ -97,7 +97,7 @@ def without_effect(value_RSN: Floats) -> Spread:
 def _correlations(value_KN: Floats) -> Floats:
     """Between rows; NaN with a row that is constant, such as an arm that has nothing right."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.corrcoef(value_KN)
+        return np.asarray(np.corrcoef(value_KN))
 
 
 def _mean(correlations: list[float]) -> float:
