@@ -13,7 +13,14 @@ from fstune.diagnostics import flags
 from fstune.materials import Materials, gather
 from fstune.records import ArmPair, Comparison, CurvePoint, RungRecord
 from fstune.spec import SearchSpec
-from fstune.statistics import CONFIDENCE, Delta, Verdict, paired_deltas, verdict
+from fstune.statistics import (
+    CONFIDENCE,
+    Delta,
+    Verdict,
+    confirmation_confidence,
+    paired_deltas,
+    verdict,
+)
 from fstune.store import ArmStore
 from fstune.training import Workbench, advance
 
@@ -129,8 +136,8 @@ def confirm(
 ) -> Comparison:
     """Compare a finalist's arms on new seeds and the test split, at the last rung's steps.
 
-    The error of the intervals is shared among the finalists (Bonferroni), so that all of them hold
-    together at the usual level.
+    The error of the intervals is shared among the finalists (`confirmation_confidence`), so that
+    all of them hold together.
 
     Args:
         spec: the search; has a section `confirm`.
@@ -148,7 +155,7 @@ def confirm(
     seeds = range(CONFIRMATION_SEEDS_FROM, CONFIRMATION_SEEDS_FROM + spec.confirm.seeds)
     arms = arms_of(spec, candidate, cache, seeds, "test")
     pairs = _advance(arms, spec.rungs[-1].steps, bench)
-    return _compare(spec, arms, pairs, 1 - (1 - CONFIDENCE) / finalists, confirms=True)
+    return _compare(spec, arms, pairs, confirmation_confidence(finalists), confirms=True)
 
 
 def _advance(arms: Sequence[SeedArms], step: int, bench: Workbench) -> list[Pair]:

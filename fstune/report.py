@@ -17,7 +17,13 @@ from fstune.arm import Scalar
 from fstune.records import BrokeOff, Comparison, Confirmation, SearchRecords, TrialRecord
 from fstune.selection import FALSE_DISCOVERY_RATE, corrected_winner, false_discovery_adjusted
 from fstune.spec import SearchSpec
-from fstune.statistics import CONFIDENCE, OFF_IN_EFFECT, VERDICT_RULES, Delta
+from fstune.statistics import (
+    CONFIDENCE,
+    OFF_IN_EFFECT,
+    VERDICT_RULES,
+    Delta,
+    confirmation_confidence,
+)
 from fstune.store import ArmStore, write_json
 
 _BASELINE = "baseline: "
@@ -205,14 +211,14 @@ def confirmation_table(records: SearchRecords, spec: SearchSpec) -> Group:
     confirmed = [trial for trial in ranked(records.trials()) if trial.confirmation is not None]
     if not confirmed:
         return Group()
-    level = 1 - (1 - CONFIDENCE) / len(confirmed)
+    level = confirmation_confidence(len(confirmed))
     lines = [Text(_heading(metric, level, "confirmed"), style="bold")]
     for trial in confirmed:
         assert trial.confirmation is not None
         verdict = (trial.verdict, COLOURS.get(trial.verdict, ""))
         figures = _figures(trial.confirmation.comparison, metric)
         lines.append(Text.assemble(f"{trial.number:>5}  ", figures, verdict))
-    note = f"test split, new seeds; together the intervals hold at {CONFIDENCE:.0%}"
+    note = f"test split, new seeds; together the intervals hold at {confirmation_confidence(1):.0%}"
     lines.append(Text(note, style="dim"))
     return Group(*lines)
 

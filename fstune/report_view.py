@@ -32,7 +32,7 @@ from fstune.report_series import (
 )
 from fstune.spec import SearchSpec
 from fstune.spec_sections import MECHANISM
-from fstune.statistics import CONFIDENCE, Delta
+from fstune.statistics import CONFIDENCE, Delta, confirmation_confidence
 from fstune.store import ArmStore
 
 MOST_CURVES = 8
@@ -245,7 +245,7 @@ def _confirmed(spec: SearchSpec, order: Sequence[TrialRecord]) -> Table | None:
     finalists = [trial for trial in order if trial.confirmation is not None]
     if not finalists:
         return None
-    level = 1 - (1 - CONFIDENCE) / len(finalists)
+    level = confirmation_confidence(len(finalists))
     rows = []
     for trial in finalists:
         row = _compared(spec, trial, trial.confirmation and trial.confirmation.comparison)
@@ -258,7 +258,7 @@ def _confirmed(spec: SearchSpec, order: Sequence[TrialRecord]) -> Table | None:
         )
     caption = (
         f"The finalists on new seeds and the test examples; {words.percent(level)} intervals, "
-        f"which hold together at {_LEVEL}."
+        f"which hold together at {words.percent(confirmation_confidence(1))}."
     )
     header = [("trial", ""), *((c.title, c.hint) for c in COLUMNS), ("confirmed", "")]
     return Table(caption, header, rows)

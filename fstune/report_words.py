@@ -12,7 +12,13 @@ from fstune.records import Comparison, SearchRecords, TrialRecord
 from fstune.report import describe_candidate
 from fstune.report_series import at_rung
 from fstune.spec import SearchSpec
-from fstune.statistics import CONFIDENCE, VERDICT_RULES, Delta, Verdict
+from fstune.statistics import (
+    CONFIDENCE,
+    VERDICT_RULES,
+    Delta,
+    Verdict,
+    confirmation_confidence,
+)
 from fstune.store import ArmStore
 from tasks import registry
 
@@ -137,7 +143,7 @@ def answer(spec: SearchSpec, order: Sequence[TrialRecord], best: TrialRecord | N
     if confirmed is None:
         sentence = _sentence(spec, chosen, chosen.rungs[-1], CONFIDENCE, "validation")
         return Answer(chosen.verdict, _SAYS[chosen.verdict], sentence, _unconfirmed(spec, chosen))
-    level = 1 - (1 - CONFIDENCE) / len(finalists)
+    level = confirmation_confidence(len(finalists))
     if confirmed.comparison is None:
         sentence = f"Candidate {chosen.number} broke off when confirmed: {confirmed.failure}."
     else:
@@ -149,7 +155,7 @@ def answer(spec: SearchSpec, order: Sequence[TrialRecord], best: TrialRecord | N
     )
     told += (
         ": new seeds, and test examples that nothing had looked at. "
-        f"The finalists' intervals hold together at {percent(CONFIDENCE)}."
+        f"The finalists' intervals hold together at {percent(confirmation_confidence(1))}."
     )
     return Answer(chosen.verdict, _SAYS[chosen.verdict], sentence, told)
 
