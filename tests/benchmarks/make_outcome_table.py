@@ -99,11 +99,12 @@ def outcomes(
         started = time.perf_counter()
         for rung in range(len(spec.rungs)):
             run_rung(spec, candidate, rung, runs / "cache", bench)
-        pairs = arms_of(spec, candidate, runs / "cache", range(num_seeds)).pairs
-        for side in range(2) if number == 0 else (1,):
+        pairs = arms_of(spec, candidate, runs / "cache", range(num_seeds))
+        for side in ("baseline", "variant") if number == 0 else ("variant",):
             by_rung = []
             for goal in spec.rungs:
-                found = [bench.store.outcome(pair[side].digest, goal.steps) for pair in pairs]
+                digests = [getattr(both, side).digest for both in pairs]
+                found = [bench.store.outcome(digest, goal.steps) for digest in digests]
                 by_rung.append([metric.per_example(each.measures) for each in found if each])
             by_arm.append(by_rung)
         print(spec.name, candidate, f"{time.perf_counter() - started:.0f} s", flush=True)
