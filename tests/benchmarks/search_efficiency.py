@@ -318,7 +318,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/results/search_efficiency.json"))
     parser.add_argument("--methods", nargs="*", default=METHODS)
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    warnings.simplefilter("ignore")  # Optuna's of what is experimental, Tune's of what is slow
     logging.disable(logging.WARNING)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     table = Table(arguments.table)
