@@ -22,6 +22,7 @@ from fstune.spec_wording import Problem, setting_paths
 from fstune.yaml_reader import KeyPath
 from tasks import registry
 
+_SEED = "train.seed"
 NOT_VARIED = {
     "task.name": "a search has one task",
     "train.seed": "seeds are repetitions, not candidates: give a rung more `seeds`",
@@ -158,12 +159,17 @@ def _paths_are_settings(draft: Draft) -> Iterator[Problem]:
     named += [("fixed", path) for path, _ in fixed_values(fixed)]
     for section, path in named:
         at = place_of(section, path)
-        if path in NOT_VARIED:
+        if path in NOT_VARIED and not (path == _SEED and _searches_chance(draft)):
             yield Problem(at, f"must stay as it is: {NOT_VARIED[path]}")
         elif path not in draft.settable and not (
             path.startswith("task.") and "task" in draft.broken
         ):
             yield Problem(at, f"is no setting{_settable_mend(path, draft)}")
+
+
+def _searches_chance(draft: Draft) -> bool:
+    """Whether the arms differ in their seed on purpose, to see what chance alone comes to."""
+    return _SEED in draft.spec.space and _SEED in draft.spec.baseline
 
 
 def _settable_mend(path: str, draft: Draft) -> str:

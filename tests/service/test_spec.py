@@ -103,6 +103,9 @@ BROKEN = {
     "a sampler that cannot": ("trials: 6", "trials: 6, sampler: gp", [
         "19: search.sampler: gp takes no conditions, and space.future_seed.schedule.min has one; "
         "tpe and random do"]),
+    "a seed as candidate": ("space:", "space:\n  train.seed: {choice: [1, 2]}", [
+        "11: space.train.seed: must stay as it is: seeds are repetitions, not candidates: give a "
+        "rung more `seeds`"]),
     "all repetitions one": ("rungs:", "seeds: {order: false, data: false, init: false}\nrungs:", [
         "7: seeds: order, data or init must be true, or all repetitions are one and the same"]),
     "name of odd letters": ("name: small", "name: small/er", [
