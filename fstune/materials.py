@@ -116,5 +116,5 @@ def _gather(settings_json: str, cache: Path, split: EvaluatedSplit) -> Materials
         train=train,
         evaluated=evaluated,
         metrics=task.measured(settings.task),
-        scoring=Scoring(scorer, task.generation(settings.task, tokenizer)),
+        scoring=Scoring(scorer, task.generation(settings.task, tokenizer), task.scored_at_once),
     )

@@ -12,7 +12,6 @@ import builtins
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import CodeType
 from typing import Literal, TypeAlias
@@ -20,9 +19,6 @@ from typing import Literal, TypeAlias
 from tasks.sandbox import LIMITS, Limits, Returned, run
 
 Verdict: TypeAlias = Literal["passed", "failed", "timeout"]
-
-AT_ONCE = 4
-"""Programs that run at the same time."""
 
 _NAMES: Mapping[str, object] = {
     "complex": complex,
@@ -138,12 +134,10 @@ def judged_all(
     isolated: bool = True,
 ) -> list[Outcome]:
     """`judged` of several programs for the same tests; equal programs run once."""
-    different = list(dict.fromkeys(programs))
-    with ThreadPoolExecutor(min(AT_ONCE, len(different))) as pool:
-        outcomes = pool.map(
-            lambda program: judged(program, checks, setup, limits, isolated), different
-        )
-        found = dict(zip(different, outcomes, strict=True))
+    found = {
+        program: judged(program, checks, setup, limits, isolated)
+        for program in dict.fromkeys(programs)
+    }
     return [found[program] for program in programs]
 
 

@@ -161,7 +161,7 @@ def _talk(
     assert process.stdin is not None
     assert process.stdout is not None
     pipe = _Pipe(process.stdout.fileno(), time.monotonic() + _START_S)
-    _expect(pipe.line(), sandbox_child.UNSHARED)
+    pipe.expect(sandbox_child.UNSHARED)
     try:
         for name, text in maps.items():
             Path(f"/proc/{process.pid}/{name}").write_text(text, encoding="ascii")
@@ -169,7 +169,7 @@ def _talk(
         raise _refused(f"{error.filename}: {error.strerror}") from error
     with suppress(BrokenPipeError), process.stdin:
         process.stdin.write(json.dumps(request).encode())
-    _expect(pipe.line(), sandbox_child.ENCLOSED)
+    pipe.expect(sandbox_child.ENCLOSED)
     # It watches the time itself; this is for the case that it was hindered.
     pipe.deadline = time.monotonic() + limits.wall_s + _START_S
     written = pipe.rest(limits.reply_bytes)
@@ -180,13 +180,6 @@ def _talk(
     answers = [read_value(line) for line in written.split(b"\n")[: len(request["calls"])]]
     answers += [None] * (len(request["calls"]) - len(answers))
     return Reply(tuple(answers), timed_out)
-
-
-def _expect(line: bytes, wanted: bytes) -> None:
-    if line == wanted:
-        return
-    told = line.decode(errors="replace").strip()
-    raise _refused(told.removeprefix("refused ") or "the interpreter ended without a word")
 
 
 def _refused(reason: str) -> IsolationError:
@@ -204,13 +197,20 @@ class _Pipe:
         self.late = False
         """Whether it has passed."""
 
-    def line(self) -> bytes:
-        """Up to the end of a line; what there is where the pipe or the time ends before."""
-        while b"\n" not in self._kept:
-            if not self._more():
-                return self._kept
-        line, end, self._kept = self._kept.partition(b"\n")
-        return line + end
+    def expect(self, line: bytes) -> None:
+        """Reads a line.
+
+        Raises:
+            IsolationError: it is another one; tells which, or that there is none.
+        """
+        while b"\n" not in self._kept and self._more():
+            pass
+        found, end, self._kept = self._kept.partition(b"\n")
+        if self.late:
+            raise _refused(f"it has not started after {_START_S:.0f} s")
+        if found + end != line:
+            told = found.decode(errors="replace").removeprefix("refused ")
+            raise _refused(told or "the interpreter ended without a word")
 
     def rest(self, most: int) -> bytes | None:
         """All that comes; None if that is over `most` bytes or does not end in time."""

@@ -140,6 +140,10 @@ def _empty_file_system(uid: int, disk_bytes: int) -> None:
     held = {path: os.open(path, os.O_PATH | os.O_DIRECTORY) for path in libraries}
     root = "/tmp"
     _mount("tmpfs", root, "tmpfs", _MS_NOSUID | _MS_NODEV, "size=1m,nr_inodes=1k,mode=755")
+    home = f"{root}/tmp"
+    Path(home).mkdir()
+    owned = f"size={disk_bytes},nr_inodes=1k,mode=700,uid={uid}"
+    _mount("tmpfs", home, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, owned)
     for path, directory in held.items():
         target = root + path
         Path(target).mkdir(parents=True)
@@ -154,10 +158,6 @@ def _empty_file_system(uid: int, disk_bytes: int) -> None:
         read_only = _MS_REMOUNT | _MS_BIND | _MS_RDONLY | _MS_NOSUID | _MS_NODEV
         _mount(None, target, None, read_only | kept)
         os.close(directory)
-    home = f"{root}/tmp"
-    Path(home).mkdir()
-    owned = f"size={disk_bytes},nr_inodes=1k,mode=700,uid={uid}"
-    _mount("tmpfs", home, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, owned)
     _mount(None, root, None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
     os.chdir(root)
     # The old root comes to lie over the new one, and is taken away from there.

@@ -106,6 +106,8 @@ class Task(ABC, Generic[S]):
     metrics: ClassVar[tuple[Metric, ...]]
     primary_metric: ClassVar[str]
     """The one that counts where the settings say no other (`primary`)."""
+    scored_at_once: ClassVar[int] = 1
+    """Examples that the scorer may measure at the same time (`Scoring.at_once`)."""
     groups: ClassVar[tuple[str, ...]] = ()
     """Measures that tell kinds of examples apart (a length, a depth), for looking at each kind."""
     Settings: type[S]

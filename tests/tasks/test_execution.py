@@ -1,4 +1,4 @@
-"""The sandbox against programs that mean harm, and tests taken apart without the program's help."""
+"""The sandbox: against programs that mean harm, for those that do not, and where there is none."""
 
 import json
 import os
@@ -13,11 +13,9 @@ from string import Template
 
 import pytest
 from hostile_programs import BY_TIME, BY_TIME_OR_MEMORY, HOSTILE
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tasks import sandbox, sandbox_child
-from tasks.execution import Outcome, UnsupportedTestError, check_of, judged, judged_all
+from tasks.execution import Outcome, check_of, judged, judged_all
 from tasks.sandbox import Limits, Returned, run
 
 LIMITS = Limits(wall_s=2.0, cpu_s=1)
@@ -142,19 +140,29 @@ def test_somebody_without_privileges_can_isolate_too():
 
 def test_where_a_program_cannot_be_isolated_it_does_not_run_unless_told_so():
     refusing = """
+from tasks import registry
 from tasks.sandbox import IsolationError
 try:
     judged(program, [])
 except IsolationError as error:
     print(error)
+mbpp = registry.get("mbpp")
+for execute in ("unisolated", True):
+    settings = mbpp.Settings(train_size=1, validation_size=1, execute=execute)
+    try:
+        print(callable(mbpp.scorer(settings, None)))
+    except ValueError as error:
+        print(error)
 """
     script = UNPRIVILEGED + NO_MORE_NAMESPACES + TRY.replace("**{}", "isolated=False") + refusing
-    reason, outcome, error = lines_of(script)
+    reason, outcome, error, told_so, not_told = lines_of(script)
     assert reason == error
     assert (
         reason == "a program cannot be isolated on this system (unshare: No space left on device)"
     )
     assert outcome == str(Outcome("passed", 1, 1))
+    assert told_so == "True"
+    assert not_told.startswith(f"mbpp: {reason}: allow user namespaces, set `execute: false`, or")
 
 
 def test_a_program_has_the_standard_library_and_a_directory_to_write_to():
@@ -185,32 +193,6 @@ def test_a_set_of_words_has_the_same_order_in_every_run():
     assert len(orders) == 1
 
 
-numbers = st.integers() | st.floats(allow_nan=False) | st.complex_numbers(allow_nan=False)
-plain = st.none() | st.booleans() | numbers | st.text() | st.binary()
-hashable = plain | st.tuples(plain, st.frozensets(plain, max_size=3))
-inner = st.lists(hashable, max_size=3) | st.dictionaries(hashable, plain, max_size=3)
-values = hashable | st.lists(inner | st.sets(hashable, max_size=3), max_size=3)
-
-
-@given(values)
-def test_a_value_comes_back_as_it_was(value):
-    back = sandbox.read_value(json.dumps({"value": sandbox_child.inert(value)}).encode())
-    assert back == Returned(value)
-    assert type(back.value) is type(value)
-
-
-@given(st.binary() | st.text().map(lambda text: json.dumps({"value": text, text: 1}).encode()))
-def test_a_line_may_say_anything(line):
-    sandbox.read_value(line)
-
-
-@pytest.mark.parametrize(
-    "line", [b"[" * 10**5, b"9" * 10**5, b'{"list": ' * 10**5, b'{"value": ' * 900, b"\xff"]
-)
-def test_a_line_that_would_break_a_reader_is_no_value(line):
-    assert sandbox.read_value(line) is None
-
-
 def test_subclasses_come_back_as_what_they_are_built_on():
     program = """
 import collections, enum
@@ -224,92 +206,6 @@ mappings = [collections.Counter("aa"), collections.OrderedDict(a=1)]
     (returned,) = run(program, ["[Point(1, 2), Level.LOW, Text('a'), *mappings]"]).calls
     assert returned.value == [(1, 2), 1, "a", {"a": 2}, {"a": 1}]
     assert [type(value) for value in returned.value] == [tuple, int, str, dict, dict]
-
-
-PROGRAM = """
-import math
-def same(value):
-    return value
-def root(value):
-    return math.sqrt(value)
-def raising(value):
-    raise KeyError(value)
-"""
-
-
-@pytest.mark.parametrize(
-    ("test", "holds"),
-    [
-        ("assert same(3) == 3", True),
-        ("assert same(3) == 4", False),
-        ("assert 3 == same(3)", True),
-        ("assert same([1, (2,), {3: {4}}]) == [1, (2,), {3: {4}}]", True),
-        ("assert same((1, 2)) == [1, 2]", False),
-        ("assert same(True) is True", True),
-        ("assert same(1) is True", False),
-        ("assert same(None) is None", True),
-        ("assert same(None) is not None", False),
-        ("assert same(-2.5) == -2.5", True),
-        ("assert same(1+2j) == 1+2j", True),
-        ("assert set(same([1, 2, 2])) == set([2, 1])", True),
-        ("assert sorted(same([2, 1])) == [1, 2]", True),
-        ("assert same(2) in (1, 2)", True),
-        ("assert same(3) not in [1, 2]", True),
-        ("assert 1 < same(2) < 3", True),
-        ("assert 1 < same(3) < 3", False),
-        ("assert math.isclose(root(2), 1.41421, rel_tol=1e-4)", True),
-        ("assert math.isclose(root(2), 1.5, rel_tol=1e-4)", False),
-        ("assert abs(root(2) - 1.41421) < 1e-4", True),
-        ("assert same(True)", True),
-        ("assert not same([])", True),
-        ("assert same([])", False),
-        ("assert same(1) == 1 and same(2) == 3", False),
-        ("assert same(1) == 2 or same(2) == 2, 'a message'", True),
-        ("assert raising(1) == 1", False),
-        ("assert raising(1) != 1", False),
-        ("assert same('a') < 3", False),
-        ("assert absent(1) == 1", False),
-        ("assert same(math.pi) == math.pi", True),
-        ("assert sys_size(same) == 1 or same((1,)) == (1,)", False),
-    ],
-)
-def test_a_test_means_what_it_means_in_python(test, holds):
-    check = check_of(test)
-    assert judged(PROGRAM, [check]).tests_passed == holds
-    try:
-        exec(PROGRAM + test, {})
-        in_python = True
-    except Exception:  # noqa: BLE001
-        in_python = False
-    assert in_python == holds
-
-
-@pytest.mark.parametrize(
-    "test",
-    [
-        "assert same(1) == other(1)",
-        "assert isinstance(same(1), int)",
-        "assert all(same(1))",
-        "assert math.isfinite(same(1))",
-        "assert 1 == 1",
-        "assert same(1) == [x for x in (1,)]",
-        "assert same(1) == 2 ** 9",
-        "assert same(1) == 'a' * 9",
-        "assert same(1) == 'a'.upper()",
-        "assert same(1) == (lambda: 1)()",
-        "assert same(1) == ().__class__",
-        "assert same(1) == sys.modules",
-        "assert same(1) == math.__loader__",
-        "assert math.isclose(same(1), same(2))",
-        "assert math.isclose(same(1), 2, rel_tol=same(9))",
-        "same(1) == 1",
-        "assert same(1) == 1; print()",
-        "assert same(1) ==",
-    ],
-)
-def test_a_test_that_cannot_be_taken_apart_is_refused(test):
-    with pytest.raises(UnsupportedTestError):
-        check_of(test)
 
 
 def test_what_passed_counts_where_a_later_call_takes_too_long():

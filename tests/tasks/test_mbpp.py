@@ -13,7 +13,7 @@ from tasks.example import TaskError
 from tasks.guesses import guess_scores
 from tasks.mbpp import cut, pass_at_k, program_of
 from tasks.metrics import gathered
-from tasks.scoring import Prediction
+from tasks.scoring import Prediction, Scoring
 from tasks.sources import Files
 from tasks.splits import load_split
 from tasks.task import SPLIT_NAMES, Dropped
@@ -186,6 +186,15 @@ def test_the_greedy_program_is_run_and_so_are_the_drawn_ones():
 
 
 @pytest.mark.usefixtures("isolation")
+def test_examples_measured_at_the_same_time_keep_their_order():
+    examples = [build(mbpp_row(number)) for number in range(9)]
+    scoring = Scoring(TASK.scorer(settings(execute=True), TOKENIZER), at_once=3)
+    predictions = [Prediction((), generated=(examples[n // 2 * 2].answer,)) for n in range(9)]
+    found = scoring.measures(examples, predictions)
+    assert [row["pass_at_1"] for row in found] == [1.0, 0.0] * 4 + [1.0]
+
+
+@pytest.mark.usefixtures("isolation")
 def test_setup_of_the_tests_is_run():
     row = mbpp_row(
         1,
@@ -205,11 +214,14 @@ def test_gold_programs_score_one_and_guesses_nothing(case_data, tmp_path):
     ]
     scorer = TASK.scorer(asked, TOKENIZER)
     examples = [splits[1].example(index) for index in range(len(splits[1]))]
-    measures = gathered([scorer(e, Prediction((), generated=(e.answer,) * 3)) for e in examples])
+    predictions = [Prediction((), generated=(example.answer,) * 3) for example in examples]
+    measures = gathered(Scoring(scorer, at_once=4).measures(examples, predictions))
     executed = [metric for metric in TASK.measured(asked) if metric.name in measures]
     assert [metric.score(measures) for metric in executed] == [1.0, 1.0, 1.0]
-    guesses = guess_scores(TASK, asked, TOKENIZER, *splits)["majority"]
-    assert [guesses[metric.name] for metric in executed] == [0.0, 0.0, 0.0]
+    guesses = guess_scores(TASK, asked, TOKENIZER, *splits)
+    assert [guesses["majority"][metric.name] for metric in executed] == [0.0, 0.0, 0.0]
+    first = [guesses["value of the first test"][metric.name] for metric in executed]
+    assert first == pytest.approx([0.0, 1 / 3, 0.0])
 
 
 def test_real_rows_give_examples_and_keep_their_programs_apart(tmp_path, real_data):
