@@ -21,6 +21,7 @@ from tasks.task import Dropped, require
 RESIDUES = string.ascii_uppercase
 """One-letter codes of IUPAC, those for unknown and rare residues among them."""
 
+ORDERS = ("queries_last", "queries_first")
 MATERIAL = 512
 """Rows at the most whose residues fill prompts."""
 _NOTE_RESIDUES = 256
@@ -67,9 +68,6 @@ class AskedSettings(ChainSettings):
             "fill_to is 0 or at least max_prompt_tokens",
             self.fill_to,
         )
-
-
-ORDERS = ("queries_last", "queries_first")
 
 
 def window(length: int, settings: ChainSettings, stream: random.Random) -> slice:

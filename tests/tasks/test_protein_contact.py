@@ -73,6 +73,16 @@ def test_the_answer_holds_the_class_of_every_pair(sampling, bounds, apart):
         assert example.reference == ",".join(str(second - first) for first, second in pairs)
 
 
+def test_a_bound_and_the_least_separation_are_met_at_their_ends():
+    # Residues 4 angstrom apart on a line: those 2 places apart are at 8 exactly.
+    row = contact_row(1) | {"tertiary": [[4.0 * n + 1.0, 0.0, 0.0] for n in range(60)]}
+    example = build(row, min_separation=2, pairs=40, bounds=(8.0, 12.0))
+    apart = [second - first for first, second in asked(example)]
+    assert set("012") == set(TOKENIZER.decode(example.answer))
+    wanted = "".join("2" if n == 2 else "1" if n == 3 else "0" for n in apart)
+    assert TOKENIZER.decode(example.answer) == wanted
+
+
 def test_a_window_keeps_residues_and_places_together():
     row = contact_row(5, length=150)
     example = build(row, max_residues=60)

@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 from task_cases import Bytes, protein_row
 
+from model.tokenizer import WorldTokenizer
 from tasks import registry
 from tasks.example import Example, TaskError
 from tasks.guesses import guess_scores
@@ -125,6 +126,22 @@ def test_notes_fill_a_prompt_to_the_token():
 def test_too_few_notes_are_told():
     with pytest.raises(TaskError, match=r"protein_ss: \d+ tokens are missing to fill"):
         build(protein_row(1), material=[protein_row(2)], fill_to=3000)
+
+
+def test_eight_states_reduce_to_three_as_rost_and_sander_have_it():
+    assert reduced("HGIEBTSC") == "HHHEECCC"
+
+
+def test_one_token_a_residue_and_a_state_with_the_vocabulary_of_world():
+    world = WorldTokenizer()
+    row = {"Sequence": "ACDEFGHIKL" * 10, "Secondary_structure": "HHHHEEEETT" * 10}
+    after = AFTER.builder(settings(queries=48, min_residues=48), world, ())(row)
+    assert len(after.answer) == 48
+    assert [world.decode([token]) for token in after.answer] == list(world.decode(after.answer))
+    inplace = INPLACE.builder(settings(INPLACE), world, ())(row)
+    seen = [world.decode([inplace.prompt[place]]) for place in inplace.target_positions]
+    assert "".join(seen) == row["Sequence"]
+    assert world.decode(inplace.target_tokens) == row["Secondary_structure"]
 
 
 def test_every_sign_of_a_loop_is_a_coil():
@@ -251,7 +268,9 @@ def test_the_state_before_tells_much_of_a_run_and_little_of_a_draw(tmp_path, rea
 
 def test_the_same_chain_under_two_names_feeds_one_split(tmp_path):
     rows = [protein_row(n) for n in range(40)]
-    twice = rows + [row | {"PDB_ID": f"{n:04}_B"} for n, row in enumerate(rows)]
+    # Another structure of the same chain may have other states.
+    others = [row | {"Secondary_structure": row["Secondary_structure"][::-1]} for row in rows]
+    twice = rows + [row | {"PDB_ID": f"{n:04}_B"} for n, row in enumerate(others)]
     path = tmp_path / "one.jsonl"
     path.write_text("".join(f"{json.dumps(row)}\n" for row in twice), encoding="utf-8")
     files = Files(train=str(path), validation=str(path), test=str(path))
