@@ -204,6 +204,22 @@ def verify(name: Name, runs: Runs = RUNS) -> None:
 
 
 @app.command()
+def compare(
+    one: Annotated[str, typer.Argument(metavar="A", help="SEARCH for its best, or SEARCH:TRIAL.")],
+    other: Annotated[str, typer.Argument(metavar="B", help="The same of another.")],
+    unmatched: Annotated[
+        bool, typer.Option("--unmatched", help="Show both even where their contexts differ.")
+    ] = False,
+    runs: Runs = RUNS,
+) -> None:
+    """Two variants side by side, B minus A over the same examples; refused if contexts differ."""
+    from fstune.side_by_side import Side, comparison_view
+
+    left, right = (Side.find(name, runs.resolve()) for name in (one, other))
+    _console().print(comparison_view(left, right, unmatched), highlight=False)
+
+
+@app.command()
 def tasks(
     name: Annotated[str | None, typer.Argument(help="A task, to see it in full.")] = None,
     spec: Annotated[

@@ -223,7 +223,7 @@ def _figures(rung: Comparison | None, metric: str) -> str:
         return f"{'-':<14}{'-':<10}{'-':<29}"
     delta = rung.deltas[metric]
     reached = f"{rung.steps} × {rung.seeds}"
-    return f"{reached:<14}{delta.baseline:<10.4f}{_interval(delta):<29}"
+    return f"{reached:<14}{delta.baseline:<10.4f}{interval_text(delta):<29}"
 
 
 def _test(rung: Comparison, metric: str, adjusted: float) -> str:
@@ -237,7 +237,8 @@ def _test(rung: Comparison, metric: str, adjusted: float) -> str:
     )
 
 
-def _interval(delta: Delta) -> str:
+def interval_text(delta: Delta) -> str:
+    """A delta with its bounds, signed."""
     return f"{delta.mean:+.4f} [{delta.low:+.4f}, {delta.high:+.4f}]"
 
 
@@ -276,7 +277,7 @@ def event_lines(records: SearchRecords, spec: SearchSpec) -> list[str]:
             delta = rung.deltas[metric]
             lines.append(
                 f"trial {trial.number}: {rung.steps} steps × {rung.seeds}: Δ {metric} "
-                f"{_interval(delta)}, {rung.verdict}"
+                f"{interval_text(delta)}, {rung.verdict}"
             )
         if trial.end is not None:
             lines.append(f"trial {trial.number}: {trial.end.state}: {trial.end.reason}")

@@ -26,6 +26,7 @@ NOT_VARIED = {
     "task.name": "a search has one task",
     "train.seed": "seeds are repetitions, not candidates: give a rung more `seeds`",
     "task.data_seed": "seeds are repetitions, not candidates: give a rung more `seeds`",
+    "task.train_sample": "seeds are repetitions, not candidates: give a rung more `seeds`",
     "model.checkpoint": "a search has one checkpoint: write one spec for each",
     "model.init.width": "ranks follow from it: write one spec for each width",
 }
@@ -127,6 +128,17 @@ def _evaluations_add(draft: Draft) -> Iterator[Problem]:
         )
 
 
+def _repetitions_differ(draft: Draft) -> Iterator[Problem]:
+    spec = draft.spec
+    new_weights = spec.seeds.init and spec.model.init is not None
+    confirmed = spec.confirm is not None and spec.confirm.seeds > 1
+    repeated = confirmed or any(rung.seeds > 1 for rung in spec.rungs)
+    if repeated and not (spec.seeds.order or spec.seeds.data or new_weights):
+        at = "order or data" if spec.model.init is None else "order, data or init"
+        rule = f"{at} must be true, or all repetitions are one and the same"
+        yield Problem(("seeds",), rule)
+
+
 def _search_settings_act(draft: Draft) -> Iterator[Problem]:
     search, one_rung = draft.spec.search, len(draft.spec.rungs) == 1
     why = "with a single rung" if one_rung else "while search.scheduler is none"
@@ -159,6 +171,13 @@ def _paths_are_settings(draft: Draft) -> Iterator[Problem]:
 def _conditions_hold(draft: Draft) -> Iterator[Problem]:
     for path, other, rule in condition_problems(draft.spec.space, draft.space_paths):
         yield Problem(("space", path, "when", other), rule)
+
+
+def _the_sampler_takes_the_space(draft: Draft) -> Iterator[Problem]:
+    conditional = [path for path, domain in draft.spec.space.items() if domain.when is not None]
+    if conditional and draft.spec.search.sampler == "gp":
+        rule = f"gp takes no conditions, and space.{conditional[0]} has one; tpe and random do"
+        yield Problem(("search", "sampler"), rule)
 
 
 def _nothing_is_set_twice(draft: Draft) -> Iterator[Problem]:
@@ -239,9 +258,11 @@ _RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (("rungs",), _rungs_rise),
     (("objective", "task"), _metric_is_known),
     (("evaluation", "rungs"), _evaluations_add),
+    (("seeds", "model", "rungs", "confirm"), _repetitions_differ),
     (("search", "rungs"), _search_settings_act),
     ((), _paths_are_settings),
     ((), _conditions_hold),
+    (("search", "space"), _the_sampler_takes_the_space),
     (("fixed",), _nothing_is_set_twice),
     (("space", "fixed", "baseline"), _arms_differ),
     (("model", "task", "train", "baseline"), _baseline_differs),

@@ -19,6 +19,7 @@ from fstune.arm import (
     Scalar,
     Section,
     TrainSettings,
+    VariedSeeds,
     digest_of,
 )
 from fstune.space import Domain, Point, ScalarField
@@ -90,9 +91,10 @@ class SearchSettings(Section):
 
     trials: int = Field(ge=1)
     """Candidates to try, `points` included."""
-    sampler: Literal["tpe", "random"] = "tpe"
-    """How candidates are drawn once `points` are used up."""
-    scheduler: Literal["asha", "asha_promote", "none"] = "asha"
+    sampler: Literal["tpe", "random", "gp"] = "tpe"
+    """How candidates are drawn once `points` are used up. gp learns from candidates at the last
+    rung only, and takes a space without conditions."""
+    scheduler: Literal["asha_promote", "asha", "none"] = "asha_promote"
     """asha_promote: candidates wait at each rung, and the best of those that came there climb on;
     asha: those that are not among the best when they come to a rung stop there for good (Tune's
     own); none: all climb to the last."""
@@ -144,6 +146,8 @@ class SearchSpec(Section):
     """How both arms are trained."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """Evaluations beside those at the rungs."""
+    seeds: VariedSeeds = VariedSeeds()
+    """What the seeds of a rung, and of the confirmation, differ in."""
     rungs: tuple[Rung, ...] = Field(min_length=1)
     """Where variant and baseline are compared, ascending."""
     space: dict[str, Domain] = Field(default={})

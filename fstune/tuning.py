@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import optuna
 from optuna.trial import TrialState
 from ray import tune
 from ray.tune.experiment import Trial
@@ -21,12 +20,12 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from fstune.arm import Scalar, canonical_json, derive_seed
+from fstune.arm import Scalar, canonical_json
 from fstune.equal_effect import BothArms, equal_in_effect
 from fstune.materials import checkpoint_config
 from fstune.promotion import Climb, Standing, next_climb
 from fstune.records import EndRecord, SearchRecords, TrialRecord
-from fstune.sampling import draw
+from fstune.sampling import draw, sampler
 from fstune.space import Space
 from fstune.spec import SearchSpec
 from fstune.store import ArmStore
@@ -68,7 +67,7 @@ class Suggester(OptunaSearch):
             self._ot_study.enqueue_trial(recorded.candidate)
         elif number < len(self._spec.points):
             self._ot_study.enqueue_trial(dict(self._spec.points[number]))
-        self._ot_study.sampler = self._sampler_of(number)
+        self._ot_study.sampler = sampler(self._spec, number)
         candidate: dict[str, Scalar] = super().suggest(trial_id)
         self._records.write_candidate(number, candidate)
         return {"number": number, "candidate": candidate, "search": str(self._records.root)}
@@ -88,12 +87,6 @@ class Suggester(OptunaSearch):
             trial.report(value, result["training_iteration"])
             self._ot_study.tell(trial, state=TrialState.PRUNED)
         self._completed_trials.add(trial_id)
-
-    def _sampler_of(self, number: int) -> optuna.samplers.BaseSampler:
-        seed = derive_seed(self._spec.search.seed, "sampler", number) % 2**32
-        if self._spec.search.sampler == "random":
-            return optuna.samplers.RandomSampler(seed=seed)
-        return optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed)
 
 
 class Climber(Searcher):

@@ -5,7 +5,8 @@ collected ones of which there is one pool only, belong to the split that the has
 names. Other collected rows come from the split's pool; train drops every group that the other
 pools hold; where test has no pool of its own, validation reads its own from the front and test
 from the back. Collected rows are read in the order of a hash of data seed and group, so that
-neither another size nor another row moves the ones before. No split depends on the size of train.
+neither another size nor another row moves the ones before. No split depends on the size of train,
+and no other split on its sample.
 A task's material (rows to quote from) is in groups of the train pool that give no example; rows
 that generated examples quote (`Generated.quotes`) are of the split's own groups.
 """
@@ -60,6 +61,15 @@ class _Request:
     @property
     def size(self) -> int:
         return self.settings.size(self.split)
+
+    @property
+    def seed(self) -> str:
+        """Of the split's rows."""
+        settings = self.settings
+        sampled = self.split == "train" and settings.train_sample
+        return (
+            f"{settings.data_seed}/{settings.train_sample}" if sampled else f"{settings.data_seed}"
+        )
 
     @property
     def asked(self) -> str:
@@ -123,7 +133,9 @@ def _key(request: _Request) -> str:
     needed = {f"{request.split}_size"}
     if request.split == "test":
         needed.add("validation_size")
-    for name in {"train_size", "validation_size", "test_size"} - needed:
+    if request.split == "train":
+        needed.add("train_sample")
+    for name in {"train_size", "validation_size", "test_size", "train_sample"} - needed:
         del settings[name]
     settings.pop("files", None)
     source = _collected_source(request)
@@ -222,7 +234,7 @@ class _Selection:
 def _drawn(request: _Request, source: Generated) -> Iterator[Row]:
     """Generated rows of one split, none twice."""
     # A string seeds through SHA-512, the same on every machine.
-    stream = random.Random(f"{request.task.name}/{request.split}/{request.settings.data_seed}")
+    stream = random.Random(f"{request.task.name}/{request.split}/{request.seed}")
     seen: set[bytes] = set()
     for _ in range(_MIN_DRAWS + _DRAWS_PER_EXAMPLE * request.size):
         drawn = source.draw(stream)
@@ -291,9 +303,8 @@ class _Collected:
                 left_out["repeats of another row"] += 1
             else:
                 first_row[row] = index
-        seed = request.settings.data_seed
         ordered = sorted(
-            first_row, key=lambda row: hashlib.sha256(f"{seed}\0{row}".encode()).digest()
+            first_row, key=lambda row: hashlib.sha256(f"{request.seed}\0{row}".encode()).digest()
         )
         order = [first_row[row] for row in ordered]
         if not shared:

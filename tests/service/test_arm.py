@@ -17,6 +17,7 @@ from fstune.arm import (
     Pair,
     Seeds,
     TrainSettings,
+    VariedSeeds,
     derive_seed,
     digest_of,
 )
@@ -31,7 +32,13 @@ HOTPOT = {
     "files": {"train": "/here/train.jsonl", "validation": "/here/validation.jsonl"},
 }
 
-SIZED = {"train_size": 9, "validation_size": 5, "data_seed": 1, "control": "repeat_prompt"}
+SIZED = {
+    "train_size": 9,
+    "validation_size": 5,
+    "data_seed": 1,
+    "train_sample": 1,
+    "control": "repeat_prompt",
+}
 SPAN = SIZED | {"length": 3, "alphabet": "ab", "mask": "?"}
 SORTED = SIZED | {"pairs": 3, "key_width": 3, "value_width": 3, "alphabet": "abcdefgh"}
 LISTED = SIZED | {
@@ -96,6 +103,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "train_size": 11,
         "validation_size": 7,
         "data_seed": 1,
+        "train_sample": 1,
         "control": "repeat_prompt",
         "length": 3,
         "alphabet": "ab",
@@ -293,4 +301,8 @@ def test_a_seed_depends_on_its_own_place_alone():
     assert len({value for seed in seeds for value in (seed.init, seed.order)}) == 10
     assert Seeds.derive(7, 3) == seeds[3]
     assert Seeds.derive(8, 3) != seeds[3]
+    held = [Seeds.derive(7, index, VariedSeeds(order=False)) for index in range(5)]
+    assert {seed.order for seed in held} == {seeds[0].order}
+    assert [seed.init for seed in held] == [seed.init for seed in seeds]
+    assert [seed.generation for seed in held] == [seed.generation for seed in seeds]
     assert all(0 <= value < 2**48 for seed in seeds for value in (seed.init, seed.order))

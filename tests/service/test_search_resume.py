@@ -67,10 +67,9 @@ def test_a_torn_or_missing_snapshot_of_tune_costs_nothing(unbroken, tmp_path):
     assert_same_search(place, unbroken, evaluated)
 
 
-PROMOTE = SPEC.replace("reduction_factor: 2", "reduction_factor: 2, scheduler: asha_promote")
+PROMOTE = SPEC.replace("scheduler: asha", "scheduler: asha_promote")
 
 
-@pytest.mark.slow
 def test_a_search_that_promotes_is_taken_up_again_where_it_was_killed(tmp_path):
     places = [Place(tmp_path / name, PROMOTE) for name in ("unbroken", "killed")]
     for place in places:

@@ -99,7 +99,12 @@ BROKEN = {
     "not finite": ("trials: 6", "trials: 6, prune_below: .inf", [
         "19: search.prune_below: must be finite, got inf"]),
     "no such word": ("trials: 6", "trials: 6, sampler: tpee", [
-        "19: search.sampler: must be 'tpe' or 'random', got 'tpee'; did you mean 'tpe'?"]),
+        "19: search.sampler: must be 'tpe', 'random' or 'gp', got 'tpee'; did you mean 'tpe'?"]),
+    "a sampler that cannot": ("trials: 6", "trials: 6, sampler: gp", [
+        "19: search.sampler: gp takes no conditions, and space.future_seed.schedule.min has one; "
+        "tpe and random do"]),
+    "all repetitions one": ("rungs:", "seeds: {order: false, data: false, init: false}\nrungs:", [
+        "7: seeds: order, data or init must be true, or all repetitions are one and the same"]),
     "name of odd letters": ("name: small", "name: small/er", [
         "1: name: must be letters, digits, _ and - only, got 'small/er'"]),
     "list for a mapping": ("{lr: 1e-3, batch_size: 8}", "[1]", [
@@ -457,7 +462,7 @@ def test_set_changes_what_the_file_says(tmp_path: Path) -> None:
 def test_defaults_are_those_of_the_fields(tmp_path: Path) -> None:
     spec = loaded(tmp_path, SMALLEST + "fixed: {future_seed: {}}")
     assert spec.metric().name == "token_accuracy"
-    assert (spec.search.sampler, spec.search.scheduler) == ("tpe", "asha")
+    assert (spec.search.sampler, spec.search.scheduler) == ("tpe", "asha_promote")
     assert spec.rungs[0].seeds == 1
 
 

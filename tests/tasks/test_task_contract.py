@@ -167,6 +167,12 @@ def test_building_twice_gives_the_same_bytes(settings, build):
         assert len(first) == settings.size(split)
 
 
+def test_another_sample_of_train_leaves_the_other_splits_alone(settings, build):
+    other = replace(settings, train_sample=1)
+    assert build(other, "train").digest != build(settings, "train").digest
+    assert build(other, "validation").digest == build(settings, "validation").digest
+
+
 def test_another_data_seed_gives_other_examples(settings, build):
     other = replace(settings, data_seed=1)
     assert build(settings, "train").digest != build(other, "train").digest
