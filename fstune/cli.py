@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fstune import completion
 from fstune.errors import FstuneError, InputError
+from fstune.places import RUNS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,13 +64,18 @@ Tracking = Annotated[
         help="MLflow server; SQLite in RUNS if absent.",
     ),
 ]
-Name = Annotated[str, typer.Argument(help="Name of a search.")]
-RUNS = Path("mlruns")
+Spec = Annotated[
+    str,
+    typer.Argument(
+        help="A spec file, or the name of a shipped search.", autocompletion=completion.specs
+    ),
+]
+Name = Annotated[str, typer.Argument(help="Name of a search.", autocompletion=completion.searches)]
 
 
 @app.command()
 def search(
-    spec: Annotated[str, typer.Argument(help="A spec file, or the name of a shipped search.")],
+    spec: Spec,
     data: Data = None,
     runs: Runs = RUNS,
     tracking_uri: Tracking = None,
@@ -80,18 +87,17 @@ def search(
     ] = False,
 ) -> None:
     """Run a search, live."""
-    from fstune.spec import find, load
-
-    path = find(spec)
-    overrides = set_ or []
-    name = load(path, overrides).name
-    if resume and (runs / "searches" / name / "spec.json").exists():
-        resume_search(name, runs, tracking_uri)
-        return
     with _telling("checking the spec and preparing the data"):
-        from fstune.search import Search
+        from fstune.api import prepare
 
-        made = Search.create(path, runs, data or [], overrides, tracking_uri)
+        made = prepare(
+            spec,
+            data=data or [],
+            runs=runs,
+            overrides=set_ or [],
+            tracking_uri=tracking_uri,
+            resume=resume,
+        )
     _run(made)
 
 
@@ -122,7 +128,10 @@ def confirm(name: Name, runs: Runs = RUNS, tracking_uri: Tracking = None) -> Non
 
 @app.command()
 def status(
-    name: Annotated[str | None, typer.Argument(help="Name of a search; all if absent.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Name of a search; all if absent.", autocompletion=completion.searches),
+    ] = None,
     runs: Runs = RUNS,
 ) -> None:
     """Where a search stands, also while it runs."""
@@ -221,9 +230,17 @@ def compare(
 
 @app.command()
 def tasks(
-    name: Annotated[str | None, typer.Argument(help="A task, to see it in full.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A task, to see it in full.", autocompletion=completion.tasks),
+    ] = None,
     spec: Annotated[
-        str | None, typer.Option("--spec", help="Whose settings the example is built with.")
+        str | None,
+        typer.Option(
+            "--spec",
+            help="Whose settings the example is built with.",
+            autocompletion=completion.specs,
+        ),
     ] = None,
     data: Data = None,
     runs: Runs = RUNS,
@@ -254,13 +271,20 @@ def tasks(
 
 @app.command()
 def doctor(
-    spec: Annotated[str | None, typer.Argument(help="A spec, to check what it needs.")] = None,
+    spec: Annotated[
+        str | None,
+        typer.Argument(help="A spec, to check what it needs.", autocompletion=completion.specs),
+    ] = None,
     data: Data = None,
 ) -> None:
     """What this machine has, and what a search would use of it."""
     from fstune.environment import describe, workbench_facts
 
     console = _console()
+    if spec is not None:
+        from fstune.spec import find
+
+        find(spec)  # a name that is wrong is told before a page of facts
     for name, value in (describe() | workbench_facts()).items():
         console.print(f"{name}: {value}", highlight=False, soft_wrap=True, markup=False)
     if spec is not None:
@@ -272,7 +296,7 @@ def doctor(
 
 @app.command()
 def probe(
-    spec: Annotated[str, typer.Argument(help="A spec file, or the name of a shipped search.")],
+    spec: Spec,
     data: Data = None,
     runs: Runs = RUNS,
     memory_gb: Annotated[
@@ -321,6 +345,37 @@ def probe(
     console.print(f"tried on: {describe_candidate(found.candidate) or 'the only arm'}")
 
 
+@app.command("new")
+def new_search(
+    name: Annotated[str, typer.Argument(help="Name of the search: letters, digits, _ and -.")],
+    task: Annotated[
+        str,
+        typer.Option("--task", help="What is learnt.", autocompletion=completion.tasks),
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="A checkpoint file; a small new model if absent."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The file to write; NAME.yaml if absent.")
+    ] = None,
+    data: Data = None,
+) -> None:
+    """Write a commented spec, to be edited: every setting, with what it is for."""
+    from fstune.new_spec import Start, write_new
+
+    path = out or Path(f"{name}.yaml")
+    start = Start()
+    if model is not None:
+        from fstune.materials import checkpoint_config
+        from fstune.spec import locate
+
+        found = locate(model, [*(data or []), path.resolve().parent])
+        start = Start(model, checkpoint_config(found).num_layers)
+    write_new(name, task, start, path)
+    typer.echo(f"{path}: edit it, then `fstune doctor {path}` and `fstune search {path}`")
+
+
 @app.command()
 def schema() -> None:
     """The JSON schema of a spec, for editors."""
@@ -342,11 +397,10 @@ def main() -> None:
 
 
 def _opened(name: str, runs: Path) -> "tuple[SearchRecords, SearchSpec]":
-    from fstune.records import SearchRecords
-    from fstune.spec import read_resolved
+    from fstune.api import load
 
-    records = SearchRecords.find(runs, name)
-    return records, read_resolved(records.spec)
+    found = load(name, runs)
+    return found.records, found.spec
 
 
 def _run(search: "Search") -> None:

@@ -99,8 +99,12 @@ def _gather(settings_json: str, cache: Path, split: EvaluatedSplit) -> Materials
     task = registry.get(settings.task.name)
     try:
         tokenizer = for_vocabulary(config.vocab_size, settings.model.tokenizer)
+    except ValueError as error:
+        raise InputError(f"model.tokenizer: {error}") from error
+    try:
         train = load_split(task, settings.task, "train", tokenizer, cache, ())
         evaluated = load_split(task, settings.task, split, tokenizer, cache, ())
+        scorer = task.scorer(settings.task, tokenizer)
     except TaskError as error:
         raise InputError(str(error)) from error
     except ValueError as error:
@@ -112,7 +116,5 @@ def _gather(settings_json: str, cache: Path, split: EvaluatedSplit) -> Materials
         train=train,
         evaluated=evaluated,
         metrics=task.measured(settings.task),
-        scoring=Scoring(
-            task.scorer(settings.task, tokenizer), task.generation(settings.task, tokenizer)
-        ),
+        scoring=Scoring(scorer, task.generation(settings.task, tokenizer)),
     )

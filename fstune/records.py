@@ -177,7 +177,7 @@ class SearchRecords:
         """
         records = cls(runs / "searches" / name)
         if not records.spec.exists():
-            known = ", ".join(search_names(runs)) or "none"
+            known = ", ".join(search_names(runs)) or "none; --runs DIR names another folder"
             raise InputError(f"no search is called {name!r} in {runs}; known: {known}")
         return records
 

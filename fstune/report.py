@@ -45,6 +45,11 @@ def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     return sorted(trials, key=standing, reverse=True)
 
 
+def best_of(trials: Sequence[TrialRecord]) -> TrialRecord | None:
+    """The best trial at the furthest rung; None while none counts."""
+    return next(filter(_counts, ranked(trials)), None)
+
+
 def _counts(trial: TrialRecord) -> bool:
     """Whether a trial may be the best: it has a rung and did not break off."""
     return bool(trial.rungs) and trial.verdict not in get_args(BrokeOff)
@@ -53,7 +58,7 @@ def _counts(trial: TrialRecord) -> bool:
 def as_json(records: SearchRecords, spec: SearchSpec) -> dict[str, Any]:
     """The search as the JSON that `fstune report NAME --format json` prints."""
     trials = records.trials()
-    best = next(filter(_counts, ranked(trials)), None)
+    best = best_of(trials)
     adjusted = false_discovery_adjusted(trials, spec.metric().name)
     return {
         "search": spec.name,

@@ -163,9 +163,21 @@ def _paths_are_settings(draft: Draft) -> Iterator[Problem]:
         elif path not in draft.settable and not (
             path.startswith("task.") and "task" in draft.broken
         ):
-            mend = nearest(path, draft.settable)
-            sections = ", ".join(draft.types)
-            yield Problem(at, f"is no setting{mend or f'; settings are in {sections}'}")
+            yield Problem(at, f"is no setting{_settable_mend(path, draft)}")
+
+
+def _settable_mend(path: str, draft: Draft) -> str:
+    """What to write instead of a path that is no setting."""
+    inside = [known for known in draft.settable if known.startswith(f"{path}.")]
+    if inside:
+        return f", it holds {', '.join(inside)}: name one of these"
+    section = path[: path.rfind(".") + 1]
+    beside = [known for known in draft.settable if section and known.startswith(section)]
+    return (
+        nearest(path, draft.settable)
+        or (beside and f"; known are {', '.join(beside)}")
+        or f"; settings are in {', '.join(draft.types)}"
+    )
 
 
 def _conditions_hold(draft: Draft) -> Iterator[Problem]:

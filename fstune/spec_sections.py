@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import is_dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, JsonValue, TypeAdapter, model_validator
@@ -39,7 +40,12 @@ MECHANISM = "future_seed"
 """The section of an arm's settings that a baseline lacks."""
 
 
-def _plain_name(name: str) -> str:
+def plain_name(name: str) -> str:
+    """The name of a search.
+
+    Raises:
+        ValueError: it could be no folder's name everywhere.
+    """
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise ValueError(f"must be letters, digits, _ and - only, got {name!r}")
     return name
@@ -136,7 +142,7 @@ class Resources(Section):
 class SearchSpec(Section):
     """A search, as one YAML file says it."""
 
-    name: Annotated[str, AfterValidator(_plain_name)]
+    name: Annotated[str, AfterValidator(plain_name)]
     """Names the search, its folder and its MLflow experiment: letters, digits, _ and -."""
     model: ModelSettings
     """The model that both arms start from."""
@@ -211,7 +217,7 @@ class SearchSpec(Section):
     def metric(self) -> "Metric":
         """The objective's metric."""
         task = registry.get(self.task_name)
-        wanted = self.objective.metric or task.primary_metric
+        wanted = self.objective.metric or task.primary(self.task)
         return next(metric for metric in task.measured(self.task) if metric.name == wanted)
 
     @property
@@ -278,18 +284,20 @@ def setting_docs(task: str) -> dict[str, str]:
     return found
 
 
-def schema() -> dict[str, JsonValue]:
+@cache
+def schema() -> Mapping[str, Any]:
     """JSON schema of a spec, with the docstrings of its settings as descriptions."""
     result: dict[str, Any] = SearchSpec.model_json_schema()
     seed = TypeAdapter(FutureSeed).json_schema(ref_template="#/$defs/{model}")
     definitions = result["$defs"]
     definitions.update(seed.pop("$defs", {}))
     definitions["FutureSeed"] = seed
+    tasks = result["properties"]["task"]["discriminator"]["mapping"]
     batch_size = definitions["TrainSettings"]["properties"]["batch_size"]
     kinds = {key: batch_size.pop(key) for key in ("type", "minimum") if key in batch_size}
     batch_size["anyOf"] = [kinds, {"const": PROBE}]
     for task in registry.names():
-        settings = definitions[registry.get(task).Settings.__name__]
+        settings = definitions[tasks[task].rpartition("/")[2]]
         for name, doc in setting_docs(task).items():
             settings["properties"][name].setdefault("description", doc)
     fixed = definitions["Fixed"]

@@ -20,9 +20,9 @@ from tasks.task import Task, TaskSettings, require
 class RowsSettings(TaskSettings):
     """Where rows come from."""
 
-    hub: str
-    """Data set on the Hugging Face hub."""
-    hub_config: str
+    hub: str = ""
+    """Data set on the Hugging Face hub; empty where there is none."""
+    hub_config: str = ""
     """Configuration of the data set on the hub."""
     hub_revision: str = ""
     """Commit of the data set on the hub; empty for its newest."""
@@ -41,6 +41,7 @@ class CollectedSettings(RowsSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(bool(self.hub) or self.files is not None, "files or hub is given", "neither")
         require(self.max_prompt_tokens >= 1, "max_prompt_tokens >= 1", self.max_prompt_tokens)
 
 

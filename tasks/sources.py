@@ -19,11 +19,17 @@ from tasks.example import TaskError
 
 Row: TypeAlias = Mapping[str, Any]
 
-# A field's shape in plain words: "text", "integer", [shape] for a list, {name: shape} for a record.
+# A field's shape in plain words: "text", "integer", "number", [shape] for a list, {name: shape} for
+# a record.
 Shape: TypeAlias = "str | list[Shape] | dict[str, Shape]"
 
-_ARROW_TYPES = {"text": "string", "integer": "int64"}
-_PYTHON_TYPES: dict[str, type] = {"text": str, "integer": int}
+_ARROW_TYPES = {"text": "string", "integer": "int64", "number": "float64"}
+# JSON writes a number without a fraction as an integer.
+_PYTHON_TYPES: dict[str, tuple[type, ...]] = {
+    "text": (str,),
+    "integer": (int,),
+    "number": (float, int),
+}
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 # Raised with every change of how a line becomes a row.
 _READER = 1
@@ -213,9 +219,10 @@ def _lines(path: Path, fields: Mapping[str, Shape], columns: Mapping[str, str]) 
             try:
                 values = json.loads(line)
             except json.JSONDecodeError as error:
-                raise TaskError(f"{where}: not a line of JSON: {error}") from error
+                what = f"{error.msg} at column {error.colno}"
+                raise TaskError(f"{where}: not a line of JSON: {what}") from error
             if not isinstance(values, dict):
-                raise TaskError(f"{where}: a row is an object, got {type(values).__name__}")
+                raise TaskError(f"{where}: a row is a JSON object, got {_short(values)}")
             _check_columns(columns, list(values), where)
             row = {name: values[column] for name, column in columns.items()}
             for name, value in row.items():
@@ -223,7 +230,7 @@ def _lines(path: Path, fields: Mapping[str, Shape], columns: Mapping[str, str]) 
             empty = False
             yield row
     if empty:
-        raise TaskError(f"{path}: no rows")
+        raise TaskError(f"{path}: no rows; a row is one JSON object in one line")
 
 
 def _read_hub(source: Source, split: str, columns: Mapping[str, str], cache_dir: Path) -> Any:

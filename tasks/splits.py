@@ -183,7 +183,7 @@ def _build(request: _Request) -> Split:
         if len(split) < request.size:
             raise TaskError(
                 f"{request.asked}, {len(split)} of {pool.size} {pool.description} fit"
-                f"{_counted(selection.dropped)}"
+                f"{_counted(selection.dropped)}; ask for fewer, or give more rows"
             )
     _check_tokens(split, request)
     return replace(split, dropped=dict(selection.dropped), rows_read=selection.rows_read)

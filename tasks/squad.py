@@ -8,11 +8,10 @@ true passage are never cut. The prompt of a row does not depend on other rows, b
 that are put aside as material.
 """
 
-import hashlib
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from random import Random
 from typing import ClassVar, Literal
 
 from tasks.answers import normalised, reference
@@ -20,6 +19,7 @@ from tasks.collected import AnsweringSettings, AnsweringTask
 from tasks.example import Example, Tokenizer
 from tasks.notes import filled
 from tasks.sources import Row, Shape
+from tasks.streams import stream_of
 from tasks.task import Builder, Dropped, Material, require
 from tasks.text import one_line
 
@@ -130,7 +130,5 @@ def _among_others(
     return [*filling[:place], passage, *filling[place:]]
 
 
-def _stream(row: Row) -> random.Random:
-    """Random numbers that follow from the row alone."""
-    content = f"{row['context']}\0{row['question']}"
-    return random.Random(hashlib.sha256(content.encode()).digest())
+def _stream(row: Row) -> Random:
+    return stream_of(f"{row['context']}\0{row['question']}")

@@ -105,6 +105,7 @@ class Task(ABC, Generic[S]):
     """Whether a target precedes its evidence, so that only a second look can give it."""
     metrics: ClassVar[tuple[Metric, ...]]
     primary_metric: ClassVar[str]
+    """The one that counts where the settings say no other (`primary`)."""
     groups: ClassVar[tuple[str, ...]] = ()
     """Measures that tell kinds of examples apart (a length, a depth), for looking at each kind."""
     Settings: type[S]
@@ -121,6 +122,11 @@ class Task(ABC, Generic[S]):
         """The metrics that these settings yield; a task that leaves some out says so here."""
         del settings
         return self.metrics
+
+    def primary(self, settings: S) -> str:
+        """The name of the metric that counts with these settings."""
+        del settings
+        return self.primary_metric
 
     def scorer(self, settings: S, tokenizer: Tokenizer) -> Scorer | None:
         """What measures an example beyond its target tokens; None for nothing."""

@@ -55,6 +55,12 @@ PAIRED = SIZED | {
     "value_alphabet": "abcdefgh",
 }
 HIDDEN = SIZED | {"order": "query_first", "lengths": (512,), "depths": (0.5,), "digits": 3}
+CHAIN = {
+    "min_residues": 70,
+    "max_residues": 300,
+    "max_prompt_tokens": 200,
+}
+ASKED = CHAIN | {"order": "queries_first", "fill_to": 2500}
 BOARD = SIZED | {"side": 9, "blanks": 5, "mask": "prefix"}
 
 # Another value for every field that decides what an arm computes. A field that is not listed here
@@ -118,6 +124,19 @@ OTHER: dict[str, dict[str, Any]] = {
         "max_answer_tokens": 3,
         "generate": False,
     },
+    "mbpp": HUB
+    | {
+        "columns": {"text": "prompt"},
+        "order": "problem_last",
+        "notes": False,
+        "max_prompt_tokens": 100,
+        "max_answer_tokens": 3,
+        "execute": "unisolated",
+        "samples": 2,
+        "k": 2,
+        "temperature": 0.2,
+        "top_p": 0.5,
+    },
     "squad": HUB
     | {
         "order": "question_first",
@@ -138,6 +157,17 @@ OTHER: dict[str, dict[str, Any]] = {
     "punctuation_inplace": TRANSCRIBED,
     "permfill": SIZED
     | {"items": 5, "anchors": 1, "alphabet": "0123456789abcdefghijkl", "mask": "?"},
+    "protein_contact": HUB
+    | ASKED
+    | {
+        "pairs": 5,
+        "sampling": "random",
+        "min_separation": 6,
+        "bounds": (7.0, 9.0),
+        "columns": {"seq": "s"},
+    },
+    "protein_ss": HUB | ASKED | {"queries": 5, "region": "prefix", "columns": {"Sequence": "s"}},
+    "protein_ss_inplace": HUB | CHAIN | {"stride": 3, "columns": {"Sequence": "s"}},
     "retrieval": PAIRED | {"order": "query_first"},
     "retrieval_a2q": PAIRED | {"mask": "?"},
     "sudoku": BOARD,
@@ -188,8 +218,9 @@ def with_change(section: str, changes: dict[str, Any]) -> ArmSettings:
         return settings(SEED, model={"init": SHAPES} | changes)
     if section == "init":
         return settings(SEED, model={"init": SHAPES | changes})
-    plain = {"rightcopy": TASK, "hotpot": HOTPOT}
     least = {"name": section, "train_size": 10, "validation_size": 6}
+    plain = {"rightcopy": TASK, "hotpot": HOTPOT}
+    plain["mbpp"] = least | {"execute": True, "samples": 3}
     return settings(SEED, task=plain.get(section, least) | changes)
 
 

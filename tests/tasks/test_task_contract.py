@@ -67,12 +67,14 @@ def gold(example):
 
 
 def wrong(example):
+    # Half a vocabulary away: what no alphabet has, and no reduction of one makes right.
+    far = TOKENIZER.vocab_size // 2
     wanted = (*example.target_tokens, *example.answer)
     return (
         Prediction(
-            tokens=tuple((token + 1) % TOKENIZER.vocab_size for token in wanted),
+            tokens=tuple((token + far) % TOKENIZER.vocab_size for token in wanted),
             choice_nll=tuple(float(choice == example.answer) for choice in example.choices),
-            generated=(tuple((token + 1) % TOKENIZER.vocab_size for token in example.answer),),
+            generated=(tuple((token + far) % TOKENIZER.vocab_size for token in example.answer),),
         ),
         20.0,
     )
