@@ -287,7 +287,7 @@ class _Collected:
         if self._one_pool:
             shared, name = False, "train"
         stored = self._rows(name)
-        groups = stored.groups(self._source.group_fields)
+        groups = self._groups(stored)
         taken = self._taken(name)
         left_out: Counter[str] = Counter()
         rows = groups
@@ -319,7 +319,7 @@ class _Collected:
             return []
         stored = self._rows("train")
         taken = self._taken("train")
-        groups = enumerate(stored.groups(self._source.group_fields))
+        groups = enumerate(self._groups(stored))
         chosen = (i for i, group in groups if group not in taken and self._is_material(group))
         return [stored[index] for index in islice(chosen, self._source.material)]
 
@@ -339,13 +339,16 @@ class _Collected:
             stored,
             [
                 index
-                for index, group in enumerate(stored.groups(self._source.group_fields))
+                for index, group in enumerate(self._groups(stored))
                 if group not in taken and _owner(group, owners) == split
             ],
         )
 
     def _rows(self, pool: str) -> Rows:
         return open_rows(self._source, pool, self._request.cache_dir, self._request.data_dirs)
+
+    def _groups(self, rows: Rows) -> list[str]:
+        return rows.groups(self._source.group_fields, self._source.group_name)
 
     def _taken(self, pool: SplitName) -> set[str]:
         """Groups that go to the pools that have precedence over this one."""
@@ -360,7 +363,7 @@ class _Collected:
             group
             for other in before[pool]
             if other in self._pools
-            for group in self._rows(other).groups(self._source.group_fields)
+            for group in self._groups(self._rows(other))
         }
 
     def _of_another_split(self, group: str) -> bool:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from task_cases import WORDS, Bytes, prose_row
+from task_cases import WORDS, Bytes, prose_row, write_rows
 
 from model.tokenizer import WorldTokenizer
 from tasks import registry
@@ -236,6 +236,21 @@ def test_settings_that_make_no_sense_are_refused(changes, rule):
 def test_too_few_notes_are_told():
     with pytest.raises(TaskError, match=r"punctuation: the notes are \d+ tokens too short"):
         build(AFTER, prose_row(3), material=[prose_row(40)], fill_to=900)
+
+
+@BOTH
+def test_paragraphs_of_which_the_same_text_is_taken_feed_one_split(task, tmp_path):
+    rows = [prose_row(number) for number in range(200)]
+    rows += [{"text": f"{row['text']} No {'more, ' * 40}so it ends."} for row in rows]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    files = Files("rows.jsonl", "rows.jsonl")
+    asked = task.Settings(train_size=100, validation_size=15, test_size=15, files=files)
+    texts = []
+    for name in SPLIT_NAMES:
+        split = load_split(task, asked, name, TOKENIZER, tmp_path / "cache", [tmp_path])
+        texts += [split.example(index).reference for index in range(len(split))]
+        assert split.dropped["repeats of another row"] > 0
+    assert len(set(texts)) == len(texts)
 
 
 @BOTH
