@@ -255,14 +255,14 @@ def test_paragraphs_of_which_the_same_text_is_taken_feed_one_split(task, tmp_pat
 
 @BOTH
 def test_copying_finds_no_mark_and_one_sentence_some(task, tmp_path, real_data):
-    pool = str(real_data / "wikitext" / "wiki_paragraphs_{}.jsonl")
+    pool = str(real_data / "wikitext" / "wiki_paragraphs_validation.jsonl")
     asked = task.Settings(
-        train_size=300,
-        validation_size=100,
-        test_size=50,
+        train_size=200,
+        validation_size=40,
+        test_size=40,
         max_prompt_tokens=600,
         fill_to=1000,
-        files=Files(train=pool.format("train"), validation=pool.format("validation")),
+        files=Files(train=pool, validation=pool),
     )
     splits = {name: load_split(task, asked, name, TOKENIZER, tmp_path, []) for name in SPLIT_NAMES}
     train, split = splits["train"], splits["validation"]
