@@ -85,6 +85,8 @@ def test_words_marks_and_cases():
         ("!", "lower"),
     ]
     assert words("It – is") == [Word("it", "", "capital"), Word("is", "", "lower")]
+    # Upper case, but no letter.
+    assert words("Ⅳ.") == [Word("ⅳ", ".", "other")]
 
 
 @pytest.mark.parametrize("tokenizer", [TOKENIZER, WorldTokenizer()], ids=lambda t: t.name)
