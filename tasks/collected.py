@@ -4,7 +4,7 @@ Two bases: `CollectedTask` for rows from the hub or from files, and `AnsweringTa
 ask a question whose answer is written out.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, TypeVar
 
@@ -12,7 +12,7 @@ from tasks.answers import ANSWER_EM, ANSWER_F1, answer_scorer, to_the_line_end
 from tasks.example import Tokenizer
 from tasks.metrics import EXACT_MATCH, NLL, TOKEN_ACCURACY, Metric
 from tasks.scoring import Generation, Scorer
-from tasks.sources import Files, Shape, Source
+from tasks.sources import Files, Row, Shape, Source
 from tasks.task import Task, TaskSettings, require
 
 
@@ -86,6 +86,7 @@ class CollectedTask(Task[C]):
             row_fields=self.row_fields,
             hub_splits=self.hub_splits,
             material=self.material(settings),
+            group_name=self.group_name(settings),
             hub="",
             config="",
         )
@@ -95,6 +96,11 @@ class CollectedTask(Task[C]):
         """Rows at the most that prompts quote."""
         del settings
         return 0
+
+    def group_name(self, settings: C) -> Callable[[Row], str] | None:
+        """What names a row's group, where its group fields alone do not (`Source.group_name`)."""
+        del settings
+        return None
 
     @classmethod
     def check_columns(cls, columns: Mapping[str, str]) -> None:

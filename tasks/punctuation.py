@@ -10,7 +10,7 @@ notes, whose notes held the clean target in 3 to 7 prompts of 100.
 
 import hashlib
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import ClassVar, Literal, TypeVar
@@ -91,6 +91,14 @@ class _PunctuationTask(CollectedTask[P]):
     def material(self, settings: P) -> int:
         return _MATERIAL if settings.fill_to else 0
 
+    def group_name(self, settings: P) -> Callable[[Row], str]:
+        """The text that is taken of a paragraph: others may begin alike."""
+
+        def name(row: Row) -> str:
+            return normalised(_taken(row, settings) or row["text"])
+
+        return name
+
 
 @dataclass(frozen=True, kw_only=True)
 class PunctuationSettings(_PunctuationSettings):
@@ -167,9 +175,9 @@ class Punctuation(_PunctuationTask[PunctuationSettings]):
         line_end = tokenizer.encode("\n")
 
         def build(row: Row) -> Example | Dropped:
-            text = frame.text(row)
-            if isinstance(text, Dropped):
-                return text
+            text = _taken(row, settings)
+            if text is None:
+                return _nothing_taken(settings)
             answer = [token for piece in text.split() for token in _tokens(piece, tokenizer)]
             if len(answer) > settings.max_answer_tokens:
                 return Dropped(f"texts over {settings.max_answer_tokens} tokens")
@@ -257,9 +265,9 @@ class PunctuationInPlace(_PunctuationTask[PunctuationInPlaceSettings]):
         symbols = Symbols(self.name, _LABELS, tokenizer)
 
         def build(row: Row) -> Example | Dropped:
-            text = frame.text(row)
-            if isinstance(text, Dropped):
-                return text
+            text = _taken(row, settings)
+            if text is None:
+                return _nothing_taken(settings)
             shown: list[int] = []
             places: list[int] = []
             for piece in transcript(text):
@@ -281,7 +289,7 @@ class PunctuationInPlace(_PunctuationTask[PunctuationInPlaceSettings]):
 
 
 class _Frame:
-    """Texts of rows, and what stands before them."""
+    """What stands before a transcript."""
 
     def __init__(
         self, settings: _PunctuationSettings, tokenizer: Tokenizer, material: Material
@@ -293,15 +301,6 @@ class _Frame:
         self._header = tokenizer.encode("Background notes:\n") if settings.fill_to else []
         gap = "\n\n" if settings.fill_to else ""
         self._transcript = tokenizer.encode(f"{gap}Noisy transcript:\n")
-
-    def text(self, row: Row) -> str | Dropped:
-        """The first run of whole sentences that is neither too short nor too long."""
-        least, most = self._settings.min_chars, self._settings.max_chars
-        for text in _runs(sentences(plain(row["text"])), most):
-            marked = any(word.mark and word.has_letters for word in words(text))
-            if len(text) >= least and marked:
-                return text
-        return Dropped(f"texts without marked sentences of {least} to {most} characters")
 
     def before(self, text: str, others: int) -> list[int] | Dropped:
         """What stands before the transcript.
@@ -324,6 +323,20 @@ class _Frame:
         advice = "give data with more paragraphs, or a smaller fill_to"
         notes = filled(order, room, "punctuation: the notes", advice)
         return [*self._header, *chain(*notes), *self._transcript]
+
+
+def _taken(row: Row, settings: _PunctuationSettings) -> str | None:
+    """The first run of whole sentences that is neither too short nor too long."""
+    for text in _runs(sentences(plain(row["text"])), settings.max_chars):
+        long_enough = len(text) >= settings.min_chars
+        if long_enough and any(word.mark and word.has_letters for word in words(text)):
+            return text
+    return None
+
+
+def _nothing_taken(settings: _PunctuationSettings) -> Dropped:
+    least, most = settings.min_chars, settings.max_chars
+    return Dropped(f"texts without marked sentences of {least} to {most} characters")
 
 
 def _runs(parts: Sequence[str], most: int) -> Iterator[str]:

@@ -50,10 +50,13 @@ class Word:
 
 def plain(text: str) -> str:
     """The text on one line without remarks in brackets, brackets and quotation marks."""
-    line, previous = detokenised(one_line(text)), ""
-    while line != previous:
-        line, previous = _REMARK.sub("", line), line
-    return detokenised(one_line(line.translate(_REMOVED)))
+    line = detokenised(one_line(text))
+    kept, previous = line, ""
+    while kept != previous:
+        kept, previous = _REMARK.sub("", kept), kept
+    kept = kept.translate(_REMOVED)
+    # What was removed leaves spaces behind.
+    return line if kept == line else detokenised(one_line(kept))
 
 
 def words(text: str) -> list[Word]:
@@ -74,13 +77,14 @@ def transcript(text: str) -> list[str]:
 def _word(piece: str) -> Word:
     mark = piece[-1] if piece[-1] in MARKS else ""
     body = piece.removesuffix(mark) if mark else piece
+    bare = body.lower()
+    return Word(bare, mark, "lower" if bare == body else _upper_case(body))
+
+
+def _upper_case(body: str) -> Case:
     letters = [character for character in body if character.isalpha()]
-    case: Case = "other"
-    if not any(map(str.isupper, letters)):
-        case = "lower"
-    elif letters[0].isupper() and not any(map(str.isupper, letters[1:])):
-        case = "capital"
-    return Word(body.lower(), mark, case)
+    initial = bool(letters) and letters[0].isupper()
+    return "capital" if initial and not any(map(str.isupper, letters[1:])) else "other"
 
 
 def _f1(hits: Float64Array, said: Float64Array, true: Float64Array) -> Float64Array:

@@ -73,6 +73,9 @@ class Source:
     """Read instead of the hub."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """The data's column for a field, where the two are called differently."""
+    group_name: Callable[[Row], str] | None = None
+    """What a row's group is called, from its group fields alone, where more rows belong together
+    than agree in these: rows of the same name never fall into two splits."""
     row_fields: tuple[str, ...] = ()
     """Text fields; of rows that agree in these only the first is read. Empty for `group_fields`:
     then a group is one row."""
@@ -152,18 +155,25 @@ class Rows:
         """Changes with the rows."""
         return str(self._dataset._fingerprint)
 
-    def groups(self, group_fields: Sequence[str]) -> list[str]:
-        """The group of every row, in row order."""
+    def groups(
+        self, group_fields: Sequence[str], name: Callable[[Row], str] | None = None
+    ) -> list[str]:
+        """The group of every row, in row order: its name, or its fields without case and spacing.
+
+        Args:
+            group_fields: the fields.
+            name: from these.
+        """
         columns = self._dataset.select_columns(list(group_fields))[:]
-        return [
-            group_of(dict(zip(group_fields, values, strict=True)), group_fields)
-            for values in zip(*(columns[name] for name in group_fields), strict=True)
-        ]
+        rows = (
+            dict(zip(group_fields, values, strict=True))
+            for values in zip(*(columns[field] for field in group_fields), strict=True)
+        )
+        return [name(row) if name else _agreement(row) for row in rows]
 
 
-def group_of(row: Row, group_fields: Sequence[str]) -> str:
-    """What identifies a row's group: its fields without case and spacing."""
-    return "\0".join(" ".join(row[name].casefold().split()) for name in group_fields)
+def _agreement(row: Row) -> str:
+    return "\0".join(" ".join(value.casefold().split()) for value in row.values())
 
 
 def open_rows(source: Source, pool: str, cache_dir: Path, data_dirs: Sequence[Path]) -> Rows:

@@ -277,6 +277,7 @@ class _Collected:
         self._source = source
         self._pools = source.pools
         self._one_pool = len(set(self._pools.values())) == 1
+        self._groups_of: dict[SplitName, list[str]] = {}
 
     def pool(self) -> _Pool:
         """The rows that may give examples."""
@@ -287,7 +288,7 @@ class _Collected:
         if self._one_pool:
             shared, name = False, "train"
         stored = self._rows(name)
-        groups = stored.groups(self._source.group_fields)
+        groups = self._groups(name)
         taken = self._taken(name)
         left_out: Counter[str] = Counter()
         rows = groups
@@ -319,7 +320,7 @@ class _Collected:
             return []
         stored = self._rows("train")
         taken = self._taken("train")
-        groups = enumerate(stored.groups(self._source.group_fields))
+        groups = enumerate(self._groups("train"))
         chosen = (i for i, group in groups if group not in taken and self._is_material(group))
         return [stored[index] for index in islice(chosen, self._source.material)]
 
@@ -339,13 +340,20 @@ class _Collected:
             stored,
             [
                 index
-                for index, group in enumerate(stored.groups(self._source.group_fields))
+                for index, group in enumerate(self._groups(name))
                 if group not in taken and _owner(group, owners) == split
             ],
         )
 
     def _rows(self, pool: str) -> Rows:
         return open_rows(self._source, pool, self._request.cache_dir, self._request.data_dirs)
+
+    def _groups(self, pool: SplitName) -> list[str]:
+        """The group of every row of a pool."""
+        if pool not in self._groups_of:
+            source = self._source
+            self._groups_of[pool] = self._rows(pool).groups(source.group_fields, source.group_name)
+        return self._groups_of[pool]
 
     def _taken(self, pool: SplitName) -> set[str]:
         """Groups that go to the pools that have precedence over this one."""
@@ -357,10 +365,7 @@ class _Collected:
         if self._one_pool:
             return set()
         return {
-            group
-            for other in before[pool]
-            if other in self._pools
-            for group in self._rows(other).groups(self._source.group_fields)
+            group for other in before[pool] if other in self._pools for group in self._groups(other)
         }
 
     def _of_another_split(self, group: str) -> bool:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from task_cases import WORDS, Bytes, prose_row
+from task_cases import WORDS, Bytes, prose_row, write_rows
 
 from model.tokenizer import WorldTokenizer
 from tasks import registry
@@ -85,6 +85,8 @@ def test_words_marks_and_cases():
         ("!", "lower"),
     ]
     assert words("It – is") == [Word("it", "", "capital"), Word("is", "", "lower")]
+    # Upper case, but no letter.
+    assert words("Ⅳ.") == [Word("ⅳ", ".", "other")]
 
 
 @pytest.mark.parametrize("tokenizer", [TOKENIZER, WorldTokenizer()], ids=lambda t: t.name)
@@ -239,15 +241,30 @@ def test_too_few_notes_are_told():
 
 
 @BOTH
+def test_paragraphs_of_which_the_same_text_is_taken_feed_one_split(task, tmp_path):
+    rows = [prose_row(number) for number in range(200)]
+    rows += [{"text": f"{row['text']} No {'more, ' * 40}so it ends."} for row in rows]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    files = Files("rows.jsonl", "rows.jsonl")
+    asked = task.Settings(train_size=100, validation_size=15, test_size=15, files=files)
+    texts = []
+    for name in SPLIT_NAMES:
+        split = load_split(task, asked, name, TOKENIZER, tmp_path / "cache", [tmp_path])
+        texts += [split.example(index).reference for index in range(len(split))]
+        assert split.dropped["repeats of another row"] > 0
+    assert len(set(texts)) == len(texts)
+
+
+@BOTH
 def test_copying_finds_no_mark_and_one_sentence_some(task, tmp_path, real_data):
-    pool = str(real_data / "wikitext" / "wiki_paragraphs_{}.jsonl")
+    pool = str(real_data / "wikitext" / "wiki_paragraphs_validation.jsonl")
     asked = task.Settings(
-        train_size=300,
-        validation_size=100,
-        test_size=50,
+        train_size=200,
+        validation_size=40,
+        test_size=40,
         max_prompt_tokens=600,
         fill_to=1000,
-        files=Files(train=pool.format("train"), validation=pool.format("validation")),
+        files=Files(train=pool, validation=pool),
     )
     splits = {name: load_split(task, asked, name, TOKENIZER, tmp_path, []) for name in SPLIT_NAMES}
     train, split = splits["train"], splits["validation"]
