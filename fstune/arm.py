@@ -60,6 +60,9 @@ class TrainSettings(Section):
     """One arm's optimisation."""
 
     optimizer: Literal["adamw"] = "adamw"
+    parameters: Literal["all", "gates"] = "all"
+    """What is trained; gates: Future-Seed's alone, on a checkpoint. A baseline then stays the model
+    as it came, and is evaluated at the same steps."""
     lr: float = Field(3e-5, gt=0, allow_inf_nan=False)
     """Learning rate of the model; the gates have their own (`future_seed.alpha_lr`)."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -173,6 +176,9 @@ class ArmSpec:
         # File contents are in the digests; a test split is nothing that an arm sees.
         settings["task"].pop("files", None)
         settings["task"].pop("test_size")
+        # Younger than the arms that have all trained: theirs stay the digests they are.
+        if settings["train"]["parameters"] == "all":
+            settings["train"].pop("parameters")
         return {"format": ARM_FORMAT, **asdict(self), "settings": settings}
 
     @property

@@ -147,6 +147,8 @@ def _train(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) -
     every = bench.evaluate_every or to_step
     stops = sorted({*range(run.step - run.step % every + every, to_step, every), run.step, to_step})
     for stop in (stop for stop in stops if stop > 0):
+        if not run.trains:
+            run.step = stop
         while run.step < stop:
             loss = run.train_step()
             if not math.isfinite(loss):
@@ -210,17 +212,19 @@ class Run:
             len(materials.train), settings.train.batch_size, arm.seeds.order
         )
         train = settings.train
-        self._optimizers = [
-            torch.optim.AdamW(
-                _decay_groups(model, train.weight_decay), train.lr, train.betas, fused=True
+        self._optimizers: list[torch.optim.Optimizer] = []
+        self._schedule: torch.optim.lr_scheduler.LRScheduler | None = None
+        model.requires_grad_(train.parameters == "all")
+        if train.parameters == "all":
+            groups = _decay_groups(model, train.weight_decay)
+            optimizer = torch.optim.AdamW(groups, train.lr, train.betas, fused=True)
+            self._optimizers.append(optimizer)
+            self._schedule = get_scheduler(
+                "constant_with_warmup" if train.lr_schedule == "constant" else train.lr_schedule,
+                optimizer,
+                num_warmup_steps=train.lr_warmup_steps,
+                num_training_steps=train.lr_total_steps,
             )
-        ]
-        self._schedule = get_scheduler(
-            "constant_with_warmup" if train.lr_schedule == "constant" else train.lr_schedule,
-            self._optimizers[0],
-            num_warmup_steps=train.lr_warmup_steps,
-            num_training_steps=train.lr_total_steps,
-        )
         if gates is not None and mechanism is not None and mechanism.alpha_lr > 0:
             self._optimizers.append(
                 torch.optim.AdamW(
@@ -231,6 +235,11 @@ class Run:
                     fused=True,
                 )
             )
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything to train: a baseline of `parameters: gates` has nothing."""
+        return bool(self._optimizers)
 
     def train_step(self) -> float:
         """One optimiser step; returns its loss. If that is not finite, no parameter moves.
@@ -272,7 +281,7 @@ class Run:
             loss = _weighted_sum(token_scores(self.subject, batch), weight) / total
             value += float(loss.detach())
             tokens += batch.num_tokens
-            if math.isfinite(value):
+            if math.isfinite(value) and self.trains:
                 loss.backward()  # type: ignore[no-untyped-call]
         if math.isfinite(value):
             self._move()
@@ -293,14 +302,16 @@ class Run:
     def _move(self) -> None:
         """Apply the gradients."""
         model, gates = self.subject.model, self.subject.gates
-        clip = self.arm.settings.train.grad_clip or math.inf
-        self._note("model", torch.nn.utils.clip_grad_norm_(model.parameters(), clip))
+        if self._schedule is not None:
+            clip = self.arm.settings.train.grad_clip or math.inf
+            self._note("model", torch.nn.utils.clip_grad_norm_(model.parameters(), clip))
         if gates is not None:
             gradients = [each.grad for each in gates.parameters() if each.grad is not None]
             self._note("gates", torch.nn.utils.get_total_norm(gradients))
         for optimizer in self._optimizers:
             optimizer.step()
-        self._schedule.step()
+        if self._schedule is not None:
+            self._schedule.step()
 
     def _note(self, name: str, norm: torch.Tensor) -> None:
         total, count = self._grad_norms.get(name, (0.0, 0))
@@ -390,7 +401,7 @@ class Run:
                 "model": self.subject.model.state_dict(),
                 "gates": None if gates is None else gates.state_dict(),
                 "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
-                "schedule": self._schedule.state_dict(),
+                "schedule": None if self._schedule is None else self._schedule.state_dict(),
                 "random": torch.get_rng_state(),
             },
             path,
@@ -404,7 +415,8 @@ class Run:
             self.subject.gates.load_state_dict(saved["gates"])
         for optimizer, state in zip(self._optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
-        self._schedule.load_state_dict(saved["schedule"])
+        if self._schedule is not None:
+            self._schedule.load_state_dict(saved["schedule"])
         torch.set_rng_state(saved["random"].cpu())
         self.step, self.tokens = saved["step"], saved["tokens"]
         self.train_wall_s = saved["train_wall_s"]

@@ -81,6 +81,7 @@ TRANSCRIBED = HUB | {
 OTHER: dict[str, dict[str, Any]] = {
     "train": {
         "lr": 2e-2,
+        "parameters": "gates",
         "betas": (0.9, 0.99),
         "weight_decay": 0.5,
         "batch_size": 4,
@@ -269,6 +270,10 @@ def test_a_setting_that_counts_changes_the_digest(section, name):
 )
 def test_seeds_and_contents_change_the_digest(changes):
     assert arm(**changes).digest != arm().digest
+
+
+def test_arms_of_which_all_is_trained_keep_the_digests_that_they_had():
+    assert "parameters" not in arm().as_json()["settings"]["train"]
 
 
 def test_a_baseline_is_another_arm_than_a_variant():

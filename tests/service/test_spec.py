@@ -324,6 +324,27 @@ UNDER_SMALLEST = {
         [],
         "spec.yaml:6: space.future_seed.gate: has no effect while alpha_lr is 0",
     ),
+    "no gate learns, and nothing else does": (
+        "train: {parameters: gates}\nfixed: {future_seed: {}}",
+        ["model={checkpoint: any.pth}"],
+        "spec.yaml:6: train.parameters: trains nothing: no gate learns, since future_seed.alpha_lr",
+    ),
+    "a rate for a model that is not trained": (
+        "train: {parameters: gates}\nfixed: {future_seed: {alpha_lr: 0.1}}\n"
+        "space: {train.lr: {choice: [1e-3, 1e-4]}}",
+        ["model={checkpoint: any.pth}"],
+        "spec.yaml:8: space.train.lr: has no effect while train.parameters is gates: their rate is",
+    ),
+    "a schedule for a model that is not trained": (
+        "train: {parameters: gates, lr_schedule: linear}\nfixed: {future_seed: {alpha_lr: 0.1}}",
+        ["model={checkpoint: any.pth}"],
+        "spec.yaml:6: train.lr_schedule: has no effect while train.parameters is gates",
+    ),
+    "gates on a model that is new": (
+        "train: {parameters: gates}\nfixed: {future_seed: {alpha_lr: 0.1}}",
+        [],
+        "spec.yaml:6: train.parameters: needs model.checkpoint: a new model's states change",
+    ),
     "pruning on one rung": (
         "fixed: {future_seed: {}}",
         ["search.prune_below=0.1"],
@@ -370,6 +391,21 @@ UNDER_SMALLEST = {
         "--set train.batch_size=1e1: train.batch_size: must be a whole number, got 10.0",
     ),
 }
+
+
+GATES_ONLY = [
+    "train: {parameters: gates, lr: 1e-3}\nfixed: {future_seed: {alpha_lr: 0.1}}",
+    "train: {parameters: gates}\nspace: {future_seed.alpha_lr: {choice: [0, 0.1]}}",
+    "space: {train.parameters: {choice: [all, gates]}, train.lr: {choice: [1e-3, 1e-4]}}\n"
+    "fixed: {future_seed: {alpha_lr: 0.1}}",
+    "train: {lr_schedule: linear}\nspace: {train.parameters: {choice: [all, gates]}}\n"
+    "fixed: {future_seed: {alpha_lr: 0.1}}",
+]
+
+
+@pytest.mark.parametrize("text", GATES_ONLY)
+def test_gates_may_be_trained_alone(tmp_path: Path, text: str) -> None:
+    loaded(tmp_path, SMALLEST + text, "model={checkpoint: any.pth}")
 
 
 @pytest.mark.parametrize("case", UNDER_SMALLEST)
