@@ -11,6 +11,12 @@ from dataclasses import dataclass
 from fstune.records import Comparison, SearchRecords, TrialRecord
 from fstune.report import describe_candidate
 from fstune.report_series import at_rung
+from fstune.selection import (
+    FALSE_DISCOVERY_RATE,
+    SPLITS,
+    corrected_winner,
+    false_discovery_adjusted,
+)
 from fstune.spec import SearchSpec
 from fstune.statistics import (
     CONFIDENCE,
@@ -261,3 +267,29 @@ def reproduce(spec: SearchSpec, resolved: str) -> list[str]:
     if spec.confirm is not None:
         lines.append(f"fstune confirm {spec.name} --runs again")
     return [*lines, f"fstune report {spec.name} --runs again --format html"]
+
+
+def luck(trials: Sequence[TrialRecord], spec: SearchSpec, store: ArmStore) -> str:
+    """What stands of a search's results once it is taken into account how many were tried."""
+    compared = [trial for trial in trials if trial.rungs]
+    if len(compared) < 2:
+        return ""
+    adjusted = false_discovery_adjusted(compared, spec.metric().name)
+    standing = sum(q_value <= FALSE_DISCOVERY_RATE for q_value in adjusted.values())
+    told = (
+        f"{len(compared)} candidates were compared. At a false discovery rate of "
+        f"{percent(FALSE_DISCOVERY_RATE)}, {standing} differ from their baseline (q in the table "
+        "below)."
+    )
+    winner = corrected_winner(compared, spec.metric(), store)
+    if winner is None:
+        return told
+    picked = ", ".join(
+        f"{number} in {percent(share)}" for number, share in list(winner.picked.items())[:3]
+    )
+    return (
+        f"{told} The best of the last rung was picked by luck too: on half of the examples, picked "
+        f"by the other half, it has a Δ of {winner.mean:+.4f}, where it was picked one of "
+        f"{winner.naive:+.4f} ({SPLITS} divisions; candidate {picked} of them). Only a "
+        "confirmation has examples and seeds that nobody has seen."
+    )
