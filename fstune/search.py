@@ -337,7 +337,8 @@ def _start_ray(spec: SearchSpec) -> None:
         "logging_level": "WARNING",
         "runtime_env": {"env_vars": WORKER_VARIABLES},
     }
-    if not os.environ.get("RAY_ADDRESS"):
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
         settings |= {
             "address": "local",
             "include_dashboard": False,
@@ -345,7 +346,14 @@ def _start_ray(spec: SearchSpec) -> None:
             # Trials hand over paths and numbers, never data.
             "object_store_memory": 128 * 2**20,
         }
-    ray.init(**settings)
+    try:
+        ray.init(**settings)
+    except ConnectionError as error:
+        raise InputError(
+            f"RAY_ADDRESS={address}: no Ray cluster lets us in there; if one runs, set "
+            "RAY_AUTH_MODE=token and have its ~/.ray/auth_token; then "
+            f"`fstune resume {spec.name}`"
+        ) from error
 
 
 @contextlib.contextmanager
