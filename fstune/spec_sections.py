@@ -118,8 +118,9 @@ class Confirm(Section):
 
     finalists: int = Field(2, ge=1)
     """How many of the best trials at the last rung are confirmed."""
-    seeds: int = Field(5, ge=1)
-    """New seeds for each finalist and its baseline."""
+    seeds: int = Field(5, ge=2)
+    """New seeds for each finalist and its baseline; of one alone, what is found would hold for that
+    seed only."""
 
 
 class Resources(Section):

@@ -47,8 +47,8 @@ METRIC = TOKEN_ACCURACY
 
 EFFECT = 0.02
 SEEDS = (1, 2, 3, 5, 8)
-EXAMPLES = (128, 256, 512, 1000)
-POWER_EXAMPLES = (128, 256, 512, 1000, 2000, 4000)
+EXAMPLES = (128, 256, 1000)
+POWER_EXAMPLES = (128, 256, 512, 1000, 2000)
 HALF_WIDTH = 1.96
 
 
@@ -300,14 +300,14 @@ KINDS = {
 """What is simulated, and the arms on which its spread was measured: a model that guesses one digit,
 one of which seeds learn the task sooner or later, and one that is tuned on real text."""
 
-STEADY, UNSTEADY = "text, seeds differ by 0.02", "text, seeds differ by 0.05"
-"""In place of the measured spread of seeds, which four seeds do not tell well."""
-
+UNSTEADY = "text, seeds differ by 0.05"
 PAIRED = "text, arms correlate by 0.8"
-"""As in the earlier work's own simulation: an example's outcomes at one seed with and without the
-mechanism, of two arms that do much the same."""
+"""Assumed, where the text's arms at hand are at the ends: the pairs of one seed, trained for ten
+steps, agree to 0.99 and differ by nothing from seed to seed; those of different seeds share the
+example alone. Between them: an example's outcomes correlate by 0.8, which the earlier work's own
+simulation took, and a pair's delta differs by 1 point from seed to seed."""
 
-SHIPPED = {"quickstart": ("guessing", "learnt"), "arc": ("text", STEADY, UNSTEADY, PAIRED)}
+SHIPPED = {"quickstart": ("guessing", "learnt"), "arc": ("text", PAIRED, UNSTEADY)}
 
 
 def null_part(kinds: Models, arguments: argparse.Namespace, chance: np.random.Generator) -> Titled:
@@ -336,7 +336,7 @@ def coverage_part(
 
 def power_part(kinds: Models, arguments: argparse.Namespace, chance: np.random.Generator) -> Titled:
     sizes = Sizes.of(load(find("arc")))
-    for name in ("text", STEADY, PAIRED):
+    for name in ("text", PAIRED):
         yield (
             f"one of two finalists, {name}",
             [
@@ -358,8 +358,8 @@ def earlier_part(
 
 PARTS: dict[str, Part] = {
     "earlier": earlier_part,
-    "coverage": coverage_part,
     "null": null_part,
+    "coverage": coverage_part,
     "power": power_part,
 }
 
@@ -381,9 +381,8 @@ def models(spreads: dict[str, Spread]) -> Models:
     """What is simulated."""
     kinds = {name: Model.of(spreads[arms]) for name, arms in KINDS.items()}
     text = spreads[KINDS["text"]]
-    kinds[STEADY] = Model.of(replace(text, seed_delta=0.02))
+    kinds[PAIRED] = Model.of(replace(text, seed_example=0.8, seed_delta=0.01))
     kinds[UNSTEADY] = Model.of(replace(text, seed_delta=0.05))
-    kinds[PAIRED] = Model.of(replace(text, seed_example=0.8))
     return kinds
 
 
@@ -391,7 +390,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--searches", type=int, default=2000)
     parser.add_argument("--intervals", type=int, default=1000)
-    parser.add_argument("--tries", type=int, default=300)
+    parser.add_argument("--tries", type=int, default=200)
     parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=list(PARTS))
     parser.add_argument("--table", type=Path, default=Path("docs/results/outcome_table.npz"))
     parser.add_argument("--out", type=Path, default=Path("docs/results/calibration.json"))
