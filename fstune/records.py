@@ -295,6 +295,21 @@ class SearchRecords:
     def end(self, number: int) -> EndRecord | None:
         return _read(self._folder(number) / "end.json", _END)
 
+    def failed_in_a_row(self) -> list[int]:
+        """The latest of the trials that have ended, as far back as they failed."""
+        streak = []
+        for folder in sorted(self.root.glob("trials/[0-9]*"), reverse=True):
+            end = self.end(int(folder.name))
+            if end is not None and end.state != "failed":
+                break
+            if end is not None:
+                streak.append(int(folder.name))
+        return streak
+
+    def reopen(self, number: int) -> None:
+        """Forget how a trial ended, so that it is tried again."""
+        (self._folder(number) / "end.json").unlink(missing_ok=True)
+
     def confirmation(self, number: int) -> Confirmation | None:
         return _read(self._folder(number) / "confirmation.json", _CONFIRMATION)
 

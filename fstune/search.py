@@ -42,7 +42,15 @@ from fstune.spec import (
 from fstune.store import ArmStore, write_atomic, write_json
 from fstune.tracking import Tracker
 from fstune.trainable import PairedTrial
-from fstune.tuning import Bookkeeper, Climber, Suggester, scheduler, snapshot_fault, trial_folder
+from fstune.tuning import (
+    Bookkeeper,
+    Climber,
+    FailureStop,
+    Suggester,
+    scheduler,
+    snapshot_fault,
+    trial_folder,
+)
 from fstune.winner import kept_winner
 from model.tokenizer import for_vocabulary
 
@@ -144,6 +152,10 @@ class Search:
         with self.session() as session:
             keeper = Bookkeeper(self.records, self.spec, store)
             self._tuner(keeper).fit()
+            failed = self.records.failed_in_a_row()
+            if len(failed) >= self.spec.search.stop_after_failures:
+                session.status = "FAILED"
+                raise self._given_up(failed)
             if self._promotes:
                 # Ends that no trial of Tune's brought about: of those that waited or equal another.
                 # After a restore Tune has a keeper of its own, but such a search is not restored.
@@ -161,6 +173,20 @@ class Search:
             raise SearchFailedError(
                 f"no trial of {self.spec.name} reached a rung; see {self.records.log}"
             )
+
+    def _given_up(self, failed: Sequence[int]) -> SearchFailedError:
+        """The end of a search whose candidates fail one after the other; it can be resumed."""
+        end = self.records.end(failed[0])
+        assert end is not None
+        for number in failed:
+            self.records.reopen(number)
+        # Tune counts them as ended: a resumed search is replayed from the records.
+        shutil.rmtree(self.records.tune, ignore_errors=True)
+        return SearchFailedError(
+            f"{self.spec.name} stopped, since {len(failed)} candidates in a row failed, the last "
+            f"by: {end.reason}. When that is mended, `fstune resume {self.spec.name}` tries them "
+            "again"
+        )
 
     @contextlib.contextmanager
     def session(self) -> Iterator["Session"]:
@@ -231,6 +257,7 @@ class Search:
                 name=folder.name,
                 storage_path=str(folder.parent),
                 callbacks=[bookkeeper],
+                stop=FailureStop(self.spec, self.records),
                 failure_config=tune.FailureConfig(max_failures=MAX_WORKER_LOSSES),
                 # A few bytes each: with all kept, no restored trial misses the one it names.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),

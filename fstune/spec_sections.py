@@ -109,6 +109,9 @@ class SearchSettings(Section):
     prune_below: float | None = Field(None, allow_inf_nan=False)
     """A candidate climbs no further once it cannot reach this: once the upper bound of its delta at
     a rung is under it. Absent for no rule."""
+    stop_after_failures: int = Field(5, ge=1)
+    """So many candidates that fail in a row end the search, for the fault is hardly theirs; they
+    are tried again when it is resumed. Diverged and infeasible ones are no failures."""
     seed: int = Field(0, ge=0)
     """Of the sampler."""
 

@@ -251,6 +251,20 @@ def scheduler(spec: SearchSpec, records: SearchRecords) -> TrialScheduler:
     return RungAsha(spec, records) if spec.search.scheduler == "asha" else FIFOScheduler()
 
 
+class FailureStop(tune.Stopper):
+    """Ends a search in which one candidate after the other fails."""
+
+    def __init__(self, spec: SearchSpec, records: SearchRecords) -> None:
+        self._most = spec.search.stop_after_failures
+        self._records = records
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return len(self._records.failed_in_a_row()) >= self._most
+
+
 class Bookkeeper(tune.Callback):
     """Writes down in the driver what only the driver knows: why a trial stopped."""
 
@@ -267,6 +281,8 @@ class Bookkeeper(tune.Callback):
             if record.end is None:
                 self._records.clear_progress(record.number)  # it waits to climb on
                 return
+        elif record.end is None and self._gives_up():
+            return  # it was not ASHA that stopped this one, and it will go on
         elif record.end is None:
             reached = record.rungs[-1]
             place = f"at rung {reached.rung} is not in the top share"
