@@ -5,6 +5,7 @@ defaults of options.
 """
 
 import contextlib
+import logging
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
@@ -491,11 +492,27 @@ def _run(search: "Search", quiet: bool) -> None:
 
 @contextlib.contextmanager
 def _telling(what: str, quiet: bool = False) -> Iterator[None]:
-    """Say what takes a while, on a terminal."""
+    """Say what takes a while, on a terminal; and how far the building of a split is."""
     console = _console()
     told = console.is_terminal and not quiet
-    with console.status(what) if told else contextlib.nullcontext():
-        yield
+    with console.status(what) if told else contextlib.nullcontext() as status:
+
+        class Told(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                if status is not None:
+                    status.update(f"{what}: {record.getMessage()}")
+                elif not quiet:
+                    typer.echo(record.getMessage(), err=True)
+
+        handler, building = Told(logging.INFO), logging.getLogger("tasks")
+        building.addHandler(handler)
+        level = building.level
+        building.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            building.setLevel(level)
+            building.removeHandler(handler)
 
 
 def _console() -> "Console":

@@ -13,8 +13,10 @@ that generated examples quote (`Generated.quotes`) are of the split's own groups
 
 import hashlib
 import json
+import logging
 import random
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -45,6 +47,11 @@ _MATERIAL_SHARE = 16
 # example where nothing repeats.
 _DRAWS_PER_EXAMPLE = 64
 _MIN_DRAWS = 10_000
+
+# What takes longer than this says how far it is, and again after as long.
+_PROGRESS_PERIOD_S = 2.0
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -166,7 +173,7 @@ def _build(request: _Request) -> Split:
     if collected is not None:
         material = collected.quotes() if isinstance(source, Generated) else collected.material()
     build = request.task.builder(request.settings, request.tokenizer, material)
-    selection = _Selection(request.size, build, request.settings.control)
+    selection = _Selection(request.asked, request.size, build, request.settings.control)
     if isinstance(source, Generated):
         split = Split.from_examples(selection.examples(_drawn(request, source)))
         if len(split) < request.size:
@@ -209,6 +216,7 @@ def _check_tokens(split: Split, request: _Request) -> None:
 class _Selection:
     """The first `size` examples that rows give, and a count of the rows that give none."""
 
+    asked: str
     size: int
     build: Builder
     control: str
@@ -217,8 +225,12 @@ class _Selection:
 
     def examples(self, rows: Iterator[Row]) -> Iterator[Example]:
         found = 0
+        told_at = time.monotonic()
         for row in rows:
             self.rows_read += 1
+            if time.monotonic() - told_at > _PROGRESS_PERIOD_S:
+                told_at = time.monotonic()
+                _LOG.info("%s, %d built from %d rows", self.asked, found, self.rows_read)
             built = self.build(row)
             if isinstance(built, Example):
                 built = controlled(built, self.control)
