@@ -22,6 +22,9 @@ from model.config import FutureSeed
 
 _BY_THEMSELVES = (f"{MECHANISM}.layer_start", f"{MECHANISM}.seed_scale")
 """What can switch a mechanism off whatever its other settings are."""
+_OF_ITS_SCHEDULE = ("train.lr_schedule", "train.lr_warmup_steps", "train.lr_total_steps")
+_OF_THE_MODEL = ("train.lr", "train.weight_decay", "train.grad_clip", *_OF_ITS_SCHEDULE)
+"""What the model alone is trained by; the gates have `future_seed.alpha_lr`."""
 _MOST_CORNERS = 4096
 """Beyond so many, as many are drawn instead."""
 
@@ -172,9 +175,11 @@ def _idle_training(draft: Draft, values: _Values) -> Iterator[Problem]:
     """Settings of the optimisation that change nothing."""
     if not values.whole:
         return
+    yield from _idle_beside_gates(values)
     last = draft.spec.rungs[-1].steps
-    for _, train in values.built():
-        assert isinstance(train, TrainSettings)
+    for train in _trainings(values):
+        if train.parameters == "gates":
+            continue
         total = train.lr_total_steps
         at = values.where("train.lr_total_steps")
         if total is not None and train.lr_schedule == "constant":
@@ -189,12 +194,37 @@ def _idle_training(draft: Draft, values: _Values) -> Iterator[Problem]:
             )
 
 
+def _idle_beside_gates(values: _Values) -> Iterator[Problem]:
+    """Settings that train the model, where the gates alone are trained."""
+    for path in _OF_THE_MODEL:
+        name = path.rpartition(".")[2]
+        default = TrainSettings.model_fields[name].default
+        varied = any(path in point for point, _ in values.built())
+        given = [
+            train
+            for train in _trainings(values)
+            if varied or (path in _OF_ITS_SCHEDULE and getattr(train, name) != default)
+        ]
+        if given and all(train.parameters == "gates" for train in given):
+            text = "has no effect while train.parameters is gates: their rate is "
+            value = show(getattr(given[0], name))
+            yield Problem(values.where(path), f"{text}{MECHANISM}.alpha_lr, got {value}")
+
+
+def _trainings(values: _Values) -> Iterator[TrainSettings]:
+    for _, train in values.built():
+        assert isinstance(train, TrainSettings)
+        yield train
+
+
 def _idle_mechanism(draft: Draft, values: _Values) -> Iterator[Problem]:
     """Settings of the mechanism that change nothing, and mechanisms that do nothing."""
     layers = draft.layers()
     idle: dict[tuple[str, str], list[str | None]] = defaultdict(list)
+    learns = False
     for point, seed in values.built():
         assert isinstance(seed, FutureSeed)
+        learns = learns or seed.alpha_lr > 0
         nothing = _does_nothing(seed, layers)
         if nothing:
             path, text = nothing
@@ -207,6 +237,22 @@ def _idle_mechanism(draft: Draft, values: _Values) -> Iterator[Problem]:
     for (path, value), reasons in idle.items():
         if all(reasons):
             yield Problem(values.where(path), f"has no effect {reasons[0]}, got {value}")
+    if values.whole and "train" not in draft.broken and draft.spec.train.parameters == "gates":
+        yield from _idle_gates(draft, learns)
+
+
+def _idle_gates(draft: Draft, learns: bool) -> Iterator[Problem]:
+    """Gates that are to be trained alone, and cannot be."""
+    at = ("train", "parameters")
+    if not learns:
+        yield Problem(
+            at, f"trains nothing: no gate learns, since {MECHANISM}.alpha_lr is 0, got 'gates'"
+        )
+    if "model" not in draft.broken and draft.spec.model.init is not None:
+        # Its output matrices start at 0 (model.initial), so that no gate has a gradient.
+        yield Problem(
+            at, "needs model.checkpoint: a new model's states change nothing, got 'gates'"
+        )
 
 
 def _idle_schedule(

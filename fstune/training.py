@@ -68,6 +68,10 @@ class Progress:
     step: int
     to_step: int
     loss: float | None = None
+    seed: int | None = None
+    """Index of the arm's seed."""
+    role: str = ""
+    """baseline or variant, where the arm is one of a pair."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,9 @@ def advance(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) 
     """
     store = bench.store
     digest = store.register(arm)
-    with store.lock(digest, lambda: bench.report(Progress(digest, "wait", 0, to_step))):
+    seed = arm.seeds.index
+    waits = Progress(digest, "wait", 0, to_step, seed=seed)
+    with store.lock(digest, lambda: bench.report(waits)):
         outcome = store.outcome(digest, to_step)
         if outcome is not None:
             return outcome
@@ -111,8 +117,28 @@ def advance(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) 
         return _train(arm, materials, to_step, bench)
 
 
+def train_again(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) -> Path:
+    """The folder of an arm's newest checkpoint, trained anew if none at `to_step` is stored.
+
+    Evaluations that are stored stay as they are.
+
+    Raises:
+        DivergedError: if a loss was not finite at or before `to_step`.
+        InfeasibleError: if memory does not suffice for a single example.
+    """
+    store = bench.store
+    digest = store.register(arm)
+    with store.lock(digest, lambda: bench.report(Progress(digest, "wait", 0, to_step))):
+        held = store.latest_checkpoint(digest)
+        if held is None or held[0] < to_step:
+            _train(arm, materials, to_step, bench)
+            held = store.latest_checkpoint(digest)
+        assert held is not None
+        return held[1]
+
+
 def _train(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) -> Outcome:
-    store, digest = bench.store, arm.digest
+    store, digest, seed = bench.store, arm.digest, arm.seeds.index
     run = Run(arm, materials, bench.device, bench.checkpoint_layers)
     checkpoint = store.latest_checkpoint(digest)
     newest = 0 if checkpoint is None else checkpoint[0]
@@ -121,16 +147,18 @@ def _train(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) -
     every = bench.evaluate_every or to_step
     stops = sorted({*range(run.step - run.step % every + every, to_step, every), run.step, to_step})
     for stop in (stop for stop in stops if stop > 0):
+        if not run.trains:
+            run.step = stop
         while run.step < stop:
             loss = run.train_step()
             if not math.isfinite(loss):
                 raise _diverged(store, digest, run.step, loss)
-            bench.report(Progress(digest, "train", run.step, to_step, loss))
+            bench.report(Progress(digest, "train", run.step, to_step, loss, seed))
         # The checkpoint goes first: after a kill between the two nothing is trained again.
         if stop > newest:
             store.save_checkpoint(digest, stop, lambda path: run.save(path / CHECKPOINT_FILE))
         if store.outcome(digest, stop) is None:
-            bench.report(Progress(digest, "evaluate", stop, to_step))
+            bench.report(Progress(digest, "evaluate", stop, to_step, seed=seed))
             outcome = run.outcome()
             loss = float(outcome.measures[NLL_SUM].sum())
             if not math.isfinite(loss):
@@ -184,17 +212,19 @@ class Run:
             len(materials.train), settings.train.batch_size, arm.seeds.order
         )
         train = settings.train
-        self._optimizers = [
-            torch.optim.AdamW(
-                _decay_groups(model, train.weight_decay), train.lr, train.betas, fused=True
+        self._optimizers: list[torch.optim.Optimizer] = []
+        self._schedule: torch.optim.lr_scheduler.LRScheduler | None = None
+        model.requires_grad_(train.parameters == "all")
+        if train.parameters == "all":
+            groups = _decay_groups(model, train.weight_decay)
+            optimizer = torch.optim.AdamW(groups, train.lr, train.betas, fused=True)
+            self._optimizers.append(optimizer)
+            self._schedule = get_scheduler(
+                "constant_with_warmup" if train.lr_schedule == "constant" else train.lr_schedule,
+                optimizer,
+                num_warmup_steps=train.lr_warmup_steps,
+                num_training_steps=train.lr_total_steps,
             )
-        ]
-        self._schedule = get_scheduler(
-            "constant_with_warmup" if train.lr_schedule == "constant" else train.lr_schedule,
-            self._optimizers[0],
-            num_warmup_steps=train.lr_warmup_steps,
-            num_training_steps=train.lr_total_steps,
-        )
         if gates is not None and mechanism is not None and mechanism.alpha_lr > 0:
             self._optimizers.append(
                 torch.optim.AdamW(
@@ -205,6 +235,11 @@ class Run:
                     fused=True,
                 )
             )
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything to train: a baseline of `parameters: gates` has nothing."""
+        return bool(self._optimizers)
 
     def train_step(self) -> float:
         """One optimiser step; returns its loss. If that is not finite, no parameter moves.
@@ -246,7 +281,7 @@ class Run:
             loss = _weighted_sum(token_scores(self.subject, batch), weight) / total
             value += float(loss.detach())
             tokens += batch.num_tokens
-            if math.isfinite(value):
+            if math.isfinite(value) and self.trains:
                 loss.backward()  # type: ignore[no-untyped-call]
         if math.isfinite(value):
             self._move()
@@ -267,14 +302,16 @@ class Run:
     def _move(self) -> None:
         """Apply the gradients."""
         model, gates = self.subject.model, self.subject.gates
-        clip = self.arm.settings.train.grad_clip or math.inf
-        self._note("model", torch.nn.utils.clip_grad_norm_(model.parameters(), clip))
+        if self._schedule is not None:
+            clip = self.arm.settings.train.grad_clip or math.inf
+            self._note("model", torch.nn.utils.clip_grad_norm_(model.parameters(), clip))
         if gates is not None:
             gradients = [each.grad for each in gates.parameters() if each.grad is not None]
             self._note("gates", torch.nn.utils.get_total_norm(gradients))
         for optimizer in self._optimizers:
             optimizer.step()
-        self._schedule.step()
+        if self._schedule is not None:
+            self._schedule.step()
 
     def _note(self, name: str, norm: torch.Tensor) -> None:
         total, count = self._grad_norms.get(name, (0.0, 0))
@@ -364,7 +401,7 @@ class Run:
                 "model": self.subject.model.state_dict(),
                 "gates": None if gates is None else gates.state_dict(),
                 "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
-                "schedule": self._schedule.state_dict(),
+                "schedule": None if self._schedule is None else self._schedule.state_dict(),
                 "random": torch.get_rng_state(),
             },
             path,
@@ -378,7 +415,8 @@ class Run:
             self.subject.gates.load_state_dict(saved["gates"])
         for optimizer, state in zip(self._optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
-        self._schedule.load_state_dict(saved["schedule"])
+        if self._schedule is not None:
+            self._schedule.load_state_dict(saved["schedule"])
         torch.set_rng_state(saved["random"].cpu())
         self.step, self.tokens = saved["step"], saved["tokens"]
         self.train_wall_s = saved["train_wall_s"]

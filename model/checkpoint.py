@@ -5,28 +5,38 @@ missing, unexpected and misshapen tensors are one error that lists them all. Two
 because files in circulation need them: block 0 may hold v0, v1, v2 (never used there), and a vector
 [1, 1, C] may come as [C], or the other way round.
 
+The official layout has no place for Future-Seed: its settings and gates are a file beside the
+model's, `.safetensors` with the settings as JSON in its metadata.
+
 C is the width, V the vocabulary, H the heads, D the channels of a head, r a rank.
 """
 
+import json
 import os
 import pickle
 import re
 import tempfile
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from model.config import ModelConfig
+from model.config import FutureSeed, ModelConfig, Schedule
+from model.future_seed import Gates
 from model.rwkv7 import RWKV7
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 
 SUFFIXES = (".pth", ".safetensors")
+
+_SETTINGS = "future_seed"
+"""Key of the mechanism's settings in the metadata of a file of gates."""
 
 _UNUSED = frozenset(f"blocks.0.att.{name}" for name in ("v0", "v1", "v2"))
 
@@ -43,15 +53,34 @@ def load(
         FileNotFoundError: where there is none.
     """
     path = _checked(path)
-    tensors = _read(path)
-    config = _config(path, {name: tuple(x.shape) for name, x in tensors.items()})
+    return assemble(_read(path), path, device, dtype)
+
+
+def assemble(
+    tensors: Mapping[str, Tensor],
+    source: Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> RWKV7:
+    """The model that a state dict makes up; its tensors are copies.
+
+    Args:
+        tensors: by their official names.
+        source: where they come from, for the error.
+        device: of the model.
+        dtype: of its parameters.
+
+    Raises:
+        ValueError: if they do not make up a model.
+    """
+    config = _config(source, {name: tuple(x.shape) for name, x in tensors.items()})
     with torch.device("meta"):
         model = RWKV7(config)
     wanted = {name: tuple(x.shape) for name, x in model.state_dict().items()}
     problems = _problems(tensors, wanted)
     if problems:
         listed = "\n  ".join(problems)
-        raise ValueError(f"{path}: {len(problems)} tensors do not fit {config}:\n  {listed}")
+        raise ValueError(f"{source}: {len(problems)} tensors do not fit {config}:\n  {listed}")
     filled = {
         name: tensors[name].reshape(shape).to(device, dtype, copy=True)
         for name, shape in wanted.items()
@@ -85,14 +114,67 @@ def save(model: RWKV7, path: str | os.PathLike[str]) -> None:
         ValueError: for another suffix than `.pth` or `.safetensors`.
     """
     path = _suffixed(path)
-    tensors = {name: x.detach().cpu().contiguous() for name, x in model.state_dict().items()}
+    tensors = _plain(model)
+    write = torch.save if path.suffix == ".pth" else save_file
+    _write(path, lambda temporary: write(tensors, temporary))
+
+
+def save_gates(gates: Gates, path: str | os.PathLike[str]) -> None:
+    """Write Future-Seed's settings and gates; the file appears whole or not at all.
+
+    Raises:
+        ValueError: for another suffix than `.safetensors`.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path}: a file of gates ends in .safetensors")
+    metadata = {_SETTINGS: json.dumps(asdict(gates.settings))}
+    _write(path, lambda temporary: save_file(_plain(gates), temporary, metadata))
+
+
+def load_gates(
+    path: str | os.PathLike[str], config: ModelConfig, device: torch.device | str = "cpu"
+) -> Gates:
+    """Read what `save_gates` wrote; `settings` of the result are the mechanism's.
+
+    Args:
+        path: the file.
+        config: shapes of the model that it stands beside.
+        device: of the gates.
+
+    Raises:
+        ValueError: for another file, and for gates that do not fit the model.
+        FileNotFoundError: where there is none.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no gates at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        tensors = load_file(path, device=str(device))
+        values = json.loads(metadata[_SETTINGS])
+        settings = FutureSeed(**{**values, "schedule": Schedule(**values["schedule"])})
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not a file of Future-Seed's gates: {error}") from error
+    gates = Gates(config, settings).to(device)
+    try:
+        gates.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(f"{path}: the gates do not fit {config}: {error}") from error
+    return gates
+
+
+def _plain(module: nn.Module) -> dict[str, Tensor]:
+    return {name: x.detach().cpu().contiguous() for name, x in module.state_dict().items()}
+
+
+def _write(path: Path, write: Callable[[str], object]) -> None:
+    """Write a file so that it appears whole or not at all."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)
     try:
-        if path.suffix == ".pth":
-            torch.save(tensors, temporary)
-        else:
-            save_file(tensors, temporary)
+        write(temporary)
         Path(temporary).replace(path)
     finally:
         Path(temporary).unlink(missing_ok=True)
@@ -116,6 +198,8 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
+        if not zipfile.is_zipfile(path):  # that of the end: half a download has none
+            raise ValueError(f"{path}: not a whole file that torch.save wrote; was it cut short?")
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(f"{path}: not a readable checkpoint: {error}") from error

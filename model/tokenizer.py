@@ -24,6 +24,10 @@ class Tokenizer(Protocol):
         """The text; bytes that are no UTF-8 come out as U+FFFD."""
         ...
 
+    def spelled(self, token: int) -> bytes:
+        """What an id stands for; nothing for one that has no text."""
+        ...
+
 
 class ByteTokenizer:
     """The UTF-8 bytes of the text."""
@@ -36,6 +40,9 @@ class ByteTokenizer:
 
     def decode(self, tokens: Iterable[int]) -> str:
         return bytes(tokens).decode(errors="replace")
+
+    def spelled(self, token: int) -> bytes:
+        return bytes([token])
 
 
 class WorldTokenizer:
@@ -56,6 +63,9 @@ class WorldTokenizer:
         # The library's own decode panics where a token ends inside a character.
         parts = (b"" if token == 0 else self._bytes.get(token, b"\xff") for token in tokens)
         return b"".join(parts).decode(errors="replace")
+
+    def spelled(self, token: int) -> bytes:
+        return self._bytes.get(token, b"")
 
     @cached_property
     def _bytes(self) -> dict[int, bytes]:
@@ -91,7 +101,7 @@ def for_vocabulary(vocab_size: int, name: str | None = None) -> Tokenizer:
         if not matching:
             raise ValueError(
                 f"no tokenizer is known for a vocabulary of {vocab_size}, only for {sizes}; "
-                "`tokenizer:` overrides the choice"
+                "name the one that it was made with"
             )
         return matching[0]()
     if name not in _KNOWN:
@@ -99,6 +109,7 @@ def for_vocabulary(vocab_size: int, name: str | None = None) -> Tokenizer:
     size, make = _KNOWN[name]
     if size > vocab_size:
         raise ValueError(
-            f"tokenizer {name} has {size} ids, the model's vocabulary only {vocab_size}"
+            f"tokenizer {name} has {size} ids, the model's vocabulary only {vocab_size}; "
+            "leave it out for the one that fits"
         )
     return make()

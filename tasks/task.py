@@ -43,6 +43,8 @@ class TaskSettings:
     """Examples kept for the confirmation; 0 for none."""
     data_seed: int = 0
     """Draws or orders the rows."""
+    train_sample: int = 0
+    """Which sample of its rows train is; the other splits do not depend on it."""
     control: Literal["none", "shuffled_future", "repeat_prompt"] = "none"
     """What is done to every prompt: its tokens to the right of the first target, targets left out,
     are permuted, so that a real effect of the future must vanish; or the prompt stands twice, the
@@ -59,6 +61,7 @@ class TaskSettings:
         require(self.validation_size >= 1, "validation_size >= 1", self.validation_size)
         require(self.test_size >= 0, "test_size >= 0", self.test_size)
         require(self.data_seed >= 0, "data_seed >= 0", self.data_seed)
+        require(self.train_sample >= 0, "train_sample >= 0", self.train_sample)
 
     def size(self, split: SplitName) -> int:
         """Examples asked of a split."""

@@ -7,8 +7,9 @@ import torch
 from model_cases import SMALL, random_model
 from safetensors.torch import save_file
 
-from model.checkpoint import load, read_config, save
-from model.config import ModelConfig
+from model.checkpoint import load, load_gates, read_config, save, save_gates
+from model.config import FutureSeed, ModelConfig, Schedule
+from model.future_seed import Gates
 from model.initial import initialise
 
 SUFFIXES = [".pth", ".safetensors"]
@@ -251,3 +252,32 @@ def test_the_smallest_models_start_finite_and_learn(layers, width, size):
     logits.square().sum().backward()
     assert all(x.isfinite().all() for x in model.state_dict().values())
     assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("gate", ["scalar", "head", "input"])
+def test_gates_go_round_with_all_their_settings(gate, tmp_path):
+    settings = FutureSeed(2, gate, -0.5, 0.25, Schedule("cosine", 0.5, 0.75), True, 1.5, True, 0.5)
+    gates = Gates(SMALL, settings)
+    with torch.no_grad():
+        for parameter in gates.parameters():
+            parameter.normal_(generator=torch.Generator().manual_seed(1))
+    save_gates(gates, tmp_path / "gates.safetensors")
+    loaded = load_gates(tmp_path / "gates.safetensors", SMALL)
+    assert loaded.settings == settings
+    assert_same(loaded, gates)
+
+
+def test_gates_that_are_none_or_do_not_fit_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"ends in \.safetensors"):
+        save_gates(Gates(SMALL, FutureSeed()), tmp_path / "gates.pth")
+    with pytest.raises(FileNotFoundError, match="no gates at"):
+        load_gates(tmp_path / "gates.safetensors", SMALL)
+    save(random_model(), tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="not a file of Future-Seed's gates"):
+        load_gates(tmp_path / "model.safetensors", SMALL)
+    save_gates(Gates(SMALL, FutureSeed(gate="input")), tmp_path / "gates.safetensors")
+    with pytest.raises(ValueError, match=r"the gates do not fit ModelConfig\("):
+        load_gates(
+            tmp_path / "gates.safetensors",
+            ModelConfig(num_layers=5, width=8, vocab_size=4, head_size=8),
+        )

@@ -15,6 +15,7 @@ from fstune.materials import Materials, gather
 from fstune.store import ArmStore, Divergence
 from fstune.training import BatchStream, DivergedError, Run, advance
 from model.checkpoint import load, save
+from model.config import ModelConfig
 from model.initial import initialise
 from tasks.example import Example, Split
 
@@ -487,3 +488,71 @@ def test_an_arm_is_made_of_the_contents_it_stands_on(tmp_path):
     assert arm.seeds.index == 2
     assert (arm.train_digest, arm.evaluated_digest) == (data.train.digest, data.evaluated.digest)
     assert arm.checkpoint_digest is None
+
+
+# --- Gates alone.
+
+GATES_ONLY = {"parameters": "gates"}
+
+
+def on_a_checkpoint(folder: Path, **values: Any) -> ArmSettings:
+    """Settings with a model in which every weight takes part: a new one puts out nothing."""
+    model = initialise(ModelConfig(**SHAPES), seed=1)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    save(model, folder / "model.pth")
+    return settings(model={"checkpoint": str(folder / "model.pth")}, **values)
+
+
+@pytest.mark.parametrize("gate", ["scalar", "head", "input"])
+def test_of_gates_alone_nothing_else_moves(tmp_path, gate):
+    arm = on_a_checkpoint(tmp_path, future_seed=SEED | {"gate": gate}, train=GATES_ONLY)
+    place = Place(tmp_path / "arm", arm)
+    outcome = place.advance(5)
+    saved = place.saved()
+    assert saved["step"] == 5
+    for name, tensor in load(tmp_path / "model.pth").state_dict().items():
+        assert torch.equal(tensor, saved["model"][name]), name
+    for name, tensor in saved["gates"].items():
+        assert (tensor != 0.0).all(), name
+    assert outcome.diagnostics["unmoved_share"] == 1.0
+    assert outcome.diagnostics["grad_norm/gates"] > 0
+    assert outcome.train_tokens > 0
+    assert trained(place.told) == [1, 2, 3, 4, 5]
+
+
+def test_gates_alone_take_the_first_step_that_they_take_beside_a_model(tmp_path):
+    together, alone = (
+        new_run(tmp_path, on_a_checkpoint(tmp_path, future_seed=SEED, train=train))
+        for train in ({}, GATES_ONLY)
+    )
+    assert together.train_step() == alone.train_step()
+    assert torch.equal(together.subject.gates.alpha, alone.subject.gates.alpha)
+    assert all(x.grad is None for x in alone.subject.model.parameters())
+    assert not torch.equal(together.subject.model.head.weight, alone.subject.model.head.weight)
+
+
+def test_a_baseline_without_gates_to_train_is_the_model_as_it_came(tmp_path):
+    arm = on_a_checkpoint(tmp_path, train=GATES_ONLY)
+    place = Place(tmp_path / "arm", arm, every=2)
+    wanted = new_run(tmp_path, arm).outcome()
+    found = [place.advance(step) for step in (2, 5)]
+    assert [outcome.step for outcome in found] == [2, 5]
+    assert place.store.evaluated_steps(place.arm.digest) == [2, 4, 5]
+    for outcome in found:
+        for name, values in wanted.measures.items():
+            np.testing.assert_array_equal(outcome.measures[name], values, err_msg=name)
+    assert trained(place.told) == [], "there is nothing to train"
+    assert found[-1].train_tokens == 0
+    for name, tensor in load(tmp_path / "model.pth").state_dict().items():
+        assert torch.equal(tensor, place.saved()["model"][name]), name
+
+
+def test_gates_alone_go_on_as_if_never_stopped(tmp_path):
+    arm = on_a_checkpoint(tmp_path, future_seed=SEED, train=GATES_ONLY)
+    whole, parts = (Place(tmp_path / name, arm) for name in ("whole", "parts"))
+    parts.advance(2)
+    assert_same_numbers(parts.advance(5), whole.advance(5))
+    assert_same_checkpoint(parts.saved(), whole.saved())
