@@ -1,7 +1,7 @@
 """The inside of the sandbox: a script that shuts itself in and then runs a program.
 
-`tasks.sandbox` starts it as a process of its own and says what there is to run; nothing imports it,
-and it imports nothing but the standard library. Three processes come of it:
+`tasks.sandbox` starts it as a process of its own and says what there is to run. It imports nothing
+but the standard library. Three processes come of it:
 
     outer       leaves the namespaces of the machine and waits
     init        pid 1 of the new namespace: empties the file system, gives up every privilege,
