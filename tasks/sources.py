@@ -9,7 +9,7 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -89,6 +89,9 @@ class Source:
     row_fields: tuple[str, ...] = ()
     """Text fields; of rows that agree in these only the first is read. Empty for `group_fields`:
     then a group is one row."""
+    marks: Callable[[Row], Set[str]] | None = None
+    """What near-copies of a row share with it, from its group fields. Rows with a mark in common
+    never fall into two splits: train's is left out before test's, test's before validation's."""
     material: int = 0
     """Rows at the most that builders may quote (notes, distractors). They come from the train pool
     and are in groups of their own, of which no split has an example."""
@@ -150,13 +153,15 @@ class Rows:
         """Changes with the rows."""
         return str(self._dataset._fingerprint)
 
+    def only(self, fields: Sequence[str]) -> Iterator[Row]:
+        """Every row with these fields alone, which is quicker, in row order."""
+        columns = self._dataset.select_columns(list(fields))[:]
+        for values in zip(*(columns[name] for name in fields), strict=True):
+            yield dict(zip(fields, values, strict=True))
+
     def groups(self, group_fields: Sequence[str]) -> list[str]:
         """The group of every row, in row order."""
-        columns = self._dataset.select_columns(list(group_fields))[:]
-        return [
-            group_of(dict(zip(group_fields, values, strict=True)), group_fields)
-            for values in zip(*(columns[name] for name in group_fields), strict=True)
-        ]
+        return [group_of(row, group_fields) for row in self.only(group_fields)]
 
 
 def group_of(row: Row, group_fields: Sequence[str]) -> str:

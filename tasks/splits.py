@@ -1,12 +1,14 @@
 """A task's train, validation and test examples: drawn, kept apart, built once and cached.
 
-Kept apart: a group of rows (a question, a document) feeds one split only. Generated rows, and
-collected ones of which there is one pool only, belong to the split that the hash of their group
-names. Other collected rows come from the split's pool; train drops every group that the other
-pools hold; where test has no pool of its own, validation reads its own from the front and test
-from the back. Collected rows are read in the order of a hash of data seed and group, so that
-neither another size nor another row moves the ones before. No split depends on the size of train.
-A task's material (rows to quote from) is in groups of the train pool that give no example.
+Kept apart: a group of rows (a question, a document) feeds one split only, and so do near-copies
+where a source can tell them (`Source.marks`). Generated rows, and collected ones of which there is
+one pool only, belong to the split that the hash of their group names. Other collected rows come
+from the split's pool; train drops every group that the other pools hold; where test has no pool of
+its own, validation reads its own from the front and test from the back. Of near-copies train's are
+left out, then test's. Collected rows are read in the order of a hash of data seed and group, so
+that neither another size nor another row, unless it is a copy, moves the ones before. No split
+depends on the size of train. A task's material (rows to quote from) is in groups of the train pool
+that give no example.
 """
 
 import hashlib
@@ -14,7 +16,7 @@ import json
 import random
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -24,7 +26,7 @@ from filelock import FileLock
 
 from tasks.controls import controlled
 from tasks.example import Example, Split, TaskError, Tokenizer
-from tasks.sources import Generated, Row, Rows, Source, fingerprint, open_rows
+from tasks.sources import Generated, Row, Rows, Source, fingerprint, group_of, open_rows
 from tasks.task import SPLIT_NAMES, Builder, Dropped, SplitName, TaskSettings
 
 if TYPE_CHECKING:
@@ -35,6 +37,14 @@ _VERSION = 2
 
 # Shares of generated rows, in sixteenths; the hash of a group says whose it is.
 _OWNERS: tuple[SplitName, ...] = ("validation",) * 2 + ("test",) * 2 + ("train",) * 12
+
+# Before which splits a split gives way, where both have a group or near-copies of a row.
+_BEFORE: Mapping[SplitName, tuple[SplitName, ...]] = {
+    "train": ("validation", "test"),
+    "test": ("validation",),
+    "validation": (),
+}
+_COPIES = "near-copies of rows that another split holds"
 
 # One group of the train pool in so many is material, where a task wants any.
 _MATERIAL_SHARE = 16
@@ -269,6 +279,7 @@ class _Collected:
         stored = self._rows(name)
         groups = stored.groups(self._source.group_fields)
         taken = self._taken(name)
+        copies = self._copies(stored, self._held(request.split if self._one_pool else name))
         left_out: Counter[str] = Counter()
         rows = groups
         if self._source.row_fields:
@@ -279,6 +290,8 @@ class _Collected:
                 left_out["rows that another split holds"] += 1
             elif name == "train" and self._is_material(group):
                 left_out["rows kept as material"] += 1
+            elif index in copies:
+                left_out[_COPIES] += 1
             elif row in first_row:
                 left_out["repeats of another row"] += 1
             else:
@@ -291,8 +304,11 @@ class _Collected:
         if not shared:
             return _Pool(stored, order, len(groups), "rows", left_out)
         used = _rows_of_validation(request)
+        copies = self._copies(stored, self._marks(stored[index] for index in order[:used]))
         rest = order[used:][::-1]
-        return _Pool(stored, rest, len(rest), "rows that validation does not use", Counter())
+        kept = [index for index in rest if index not in copies]
+        left_out = Counter({_COPIES: len(rest) - len(kept)})
+        return _Pool(stored, kept, len(rest), "rows that validation does not use", left_out)
 
     def material(self) -> list[Row]:
         """The first rows of the train pool that are in groups put aside."""
@@ -309,26 +325,51 @@ class _Collected:
 
     def _taken(self, pool: SplitName) -> set[str]:
         """Groups that go to the pools that have precedence over this one."""
-        before: dict[SplitName, tuple[SplitName, ...]] = {
-            "train": ("validation", "test"),
-            "test": ("validation",),
-            "validation": (),
-        }
         if self._one_pool:
             return set()
         return {
             group
-            for other in before[pool]
+            for other in _BEFORE[pool]
             if other in self._pools
             for group in self._rows(other).groups(self._source.group_fields)
         }
 
     def _of_another_split(self, group: str) -> bool:
-        """Whether the one pool's group belongs to another split; material is no split's."""
-        if not self._one_pool or self._is_material(group):
-            return False
-        owner = _OWNERS[hashlib.sha256(f"owner\0{group}".encode()).digest()[0] % len(_OWNERS)]
-        return owner != self._request.split
+        """Whether the one pool's group belongs to another split."""
+        return self._one_pool and self._owner(group) not in (self._request.split, None)
+
+    def _owner(self, group: str) -> SplitName | None:
+        """The split to which a group belongs where all have one pool; None for material."""
+        if self._is_material(group):
+            return None
+        return _OWNERS[hashlib.sha256(f"owner\0{group}".encode()).digest()[0] % len(_OWNERS)]
+
+    def _held(self, split: SplitName) -> set[str]:
+        """The marks of the rows that go to splits before this one."""
+        fields = self._source.group_fields
+
+        def rows() -> Iterator[Row]:
+            for other in _BEFORE[split]:
+                if self._one_pool:
+                    for row in self._rows("train").only(fields):
+                        if self._owner(group_of(row, fields)) == other:
+                            yield row
+                elif other in self._pools:
+                    yield from self._rows(other).only(fields)
+
+        return self._marks(rows())
+
+    def _marks(self, rows: Iterable[Row]) -> set[str]:
+        marks = self._source.marks
+        return set() if marks is None else {mark for row in rows for mark in marks(row)}
+
+    def _copies(self, stored: Rows, held: set[str]) -> set[int]:
+        """Rows that have a mark of those that are held."""
+        marks = self._source.marks
+        if marks is None or not held:
+            return set()
+        rows = enumerate(stored.only(self._source.group_fields))
+        return {index for index, row in rows if not held.isdisjoint(marks(row))}
 
     def _is_material(self, group: str) -> bool:
         if self._source.material == 0:
