@@ -307,7 +307,7 @@ class _Collected:
         copies = self._copies(stored, self._marks(stored[index] for index in order[:used]))
         rest = order[used:][::-1]
         kept = [index for index in rest if index not in copies]
-        left_out = Counter({_COPIES: len(rest) - len(kept)})
+        left_out = Counter(_COPIES for index in rest if index in copies)
         return _Pool(stored, kept, len(rest), "rows that validation does not use", left_out)
 
     def material(self) -> list[Row]:
