@@ -8,13 +8,15 @@ Notes are residues of other chains, never what is wanted of them, so that no tar
 import random
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Literal
+from typing import Literal, TypeVar
+from zlib import crc32
 
-from tasks.collected import CollectedSettings
+from tasks.collected import CollectedSettings, CollectedTask
 from tasks.example import Tokenizer
 from tasks.notes import filled
+from tasks.sources import Source
 from tasks.symbols import DIGITS, Symbols
 from tasks.task import Dropped, require
 
@@ -24,6 +26,7 @@ RESIDUES = string.ascii_uppercase
 ORDERS = ("queries_last", "queries_first")
 MATERIAL = 512
 """Rows at the most whose residues fill prompts."""
+_RUN, _RUNS = 24, 17
 _NOTE_RESIDUES = 256
 """Residues at the most of a note, as in the earlier work."""
 
@@ -68,6 +71,36 @@ class AskedSettings(ChainSettings):
             "fill_to is 0 or at least max_prompt_tokens",
             self.fill_to,
         )
+
+
+C = TypeVar("C", bound=ChainSettings)
+
+
+class ChainTask(CollectedTask[C]):
+    """A task whose one group field is a chain's residues; splits share no near-copies of one."""
+
+    def source(self, settings: C) -> Source:
+        (residues,) = self.group_fields
+        return replace(super().source(settings), marks=lambda row: marks_of(row[residues]))
+
+
+def marks_of(residues: str) -> frozenset[str]:
+    """Some of a chain's runs of 24 residues, such that chains with 40 in common share one.
+
+    Of every 17 neighbouring runs it is the one with the smallest hash: winnowing, by Schleimer,
+    Wilkerson and Aiken (SIGMOD 2003). Tags that are put on a protein to purify it are shorter.
+    """
+    hashes = [crc32(residues[i : i + _RUN].encode()) for i in range(len(residues) - _RUN + 1)]
+    chosen: set[int] = set()
+    smallest = -1
+    for last in range(max(0, min(_RUNS, len(hashes)) - 1), len(hashes)):
+        first = max(0, last - _RUNS + 1)
+        if smallest < first:
+            smallest = min(range(first, last + 1), key=hashes.__getitem__)
+        elif hashes[last] < hashes[smallest]:
+            smallest = last
+        chosen.add(smallest)
+    return frozenset(residues[i : i + _RUN] for i in chosen)
 
 
 def window(length: int, settings: ChainSettings, stream: random.Random) -> slice:

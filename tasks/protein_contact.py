@@ -6,7 +6,8 @@ does not exceed. With one bound that is 1 for a contact and 0 for none; with sev
 distance, the hard form, which wants a larger `min_separation` too (24 or more is long range in
 CASP's assessments). Pairs are drawn alike from all (random: nearly all are 0), or from all classes
 alike (balanced: every answer is any class with equal probability, whatever the others are, so that
-neither a constant nor a count of the answers so far helps). No two splits share a chain's sequence.
+neither a constant nor a count of the answers so far helps). No two splits share a chain's sequence,
+or 40 residues of it.
 
 A residue whose coordinates are all 0 is missing: so ProteinNet writes it (AlQuraishi, BMC
 Bioinformatics 20, 2019), from which the hub's rows come. So is one without finite coordinates.
@@ -21,9 +22,8 @@ from typing import ClassVar, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from tasks.chains import MATERIAL, ORDERS, Asked, AskedSettings, unfit, window
+from tasks.chains import MATERIAL, ORDERS, Asked, AskedSettings, ChainTask, unfit, window
 from tasks.classes import balanced_accuracy, class_measures, matthews
-from tasks.collected import CollectedTask
 from tasks.example import Example, Split, Tokenizer
 from tasks.guesses import commonest
 from tasks.metrics import NLL, TOKEN_ACCURACY, Float64Array, Metric
@@ -79,7 +79,7 @@ class ProteinContactSettings(AskedSettings):
         ProteinContact.check_columns(self.columns)
 
 
-class ProteinContact(CollectedTask[ProteinContactSettings]):
+class ProteinContact(ChainTask[ProteinContactSettings]):
     """Says of pairs of residues how close they are."""
 
     name = "protein_contact"

@@ -5,8 +5,8 @@ chain (queries_last) or before it (queries_first, the control), and both orders 
 pieces. Any residues are asked for in the order of their draw: a state is scored after the true
 ones before it, and those of neighbours would give it away. protein_ss_inplace wants the state of a
 residue where it stands: its neighbours to the right, and the strand that it pairs with, are still
-to come. Every residue and every state is one token. No two splits share a chain's sequence,
-whatever its name.
+to come. Every residue and every state is one token. No two splits share a chain's sequence, or 40
+residues of it, whatever its name.
 
 States are those of DSSP (Kabsch and Sander, Biopolymers 22, 1983); where data write loops in
 another way than C (a blank, `~`, `-`, `L`, or P, the polyproline helix that DSSP 4 takes out of the
@@ -26,10 +26,10 @@ from tasks.chains import (
     Asked,
     AskedSettings,
     ChainSettings,
+    ChainTask,
     unfit,
     window,
 )
-from tasks.collected import CollectedTask
 from tasks.example import Example, Split, Tokenizer
 from tasks.guesses import commonest
 from tasks.metrics import CORRECT, NLL, TOKEN_ACCURACY, TOTAL, Metric, ratio
@@ -67,7 +67,7 @@ Q3_ACCURACY = Metric(
 _C = TypeVar("_C", bound=ChainSettings)
 
 
-class _StateTask(CollectedTask[_C]):
+class _StateTask(ChainTask[_C]):
     """What both forms have: rows, states and scores."""
 
     licence = "structures of the PDB: CC0; the collection's own terms apply"

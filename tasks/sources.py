@@ -9,7 +9,7 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -79,6 +79,9 @@ class Source:
     row_fields: tuple[str, ...] = ()
     """Text fields; of rows that agree in these only the first is read. Empty for `group_fields`:
     then a group is one row."""
+    marks: Callable[[Row], Set[str]] | None = None
+    """What near-copies of a row share with it, from its group fields. Rows with a mark in common
+    never fall into two splits: train's is left out before test's, test's before validation's."""
     material: int = 0
     """Rows at the most that builders may quote (notes, distractors). They come from the train pool
     and are in groups of their own, of which no split has an example."""
@@ -155,6 +158,12 @@ class Rows:
         """Changes with the rows."""
         return str(self._dataset._fingerprint)
 
+    def only(self, fields: Sequence[str]) -> Iterator[Row]:
+        """Every row with these fields alone, which is quicker, in row order."""
+        columns = self._dataset.select_columns(list(fields))[:]
+        for values in zip(*(columns[name] for name in fields), strict=True):
+            yield dict(zip(fields, values, strict=True))
+
     def groups(
         self, group_fields: Sequence[str], name: Callable[[Row], str] | None = None
     ) -> list[str]:
@@ -164,12 +173,7 @@ class Rows:
             group_fields: the fields.
             name: from these.
         """
-        columns = self._dataset.select_columns(list(group_fields))[:]
-        rows = (
-            dict(zip(group_fields, values, strict=True))
-            for values in zip(*(columns[field] for field in group_fields), strict=True)
-        )
-        return [name(row) if name else _agreement(row) for row in rows]
+        return [name(row) if name else _agreement(row) for row in self.only(group_fields)]
 
 
 def _agreement(row: Row) -> str:

@@ -1,14 +1,15 @@
 """A task's train, validation and test examples: drawn, kept apart, built once and cached.
 
-Kept apart: a group of rows (a question, a document) feeds one split only. Generated rows, and
-collected ones of which there is one pool only, belong to the split that the hash of their group
-names. Other collected rows come from the split's pool; train drops every group that the other
-pools hold; where test has no pool of its own, validation reads its own from the front and test
-from the back. Collected rows are read in the order of a hash of data seed and group, so that
-neither another size nor another row moves the ones before. No split depends on the size of train,
-and no other split on its sample.
-A task's material (rows to quote from) is in groups of the train pool that give no example; rows
-that generated examples quote (`Generated.quotes`) are of the split's own groups.
+Kept apart: a group of rows (a question, a document) feeds one split only, and so do near-copies
+where a source can tell them (`Source.marks`). Generated rows, and collected ones of which there is
+one pool only, belong to the split that the hash of their group names. Other collected rows come
+from the split's pool; train drops every group that the other pools hold; where test has no pool of
+its own, validation reads its own from the front and test from the back. Of near-copies train's are
+left out, then test's. Collected rows are read in the order of a hash of data seed and group, so
+that neither another size nor another row, unless it is a copy, moves the ones before. No split
+depends on the size of train, and no other split on its sample. A task's material (rows to quote
+from) is in groups of the train pool that give no example; rows that generated examples quote
+(`Generated.quotes`) are of the split's own groups.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -39,6 +40,14 @@ _VERSION = 2
 
 # Shares of generated rows, in sixteenths; the hash of a group says whose it is.
 _OWNERS: tuple[SplitName, ...] = ("validation",) * 2 + ("test",) * 2 + ("train",) * 12
+
+# Before which splits a split gives way, where both have a group or near-copies of a row.
+_BEFORE: Mapping[SplitName, tuple[SplitName, ...]] = {
+    "train": ("validation", "test"),
+    "test": ("validation",),
+    "validation": (),
+}
+_COPIES = "near-copies of rows that another split holds"
 
 # One group of the train pool in so many is material, where a task wants any.
 _MATERIAL_SHARE = 16
@@ -302,6 +311,7 @@ class _Collected:
         stored = self._rows(name)
         groups = self._groups(name)
         taken = self._taken(name)
+        copies = self._copies(stored, self._held(request.split if self._one_pool else name))
         left_out: Counter[str] = Counter()
         rows = groups
         if self._source.row_fields:
@@ -312,6 +322,8 @@ class _Collected:
                 left_out["rows that another split holds"] += 1
             elif name == "train" and self._is_material(group):
                 left_out["rows kept as material"] += 1
+            elif index in copies:
+                left_out[_COPIES] += 1
             elif row in first_row:
                 left_out["repeats of another row"] += 1
             else:
@@ -323,8 +335,11 @@ class _Collected:
         if not shared:
             return _Pool(stored, order, len(groups), "rows", left_out)
         used = _rows_of_validation(request)
+        copies = self._copies(stored, self._marks(stored[index] for index in order[:used]))
         rest = order[used:][::-1]
-        return _Pool(stored, rest, len(rest), "rows that validation does not use", Counter())
+        kept = [index for index in rest if index not in copies]
+        left_out = Counter(_COPIES for index in rest if index in copies)
+        return _Pool(stored, kept, len(rest), "rows that validation does not use", left_out)
 
     def material(self) -> list[Row]:
         """The first rows of the train pool that are in groups put aside."""
@@ -369,22 +384,53 @@ class _Collected:
 
     def _taken(self, pool: SplitName) -> set[str]:
         """Groups that go to the pools that have precedence over this one."""
-        before: dict[SplitName, tuple[SplitName, ...]] = {
-            "train": ("validation", "test"),
-            "test": ("validation",),
-            "validation": (),
-        }
         if self._one_pool:
             return set()
         return {
-            group for other in before[pool] if other in self._pools for group in self._groups(other)
+            group
+            for other in _BEFORE[pool]
+            if other in self._pools
+            for group in self._groups(other)
         }
 
     def _of_another_split(self, group: str) -> bool:
         """Whether the one pool's group belongs to another split; material is no split's."""
-        if not self._one_pool or self._is_material(group):
-            return False
-        return _owner(group, _OWNERS) != self._request.split
+        return self._one_pool and self._split_of(group) not in (self._request.split, None)
+
+    def _split_of(self, group: str) -> SplitName | None:
+        """The split to which a group belongs where all have one pool; None for material."""
+        return None if self._is_material(group) else _owner(group, _OWNERS)
+
+    def _held(self, split: SplitName) -> set[str]:
+        """The marks of the rows that go to splits before this one."""
+        marks = self._source.marks
+        if marks is None:
+            return set()
+
+        def rows() -> Iterator[Row]:
+            fields = self._source.group_fields
+            for other in _BEFORE[split]:
+                if self._one_pool:
+                    every = zip(
+                        self._groups("train"), self._rows("train").only(fields), strict=True
+                    )
+                    yield from (row for group, row in every if self._split_of(group) == other)
+                elif other in self._pools:
+                    yield from self._rows(other).only(fields)
+
+        return self._marks(rows())
+
+    def _marks(self, rows: Iterable[Row]) -> set[str]:
+        marks = self._source.marks
+        return set() if marks is None else {mark for row in rows for mark in marks(row)}
+
+    def _copies(self, stored: Rows, held: set[str]) -> set[int]:
+        """Rows that have a mark of those that are held."""
+        marks = self._source.marks
+        if marks is None or not held:
+            return set()
+        rows = enumerate(stored.only(self._source.group_fields))
+        return {index for index, row in rows if not held.isdisjoint(marks(row))}
 
     def _is_material(self, group: str) -> bool:
         if self._source.material == 0:
