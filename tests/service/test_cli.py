@@ -245,7 +245,7 @@ def test_a_report_is_a_table_or_json(tmp_path, runs):
 def test_a_report_is_a_text_or_a_page_with_figures(tmp_path, runs):
     text = fstune(tmp_path, "report", "small", "--format", "markdown").stdout
     assert text.startswith("# small\n")
-    assert "| 1 | 2 | 1 | 0.1000 | 0.4000 | +0.3000 |" in text
+    assert "| 1 | unconfirmed gain | 2 | 1 | 0.1000 | 0.4000 | +0.3000 |" in text
     done = fstune(tmp_path, "report", "small", "--format", "html", "--figures", "drawn")
     page = tmp_path / done.stdout.strip()
     assert page == runs / "searches" / "small" / "report.html"
