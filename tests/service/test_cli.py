@@ -253,6 +253,15 @@ def test_a_report_is_a_text_or_a_page_with_figures(tmp_path, runs):
     assert (tmp_path / "drawn" / "forest.svg").exists()
 
 
+def test_a_tracking_uri_that_mlflow_does_not_know_is_refused_before_anything(
+    tmp_path, refusal_here
+):
+    (tmp_path / "small.yaml").write_text(SPEC)
+    (line,) = refusal_here("search", "small.yaml", "--tracking-uri", "htp://somewhere")
+    assert line.startswith("--tracking-uri htp://somewhere: MLflow cannot use it: ")
+    assert not (tmp_path / "mlruns").exists()
+
+
 def test_the_ui_needs_a_store(tmp_path, refusal_here):
     (line,) = refusal_here("ui", "--runs", "nowhere")
     assert "there is no MLflow store" in line
