@@ -132,6 +132,7 @@ def confirm(name: Name, runs: Runs = RUNS, tracking_uri: Tracking = None) -> Non
     with _telling("confirming the finalists"), quietly(found.records.log):
         run_confirmation(found)
     _console().print(confirmation_table(found.records, found.spec))
+    _tell_unsent(found)
 
 
 @app.command()
@@ -459,10 +460,7 @@ def _run(search: "Search", quiet: bool) -> None:
     from fstune.live import View, live, quietly
     from fstune.report import result_table
 
-    records, name = search.records, search.spec.name
-    again = f"fstune resume {name}" + (
-        f" --runs {search.runs}" if search.runs.name != RUNS.name else ""
-    )
+    records, again = search.records, _resume_command(search)
     console = _console()
     view = View(records, search.spec)
     try:
@@ -483,11 +481,21 @@ def _run(search: "Search", quiet: bool) -> None:
         raise
     finally:
         console.print(result_table(records, search.spec))
-    if records.unsent:
-        later = f"{again} sends what is missing"
-        console.print(f"MLflow is behind ({records.unsent}); {later}", highlight=False)
+    _tell_unsent(search)
     if not quiet:
         console.print(f"records: {records.root}; MLflow: {search.tracking_uri}", highlight=False)
+
+
+def _resume_command(search: "Search") -> str:
+    runs = f" --runs {search.runs}" if search.runs.name != RUNS.name else ""
+    return f"fstune resume {search.spec.name}{runs}"
+
+
+def _tell_unsent(search: "Search") -> None:
+    """Say what MLflow lacks, if it lacks something."""
+    if search.records.unsent:
+        told = f"MLflow is behind ({search.records.unsent}); what it lacks is sent by"
+        _console().print(f"{told} {_resume_command(search)}", highlight=False, markup=False)
 
 
 @contextlib.contextmanager

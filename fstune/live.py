@@ -19,10 +19,11 @@ from rich.live import Live
 from rich.text import Text
 
 from fstune.live_drawing import Standing
-from fstune.records import RungRecord, SearchRecords, TrialReader, TrialRecord
+from fstune.records import RungRecord, SearchRecords, TrialRecord
 from fstune.report import describe_candidate, interval
 from fstune.spec import SearchSpec
 from fstune.store import ArmStore
+from fstune.trial_reader import TrialReader
 
 REFRESH_S = 1.0
 

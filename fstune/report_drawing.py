@@ -164,7 +164,8 @@ def _draw_groups(canvas: "Canvas", found: GroupDeltas) -> None:
     _zero_and_margin(axes, found.margin, vertical=True)
     y, ticks, names = 0, [], []
     for name, rows in measures:
-        axes.annotate(name, (0, y), **_OVER_LINES)
+        ticks.append(y)
+        names.append(name)
         y += 1
         for row in rows:
             ends, seeds = [row.delta.low, row.delta.high], row.by_seed
@@ -175,9 +176,13 @@ def _draw_groups(canvas: "Canvas", found: GroupDeltas) -> None:
             names.append(f"{row.label} (n = {row.examples})")
             y += 1
     axes.set_yticks(ticks, names)
+    for tick, at in zip(axes.get_yticklabels(), names, strict=True):
+        if at in dict(measures):
+            tick.set_color(FAINT)
     axes.set_ylim(y - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel(_delta_label(found.metric, found.higher_is_better))
+    # To the right: beside long labels on a phone there is no room about the axis's middle.
+    axes.set_xlabel(_delta_label(found.metric, found.higher_is_better), loc="right")
 
 
 _OVER_LINES: dict[str, Any] = {

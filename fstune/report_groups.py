@@ -114,7 +114,7 @@ def _groups(value_N: NDArray[np.float64]) -> Iterator[tuple[str, NDArray[np.bool
     known = np.unique(value_N)
     if len(known) <= MOST_VALUES:
         for value in known:
-            yield f"{value:g}", value_N == value
+            yield _shown(value), value_N == value
         return
     quantiles = np.quantile(value_N, np.linspace(0, 1, RANGES + 1), method="nearest")
     bounds = np.unique(quantiles)
@@ -122,7 +122,12 @@ def _groups(value_N: NDArray[np.float64]) -> Iterator[tuple[str, NDArray[np.bool
         last = place == len(bounds) - 2
         in_group_N = (value_N >= low) & ((value_N <= high) if last else (value_N < high))
         inside = value_N[in_group_N]
-        yield f"{inside.min():g} to {inside.max():g}", in_group_N
+        yield f"{_shown(inside.min())} to {_shown(inside.max())}", in_group_N
+
+
+def _shown(value: float) -> str:
+    """A whole number in full, another to three digits."""
+    return f"{value:.0f}" if value == round(value) else f"{value:.3g}"
 
 
 def _only(outcome: Outcome, in_group_N: NDArray[np.bool_]) -> Outcome:

@@ -225,8 +225,8 @@ def _may_be_best(trial: TrialRecord) -> bool:
 
 def _results(spec: SearchSpec, order: Sequence[TrialRecord]) -> Table:
     paths = list(spec.space)
-    header = [("trial", ""), *((column.title, column.hint) for column in COLUMNS)]
-    header += [("verdict", ""), *((short(path), path) for path in paths), ("ended", "")]
+    header = [("trial", ""), ("verdict", ""), *((c.title, c.hint) for c in COLUMNS)]
+    header += [*((short(path), path) for path in paths), ("ended", "")]
     adjusted = false_discovery_adjusted(order, spec.metric().name)
     rows = []
     for trial in order:
@@ -238,8 +238,8 @@ def _results(spec: SearchSpec, order: Sequence[TrialRecord]) -> Table:
         rows.append(
             [
                 Cell(trial.number, str(trial.number)),
-                *(column.cell(row) for column in COLUMNS),
                 Cell(trial.verdict, trial.verdict),
+                *(column.cell(row) for column in COLUMNS),
                 *(_setting_cell(trial.candidate.get(path)) for path in paths),
                 Cell(ended, ended),
             ]
@@ -263,15 +263,15 @@ def _confirmed(spec: SearchSpec, order: Sequence[TrialRecord]) -> Table | None:
         rows.append(
             [
                 Cell(trial.number, str(trial.number)),
-                *(column.cell(row) for column in columns),
                 Cell(trial.verdict, trial.verdict),
+                *(column.cell(row) for column in columns),
             ]
         )
     caption = (
         f"The finalists on new seeds and the test examples; {words.percent(level)} intervals, "
         f"which hold together at {words.percent(confirmation_confidence(1))}."
     )
-    header = [("trial", ""), *((c.title, c.hint) for c in columns), ("confirmed", "")]
+    header = [("trial", ""), ("confirmed", ""), *((c.title, c.hint) for c in columns)]
     return Table(caption, header, rows)
 
 

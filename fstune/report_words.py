@@ -288,8 +288,8 @@ def luck(trials: Sequence[TrialRecord], spec: SearchSpec, store: ArmStore) -> st
         f"{number} in {percent(share)}" for number, share in list(winner.picked.items())[:3]
     )
     return (
-        f"{told} The best of the last rung was picked by luck too: on half of the examples, picked "
-        f"by the other half, it has a Δ of {winner.mean:+.4f}, where it was picked one of "
-        f"{winner.naive:+.4f} ({SPLITS} divisions; candidate {picked} of them). Only a "
-        "confirmation has examples and seeds that nobody has seen."
+        f"{told} The best of the last rung, picked on one half of the examples, has a Δ of "
+        f"{winner.mean:+.4f} on the other half, against {winner.naive:+.4f} on the half that "
+        f"picked it ({SPLITS} divisions; candidate {picked}). Only a confirmation has examples and "
+        "seeds that nobody has seen."
     )

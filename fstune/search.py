@@ -40,7 +40,7 @@ from fstune.spec import (
     write_resolved,
 )
 from fstune.store import ArmStore, write_atomic, write_json
-from fstune.tracking import Tracker
+from fstune.tracking import Tracker, client_of
 from fstune.trainable import PairedTrial
 from fstune.tuning import (
     Bookkeeper,
@@ -95,9 +95,11 @@ class Search:
         """Check a spec with everything it needs, and make its folder.
 
         Raises:
-            InputError: if the spec, its files, its data or the machine do not allow the search, or
-                if there is one of that name.
+            InputError: if the spec, its files, its data, the machine or the tracking URI do not
+                allow the search, or if there is one of that name.
         """
+        if tracking_uri is not None:
+            client_of(tracking_uri)
         spec = load(spec_path, overrides)
         records = SearchRecords(runs.resolve() / "searches" / spec.name)
         if records.spec.exists():

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fstune.records import SearchRecords, TrialReader, TrialRecord
+from fstune.records import SearchRecords, TrialRecord
 from fstune.tracking import Tracker
+from fstune.trial_reader import TrialReader
 
 PERIOD_S = 1.0
 """Between two looks at the records."""

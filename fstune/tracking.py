@@ -56,6 +56,23 @@ _MANNERS = {
 }
 
 
+def client_of(uri: str) -> MlflowClient:
+    """A client that gives up on a server soon; nothing is sent to one yet.
+
+    Raises:
+        InputError: if MLflow cannot use the URI.
+    """
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    for name, value in _MANNERS.items():
+        os.environ.setdefault(name, value)
+    try:
+        mlflow.set_tracking_uri(uri)
+        return MlflowClient(uri)
+    except (MlflowException, SQLAlchemyError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--tracking-uri {uri}: MLflow cannot use it: {reason}") from error
+
+
 class Tracker:
     """The MLflow runs of one search."""
 
@@ -201,17 +218,7 @@ class Tracker:
         Raises:
             InputError: if MLflow cannot use the URI.
         """
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        for name, value in _MANNERS.items():
-            os.environ.setdefault(name, value)
-        try:
-            mlflow.set_tracking_uri(self._uri)
-            self._connected = MlflowClient(self._uri)
-        except (MlflowException, SQLAlchemyError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(
-                f"--tracking-uri {self._uri}: MLflow cannot use it: {reason}"
-            ) from error
+        self._connected = client_of(self._uri)
 
     @property
     def _client(self) -> MlflowClient:

@@ -245,12 +245,21 @@ def test_a_report_is_a_table_or_json(tmp_path, runs):
 def test_a_report_is_a_text_or_a_page_with_figures(tmp_path, runs):
     text = fstune(tmp_path, "report", "small", "--format", "markdown").stdout
     assert text.startswith("# small\n")
-    assert "| 1 | 2 | 1 | 0.1000 | 0.4000 | +0.3000 |" in text
+    assert "| 1 | unconfirmed gain | 2 | 1 | 0.1000 | 0.4000 | +0.3000 |" in text
     done = fstune(tmp_path, "report", "small", "--format", "html", "--figures", "drawn")
     page = tmp_path / done.stdout.strip()
     assert page == runs / "searches" / "small" / "report.html"
     assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert (tmp_path / "drawn" / "forest.svg").exists()
+
+
+def test_a_tracking_uri_that_mlflow_does_not_know_is_refused_before_anything(
+    tmp_path, refusal_here
+):
+    (tmp_path / "small.yaml").write_text(SPEC)
+    (line,) = refusal_here("search", "small.yaml", "--tracking-uri", "htp://somewhere")
+    assert line.startswith("--tracking-uri htp://somewhere: MLflow cannot use it: ")
+    assert not (tmp_path / "mlruns").exists()
 
 
 def test_the_ui_needs_a_store(tmp_path, refusal_here):

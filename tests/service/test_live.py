@@ -240,7 +240,8 @@ def test_a_terminal_gets_events_of_note_above_the_bars(records, small):
         happen(records)
     text = file.getvalue()
     for event in EVENTS:
-        assert text.count(event) == ("Δ" not in event), event
+        begins = event[:35]  # a long line is cut, not broken
+        assert text.count(begins) == ("Δ" not in event), event
     assert "small  3 of 4 trials ended" in text
 
 

@@ -85,7 +85,7 @@ def test_the_page_holds_the_numbers_of_the_json(search, text):
 def test_the_page_says_what_may_be_luck(search, text):
     found = as_json(*search)["selection_corrected"]
     assert "3 candidates were compared" in text
-    assert f"a Δ of {found['mean']:+.4f}, where it was picked one of {found['naive']:+.4f}" in text
+    assert f"{found['mean']:+.4f} on the other half, against {found['naive']:+.4f}" in text
     best, share = found["picked"][0]["trial"], found["picked"][0]["share"]
     assert f"candidate {best} in {100 * share:.0f} %" in text
     head = next(table[0] for table in Page(text).tables if len(table) == 3)
