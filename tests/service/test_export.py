@@ -10,6 +10,7 @@ import pytest
 import torch
 from arm_cases import SPEC, made, spec
 
+from fstune.cli import main
 from fstune.errors import InputError
 from fstune.export import GATES_SUFFIX, Wanted, take, write_pth
 from fstune.pairing import confirm, run_rung
@@ -147,6 +148,25 @@ def test_a_confirmed_gain_goes_before_the_best_of_the_search(searched, tmp_path)
     records.write_confirmation(0, Confirmation(found, 1e9))
     exported = take(records, made_of, Wanted(), again=False)
     assert (exported.place.trial.number, exported.place.digest) == (0, found.arms[0].variant)
+
+
+def test_the_command_says_what_it_wrote_and_where_from(searched, tmp_path, monkeypatch, capsys):
+    records, _ = searched
+    out = tmp_path / "new" / "model.pth"
+    told = command(monkeypatch, capsys, records, "--candidate", "1", "--to", "pth", "--out", out)
+    gates = out.with_name("model.future_seed.safetensors")
+    assert told == (0, f"trial 1, variant of seed 0, step 4: {out}, {gates}\n", "")
+    told = command(monkeypatch, capsys, records, "--candidate", "1", "--to", "pth", "--out", out)
+    assert told == (2, "", f"--out: {out} exists; move it away or give another name\n")
+
+
+def command(monkeypatch, capsys, records, *arguments):
+    """Exit code, output and errors of `fstune export small`."""
+    line = ["fstune", "export", "small", "--runs", records.runs, *arguments]
+    monkeypatch.setattr(sys, "argv", list(map(str, line)))
+    with pytest.raises(SystemExit) as caught:
+        main()
+    return int(caught.value.code or 0), *capsys.readouterr()
 
 
 def stored(records, digest):
