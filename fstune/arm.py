@@ -89,6 +89,20 @@ EvaluatedSplit = Literal["validation", "test"]
 """What an arm is evaluated on: test in a confirmation, and in nothing else."""
 
 
+class VariedSeeds(Section):
+    """What differs between the repetitions of a comparison, both of whose arms share it."""
+
+    order: bool = True
+    """In which order the training examples come."""
+    data: bool = True
+    """Which rows are trained on, where there are more than `task.train_size`. Validation and test
+    stay."""
+    init: bool = True
+    """How a new model's weights begin."""
+    generation: bool = True
+    """What sampled answers draw."""
+
+
 class ArmSettings(Section):
     """Everything that a spec says about one arm."""
 
@@ -125,10 +139,21 @@ class Seeds:
     generation: int
 
     @classmethod
-    def derive(cls, base: int, index: int) -> Self:
-        """Seeds of repetition `index` (0-based) under the spec's base seed."""
-        streams = (derive_seed(base, stream, index) for stream in ("init", "order", "generation"))
-        return cls(index, *streams)
+    def derive(cls, base: int, index: int, varied: VariedSeeds | None = None) -> Self:
+        """Seeds of repetition `index` (0-based) under the spec's base seed.
+
+        Args:
+            base: the spec's seed.
+            index: the repetition.
+            varied: what repetitions differ in; the rest has repetition 0's. All if absent.
+        """
+        moves = varied or VariedSeeds()
+        return cls(
+            index,
+            init=derive_seed(base, "init", index if moves.init else 0),
+            order=derive_seed(base, "order", index if moves.order else 0),
+            generation=derive_seed(base, "generation", index if moves.generation else 0),
+        )
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,11 @@
-"""The commands: arguments, the live view, exit codes. Heavy parts are imported inside the commands.
+"""The commands: arguments and exit codes. Heavy parts are imported inside the commands.
 
 The environment is read here and nowhere else: FSTUNE_DATA, FSTUNE_RUNS and MLFLOW_TRACKING_URI are
 defaults of options.
 """
 
 import contextlib
-import os
 import sys
-import threading
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fstune import completion
 from fstune.errors import FstuneError, InputError
+from fstune.places import RUNS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from fstune.records import SearchRecords
     from fstune.search import Search
     from fstune.spec import SearchSpec
-
-LIVE_ROWS = 8
-REFRESH_S = 1.0
 
 app = typer.Typer(
     name="fstune",
@@ -69,13 +66,19 @@ Tracking = Annotated[
         help="MLflow server; SQLite in RUNS if absent.",
     ),
 ]
-Name = Annotated[str, typer.Argument(help="Name of a search.")]
-RUNS = Path("mlruns")
+Spec = Annotated[
+    str,
+    typer.Argument(
+        help="A spec file, or the name of a shipped search.", autocompletion=completion.specs
+    ),
+]
+Name = Annotated[str, typer.Argument(help="Name of a search.", autocompletion=completion.searches)]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Only the final answer and errors.")]
 
 
 @app.command()
 def search(
-    spec: Annotated[str, typer.Argument(help="A spec file, or the name of a shipped search.")],
+    spec: Spec,
     data: Data = None,
     runs: Runs = RUNS,
     tracking_uri: Tracking = None,
@@ -85,36 +88,39 @@ def search(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on if a search of that name exists.")
     ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run a search, live."""
-    from fstune.spec import find, load
+    with _telling("checking the spec and preparing the data", quiet):
+        from fstune.api import prepare
 
-    path = find(spec)
-    overrides = set_ or []
-    name = load(path, overrides).name
-    if resume and (runs / "searches" / name / "spec.json").exists():
-        resume_search(name, runs, tracking_uri)
-        return
-    with _telling("checking the spec and preparing the data"):
-        from fstune.search import Search
-
-        made = Search.create(path, runs, data or [], overrides, tracking_uri)
-    _run(made)
+        made = prepare(
+            spec,
+            data=data or [],
+            runs=runs,
+            overrides=set_ or [],
+            tracking_uri=tracking_uri,
+            resume=resume,
+        )
+    _run(made, quiet)
 
 
 @app.command("resume")
-def resume_search(name: Name, runs: Runs = RUNS, tracking_uri: Tracking = None) -> None:
+def resume_search(
+    name: Name, runs: Runs = RUNS, tracking_uri: Tracking = None, quiet: Quiet = False
+) -> None:
     """Go on with a search after any stop."""
-    with _telling("reading the search"):
+    with _telling("reading the search", quiet):
         from fstune.search import Search
 
         found = Search.open(name, runs, tracking_uri)
-    _run(found)
+    _run(found, quiet)
 
 
 @app.command()
 def confirm(name: Name, runs: Runs = RUNS, tracking_uri: Tracking = None) -> None:
     """Try a search's finalists again on new seeds and the test split: one look."""
+    from fstune.live import quietly
     from fstune.report import confirmation_table
 
     with _telling("reading the search"):
@@ -122,19 +128,22 @@ def confirm(name: Name, runs: Runs = RUNS, tracking_uri: Tracking = None) -> Non
         from fstune.search import Search
 
         found = Search.open(name, runs, tracking_uri)
-    with _telling("confirming the finalists"), _quietly(found.records.log):
+    with _telling("confirming the finalists"), quietly(found.records.log):
         run_confirmation(found)
     _console().print(confirmation_table(found.records, found.spec))
 
 
 @app.command()
 def status(
-    name: Annotated[str | None, typer.Argument(help="Name of a search; all if absent.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Name of a search; all if absent.", autocompletion=completion.searches),
+    ] = None,
     runs: Runs = RUNS,
 ) -> None:
     """Where a search stands, also while it runs."""
+    from fstune.live import snapshot
     from fstune.records import search_names
-    from fstune.report import status_view
 
     console = _console()
     names = [name] if name else list(search_names(runs))
@@ -142,7 +151,7 @@ def status(
         console.print(f"no search in {runs}; `fstune search quickstart` makes one", soft_wrap=True)
     for each in names:
         records, spec = _opened(each, runs)
-        console.print(status_view(records, spec, None if name else 3))
+        console.print(snapshot(records, spec, in_full=name is not None))
 
 
 @app.command()
@@ -211,6 +220,22 @@ def verify(name: Name, runs: Runs = RUNS) -> None:
 
 
 @app.command()
+def compare(
+    one: Annotated[str, typer.Argument(metavar="A", help="SEARCH for its best, or SEARCH:TRIAL.")],
+    other: Annotated[str, typer.Argument(metavar="B", help="The same of another.")],
+    unmatched: Annotated[
+        bool, typer.Option("--unmatched", help="Show both even where their contexts differ.")
+    ] = False,
+    runs: Runs = RUNS,
+) -> None:
+    """Two variants side by side, B minus A over the same examples; refused if contexts differ."""
+    from fstune.side_by_side import Side, comparison_view
+
+    left, right = (Side.find(name, runs.resolve()) for name in (one, other))
+    _console().print(comparison_view(left, right, unmatched), highlight=False)
+
+
+@app.command()
 def export(  # noqa: PLR0913, PLR0917 - a parameter is an option
     name: Name,
     to: Annotated[
@@ -255,9 +280,17 @@ def export(  # noqa: PLR0913, PLR0917 - a parameter is an option
 
 @app.command()
 def tasks(
-    name: Annotated[str | None, typer.Argument(help="A task, to see it in full.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A task, to see it in full.", autocompletion=completion.tasks),
+    ] = None,
     spec: Annotated[
-        str | None, typer.Option("--spec", help="Whose settings the example is built with.")
+        str | None,
+        typer.Option(
+            "--spec",
+            help="Whose settings the example is built with.",
+            autocompletion=completion.specs,
+        ),
     ] = None,
     data: Data = None,
     runs: Runs = RUNS,
@@ -288,13 +321,20 @@ def tasks(
 
 @app.command()
 def doctor(
-    spec: Annotated[str | None, typer.Argument(help="A spec, to check what it needs.")] = None,
+    spec: Annotated[
+        str | None,
+        typer.Argument(help="A spec, to check what it needs.", autocompletion=completion.specs),
+    ] = None,
     data: Data = None,
 ) -> None:
     """What this machine has, and what a search would use of it."""
     from fstune.environment import describe, workbench_facts
 
     console = _console()
+    if spec is not None:
+        from fstune.spec import find
+
+        find(spec)  # a name that is wrong is told before a page of facts
     for name, value in (describe() | workbench_facts()).items():
         console.print(f"{name}: {value}", highlight=False, soft_wrap=True, markup=False)
     if spec is not None:
@@ -306,7 +346,7 @@ def doctor(
 
 @app.command()
 def probe(
-    spec: Annotated[str, typer.Argument(help="A spec file, or the name of a shipped search.")],
+    spec: Spec,
     data: Data = None,
     runs: Runs = RUNS,
     memory_gb: Annotated[
@@ -355,6 +395,37 @@ def probe(
     console.print(f"tried on: {describe_candidate(found.candidate) or 'the only arm'}")
 
 
+@app.command("new")
+def new_search(
+    name: Annotated[str, typer.Argument(help="Name of the search: letters, digits, _ and -.")],
+    task: Annotated[
+        str,
+        typer.Option("--task", help="What is learnt.", autocompletion=completion.tasks),
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="A checkpoint file; a small new model if absent."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The file to write; NAME.yaml if absent.")
+    ] = None,
+    data: Data = None,
+) -> None:
+    """Write a commented spec, to be edited: every setting, with what it is for."""
+    from fstune.new_spec import Start, write_new
+
+    path = out or Path(f"{name}.yaml")
+    start = Start()
+    if model is not None:
+        from fstune.materials import checkpoint_config
+        from fstune.spec import locate
+
+        found = locate(model, [*(data or []), path.resolve().parent])
+        start = Start(model, checkpoint_config(found).num_layers)
+    write_new(name, task, start, path)
+    typer.echo(f"{path}: edit it, then `fstune doctor {path}` and `fstune search {path}`")
+
+
 @app.command()
 def schema() -> None:
     """The JSON schema of a spec, for editors."""
@@ -376,15 +447,15 @@ def main() -> None:
 
 
 def _opened(name: str, runs: Path) -> "tuple[SearchRecords, SearchSpec]":
-    from fstune.records import SearchRecords
-    from fstune.spec import read_resolved
+    from fstune.api import load
 
-    records = SearchRecords.find(runs, name)
-    return records, read_resolved(records.spec)
+    found = load(name, runs)
+    return found.records, found.spec
 
 
-def _run(search: "Search") -> None:
+def _run(search: "Search", quiet: bool) -> None:
     """Run under the live view; afterwards, or when stopped, say what to do next."""
+    from fstune.live import View, live, quietly
     from fstune.report import result_table
 
     records, name = search.records, search.spec.name
@@ -392,8 +463,12 @@ def _run(search: "Search") -> None:
         f" --runs {search.runs}" if search.runs.name != RUNS.name else ""
     )
     console = _console()
+    view = View(records, search.spec)
     try:
-        with _quietly(records.log) as terminal, _live(terminal, search):
+        with (
+            quietly(records.log) as terminal,
+            contextlib.nullcontext() if quiet else live(terminal, view),
+        ):
             search.run()
     except KeyboardInterrupt:
         console.print(f"stopped; nothing is lost. Go on with: {again}", highlight=False)
@@ -407,80 +482,19 @@ def _run(search: "Search") -> None:
         raise
     finally:
         console.print(result_table(records, search.spec))
-    console.print(f"records: {records.root}; MLflow: {search.tracking_uri}", highlight=False)
+    if records.unsent:
+        later = f"{again} sends what is missing"
+        console.print(f"MLflow is behind ({records.unsent}); {later}", highlight=False)
+    if not quiet:
+        console.print(f"records: {records.root}; MLflow: {search.tracking_uri}", highlight=False)
 
 
 @contextlib.contextmanager
-def _quietly(log: Path) -> "Iterator[Console]":
-    """Send all that Ray, MLflow and Optuna write to a log file; yield a console on the terminal."""
-    from rich.console import Console
-
-    log.parent.mkdir(parents=True, exist_ok=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with log.open("ab") as file:
-        terminal, error = os.dup(1), os.dup(2)
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-        try:
-            with os.fdopen(os.dup(terminal), "w") as out:
-                yield Console(file=out)
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os.dup2(terminal, 1)
-            os.dup2(error, 2)
-            os.close(terminal)
-            os.close(error)
-
-
-@contextlib.contextmanager
-def _live(console: "Console", search: "Search") -> Iterator[None]:
-    """Show where the search stands: a table that renews itself, or a line per event in a pipe."""
-    from rich.live import Live
-
-    from fstune.report import event_lines, status_view
-
-    done = threading.Event()
-    records, spec = search.records, search.spec
-    if not console.is_terminal:
-        seen: set[str] = set()
-
-        def print_events() -> None:
-            for line in event_lines(records, spec):
-                if line not in seen:
-                    seen.add(line)
-                    console.print(line, highlight=False, soft_wrap=True)
-
-        def watch() -> None:
-            while not done.wait(REFRESH_S):
-                print_events()
-
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
-            print_events()
-        return
-    with Live(
-        get_renderable=lambda: status_view(records, spec, LIVE_ROWS),
-        console=console,
-        refresh_per_second=1 / REFRESH_S,
-        transient=True,
-        redirect_stdout=False,  # what Ray prints belongs in the log, not above the table
-        redirect_stderr=False,
-    ):
-        yield
-
-
-@contextlib.contextmanager
-def _telling(what: str) -> Iterator[None]:
+def _telling(what: str, quiet: bool = False) -> Iterator[None]:
     """Say what takes a while, on a terminal."""
     console = _console()
-    with console.status(what) if console.is_terminal else contextlib.nullcontext():
+    told = console.is_terminal and not quiet
+    with console.status(what) if told else contextlib.nullcontext():
         yield
 
 

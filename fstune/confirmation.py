@@ -17,6 +17,7 @@ from fstune.search import MAX_WORKER_LOSSES, Search, gpus_per_trial
 from fstune.spec import SearchSpec, read_resolved
 from fstune.trainable import workbench
 from fstune.training import DivergedError, InfeasibleError
+from fstune.winner import keep
 
 
 def run_confirmation(search: Search) -> list[int]:
@@ -80,6 +81,9 @@ def _confirm_in_worker(root: str, number: int, finalists: int) -> None:
         how: BrokeOff = "diverged" if isinstance(error, DivergedError) else "infeasible"
         records.write_confirmation(number, Confirmation(None, time.time(), str(error), how))
         return
+    if found.verdict == "gain":
+        _, variant = spec.settings(trial.candidate)
+        keep(found.arms[0].variant, variant, bench.store, records, number)
     records.write_confirmation(number, Confirmation(found, time.time()))
     for pair in found.arms:
         for arm in (pair.baseline, pair.variant):

@@ -1,10 +1,10 @@
 """Whether two candidates do the same, so that only one of them has to be trained.
 
 Two variants are equal in effect if all but the mechanism is the same in both their arms, and the
-mechanism has the same `norm`, `detach` and clip that can bind, and at every layer effective gates
-(strength · σ(logit)) that stay within `SAME_GATE` of each other wherever training may take them.
-Adam moves a weight by at most lr · max(1, (1 - β1) / √(1 - β2)) in a step (Kingma and Ba 2015,
-section 2.1). Where that cannot be shown, candidates count as different.
+mechanism has the same clip that can bind, at every layer effective gates (strength · σ(logit)) that
+stay within `SAME_GATE` of each other wherever training may take them, and all else the same
+(`norm`, `detach`). Adam moves a weight by at most lr · max(1, (1 - β1) / √(1 - β2)) in a step
+(Kingma and Ba 2015, section 2.1). Where that cannot be shown, candidates count as different.
 """
 
 import math
@@ -15,6 +15,11 @@ from model.config import FutureSeed, ModelConfig
 
 SAME_GATE = 1.01
 """Ratio up to which two gates are one."""
+
+_IN_GATES_AND_CLIP = (
+    *("layer_start", "gate", "alpha", "alpha_lr", "schedule", "seed_scale"),
+    "clip",
+)
 
 BothArms = tuple[ArmSettings, ArmSettings]
 """The baseline's settings and the variant's."""
@@ -51,11 +56,13 @@ def equal_in_effect(first: BothArms, second: BothArms, last_step: int, config: M
         return False
     if all(greatest == 0.0 for _, greatest in (*gates, *others)):
         return True  # neither hands anything on
-    return (one.norm, one.detach, _binding_clip(one, gates, config)) == (
-        other.norm,
-        other.detach,
-        _binding_clip(other, others, config),
-    )
+    clips = _binding_clip(one, gates, config), _binding_clip(other, others, config)
+    return clips[0] == clips[1] and _rest(one) == _rest(other)
+
+
+def _rest(seed: FutureSeed) -> dict[str, object]:
+    """All that gates and clip do not tell; a setting that is not known here tells them apart."""
+    return {name: value for name, value in vars(seed).items() if name not in _IN_GATES_AND_CLIP}
 
 
 def _gates(seed: FutureSeed, config: ModelConfig, travel: float) -> Gates:

@@ -201,6 +201,11 @@ class Evaluation:
     """How alike they are, over all examples; names in `fstune.diagnostics`."""
 
 
+def _said(prediction: Prediction) -> tuple[int, ...]:
+    """The answer as written out, else the argmax at each target."""
+    return prediction.generated[0] if prediction.generated else prediction.tokens
+
+
 class _Answers:
     """Counts predictions, to tell a model that always says the same."""
 
@@ -210,9 +215,9 @@ class _Answers:
         self._empty = 0
 
     def add(self, example: Example, prediction: Prediction) -> None:
-        said = prediction.generated[0] if prediction.generated else prediction.tokens
-        self._said[said] += 1
-        self._empty += not said
+        answer = _said(prediction)
+        self._said[answer] += 1
+        self._empty += not answer
         self._wanted[(*example.target_tokens, *example.answer)] += 1
 
     def values(self) -> dict[str, float]:
@@ -248,16 +253,16 @@ def evaluate(
     with torch.inference_mode(), subject.compute():
         for indices in _batches(split, padded_tokens):
             batch = collate(split, indices).to(subject.device)
-            for index, (basic, prediction) in zip(
-                indices, _predicted(subject, batch, scoring, indices, seed), strict=True
-            ):
-                example = split.example(index)
-                more = scoring.scorer(example, prediction) if scoring.scorer else {}
-                rows[index] = {**basic, **more}
-                answers.add(example, prediction)
+            basic, predictions = zip(
+                *_predicted(subject, batch, scoring, indices, seed), strict=True
+            )
+            examples = [split.example(index) for index in indices]
+            more = scoring.measures(examples, predictions)
+            for row, index in enumerate(indices):
+                rows[index] = {**basic[row], **more[row]}
+                answers.add(examples[row], predictions[row])
                 if index < len(shown):
-                    said = prediction.generated[0] if prediction.generated else prediction.tokens
-                    shown[index] = tokenizer.decode(said)
+                    shown[index] = tokenizer.decode(_said(predictions[row]))
     return Evaluation(gathered(rows), tuple(shown), answers.values())
 
 

@@ -187,12 +187,11 @@ def _settings(spec: SearchSpec, place: Place) -> ArmSettings:
 
 def _train_again(records: SearchRecords, spec: SearchSpec, place: Place) -> Path:
     """The arm's checkpoint, made anew."""
-    found = arms_of(spec, place.trial.candidate, records.cache, [place.seed], place.split)
-    baseline, variant = found.pairs[0]
+    [both] = arms_of(spec, place.trial.candidate, records.cache, [place.seed], place.split)
     arm, data = (
-        (variant, found.variant_data)
+        (both.variant, both.variant_data)
         if place.side == "variant"
-        else (baseline, found.baseline_data)
+        else (both.baseline, both.baseline_data)
     )
     if arm.digest != place.digest:
         raise InputError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from fstune.arm import ArmSettings, ArmSpec, EvaluatedSplit, Seeds, TrainSettings
+from fstune.arm import ArmSettings, ArmSpec, EvaluatedSplit, Seeds, TrainSettings, VariedSeeds
 from fstune.errors import InputError
 from fstune.store import file_digest
 from model.checkpoint import read_config
@@ -45,11 +45,19 @@ class Materials:
         known = registry.get(vars(task)["name"])  # each task's settings have it, their base has not
         return guess_scores(known, task, self.tokenizer, self.train, self.evaluated)
 
-    def arm(self, settings: ArmSettings, seed_index: int) -> ArmSpec:
-        """The arm of these settings and repetition `seed_index`."""
+    def arm(
+        self, settings: ArmSettings, seed_index: int, varied: VariedSeeds | None = None
+    ) -> ArmSpec:
+        """The arm of these settings and repetition `seed_index`.
+
+        Args:
+            settings: for which this was gathered.
+            seed_index: the repetition.
+            varied: what repetitions differ in beside the training rows; all if absent.
+        """
         return ArmSpec(
             settings=settings,
-            seeds=Seeds.derive(settings.train.seed, seed_index),
+            seeds=Seeds.derive(settings.train.seed, seed_index, varied),
             checkpoint_digest=self.checkpoint_digest,
             train_digest=self.train.digest,
             evaluated_digest=self.evaluated.digest,
@@ -83,7 +91,7 @@ def gather(settings: ArmSettings, cache: Path, split: EvaluatedSplit = "validati
     return _gather(context.model_dump_json(), cache, split)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def _gather(settings_json: str, cache: Path, split: EvaluatedSplit) -> Materials:
     settings = ArmSettings.model_validate_json(settings_json)
     path = settings.model.checkpoint
@@ -91,8 +99,12 @@ def _gather(settings_json: str, cache: Path, split: EvaluatedSplit) -> Materials
     task = registry.get(settings.task.name)
     try:
         tokenizer = for_vocabulary(config.vocab_size, settings.model.tokenizer)
+    except ValueError as error:
+        raise InputError(f"model.tokenizer: {error}") from error
+    try:
         train = load_split(task, settings.task, "train", tokenizer, cache, ())
         evaluated = load_split(task, settings.task, split, tokenizer, cache, ())
+        scorer = task.scorer(settings.task, tokenizer)
     except TaskError as error:
         raise InputError(str(error)) from error
     except ValueError as error:
@@ -104,7 +116,5 @@ def _gather(settings_json: str, cache: Path, split: EvaluatedSplit) -> Materials
         train=train,
         evaluated=evaluated,
         metrics=task.measured(settings.task),
-        scoring=Scoring(
-            task.scorer(settings.task, tokenizer), task.generation(settings.task, tokenizer)
-        ),
+        scoring=Scoring(scorer, task.generation(settings.task, tokenizer), task.scored_at_once),
     )

@@ -5,7 +5,7 @@ The only place where a baseline meets its variant: at a rung of a search, and in
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fstune.arm import ArmSettings, ArmSpec, EvaluatedSplit, Pair, Scalar
@@ -13,7 +13,14 @@ from fstune.diagnostics import flags
 from fstune.materials import Materials, gather
 from fstune.records import ArmPair, Comparison, CurvePoint, RungRecord
 from fstune.spec import SearchSpec
-from fstune.statistics import CONFIDENCE, Delta, Verdict, paired_deltas, verdict
+from fstune.statistics import (
+    CONFIDENCE,
+    Delta,
+    Verdict,
+    confirmation_confidence,
+    paired_deltas,
+    verdict,
+)
 from fstune.store import ArmStore
 from fstune.training import Workbench, advance
 
@@ -22,10 +29,11 @@ CONFIRMATION_SEEDS_FROM = 1_000_000
 
 
 @dataclass(frozen=True)
-class ArmsOfSeeds:
-    """Baseline and variant of each seed, and what each stands on."""
+class SeedArms:
+    """Baseline and variant of one seed, and what each stands on."""
 
-    pairs: list[tuple[ArmSpec, ArmSpec]]
+    baseline: ArmSpec
+    variant: ArmSpec
     baseline_data: Materials
     variant_data: Materials
 
@@ -36,7 +44,7 @@ def arms_of(
     cache: Path,
     seeds: Sequence[int],
     split: EvaluatedSplit = "validation",
-) -> ArmsOfSeeds:
+) -> list[SeedArms]:
     """The arms of a candidate for some seeds.
 
     Args:
@@ -47,10 +55,22 @@ def arms_of(
         split: what the arms are evaluated on.
     """
     last_step = spec.rungs[-1].steps
-    baseline, variant = (_scheduled(settings, last_step) for settings in spec.settings(candidate))
-    baseline_data, variant_data = gather(baseline, cache, split), gather(variant, cache, split)
-    pairs = [(baseline_data.arm(baseline, seed), variant_data.arm(variant, seed)) for seed in seeds]
-    return ArmsOfSeeds(pairs, baseline_data, variant_data)
+    both = [_scheduled(settings, last_step) for settings in spec.settings(candidate)]
+    arms = []
+    for seed in seeds:
+        own = [_sampled(settings, seed) if spec.seeds.data else settings for settings in both]
+        data = [gather(settings, cache, split) for settings in own]
+        baseline, variant = (
+            stuff.arm(settings, seed, spec.seeds) for settings, stuff in zip(own, data, strict=True)
+        )
+        arms.append(SeedArms(baseline, variant, *data))
+    return arms
+
+
+def _sampled(settings: ArmSettings, seed: int) -> ArmSettings:
+    """The settings with a seed's own sample of the training rows."""
+    task = replace(settings.task, train_sample=settings.task.train_sample + seed)
+    return settings.model_copy(update={"task": task})
 
 
 def _scheduled(settings: ArmSettings, last_step: int) -> ArmSettings:
@@ -86,11 +106,13 @@ def run_rung(
     started = time.perf_counter()
     goal = spec.rungs[rung]
     arms = arms_of(spec, candidate, cache, range(goal.seeds))
+    each_arm = (arm for both in arms for arm in (both.baseline, both.variant))
+    reused = sum(goal.steps in bench.store.evaluated_steps(arm.digest) for arm in each_arm)
     pairs = _advance(arms, goal.steps, bench)
     found = _compare(spec, arms, pairs, CONFIDENCE, confirms=False)
     every = bench.evaluate_every or goal.steps
     reached = spec.rungs[rung - 1].steps if rung else 0
-    metrics = arms.variant_data.metrics
+    metrics = arms[0].variant_data.metrics
     on_the_way = [
         _point(stored, paired_deltas(stored, metrics))
         for step in range(reached - reached % every + every, goal.steps, every)
@@ -101,6 +123,7 @@ def run_rung(
         rung=rung,
         curve=[*on_the_way, _point(pairs, found.deltas)],
         wall_s=time.perf_counter() - started,
+        reused=reused,
     )
 
 
@@ -113,8 +136,8 @@ def confirm(
 ) -> Comparison:
     """Compare a finalist's arms on new seeds and the test split, at the last rung's steps.
 
-    The error of the intervals is shared among the finalists (Bonferroni), so that all of them hold
-    together at the usual level.
+    The error of the intervals is shared among the finalists (`confirmation_confidence`), so that
+    all of them hold together.
 
     Args:
         spec: the search; has a section `confirm`.
@@ -132,31 +155,38 @@ def confirm(
     seeds = range(CONFIRMATION_SEEDS_FROM, CONFIRMATION_SEEDS_FROM + spec.confirm.seeds)
     arms = arms_of(spec, candidate, cache, seeds, "test")
     pairs = _advance(arms, spec.rungs[-1].steps, bench)
-    return _compare(spec, arms, pairs, 1 - (1 - CONFIDENCE) / finalists, confirms=True)
+    return _compare(spec, arms, pairs, confirmation_confidence(finalists), confirms=True)
 
 
-def _advance(arms: ArmsOfSeeds, step: int, bench: Workbench) -> list[Pair]:
+def _advance(arms: Sequence[SeedArms], step: int, bench: Workbench) -> list[Pair]:
     return [
         Pair(
-            baseline=advance(baseline, arms.baseline_data, step, bench),
-            variant=advance(variant, arms.variant_data, step, bench),
+            baseline=advance(both.baseline, both.baseline_data, step, _told_as("baseline", bench)),
+            variant=advance(both.variant, both.variant_data, step, _told_as("variant", bench)),
         )
-        for baseline, variant in arms.pairs
+        for both in arms
     ]
+
+
+def _told_as(role: str, bench: Workbench) -> Workbench:
+    """A workbench whose reports say which of a pair is at work."""
+    return replace(bench, report=lambda progress: bench.report(replace(progress, role=role)))
 
 
 def _compare(
     spec: SearchSpec,
-    arms: ArmsOfSeeds,
+    arms: Sequence[SeedArms],
     pairs: Sequence[Pair],
     confidence: float,
     confirms: bool,
 ) -> Comparison:
-    deltas = paired_deltas(pairs, arms.variant_data.metrics, confidence)
+    deltas = paired_deltas(pairs, arms[0].variant_data.metrics, confidence)
     objective = deltas[spec.metric().name]
-    baseline, variant = (arm.settings for arm in arms.pairs[0])
+    baseline, variant = arms[0].baseline.settings, arms[0].variant.settings
     mechanism = variant.future_seed
-    largest_gate = mechanism.largest_gate(arms.variant_data.config.num_layers) if mechanism else 1.0
+    largest_gate = (
+        mechanism.largest_gate(arms[0].variant_data.config.num_layers) if mechanism else 1.0
+    )
     return Comparison(
         steps=pairs[0].step,
         seeds=len(pairs),
@@ -165,8 +195,8 @@ def _compare(
         objective=objective.gain(spec.objective.bound),
         largest_gate=largest_gate,
         arms=[
-            ArmPair(baseline.seeds.index, baseline.digest, variant.digest)
-            for baseline, variant in arms.pairs
+            ArmPair(both.baseline.seeds.index, both.baseline.digest, both.variant.digest)
+            for both in arms
         ],
         flags=_flags(pairs),
     )
@@ -198,14 +228,14 @@ def _flags(pairs: Sequence[Pair]) -> list[str]:
     return list(found)
 
 
-def _stored_pairs(arms: ArmsOfSeeds, step: int, store: ArmStore) -> list[Pair]:
+def _stored_pairs(arms: Sequence[SeedArms], step: int, store: ArmStore) -> list[Pair]:
     """The pairs at a step, or none where an arm was not evaluated there."""
     outcomes = [
-        (store.outcome(baseline.digest, step), store.outcome(variant.digest, step))
-        for baseline, variant in arms.pairs
+        (store.outcome(both.baseline.digest, step), store.outcome(both.variant.digest, step))
+        for both in arms
     ]
     pairs = [Pair(b, v) for b, v in outcomes if b is not None and v is not None]
-    return pairs if len(pairs) == len(arms.pairs) else []
+    return pairs if len(pairs) == len(arms) else []
 
 
 def _point(pairs: Sequence[Pair], deltas: dict[str, Delta]) -> CurvePoint:

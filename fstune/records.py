@@ -8,8 +8,11 @@
     <runs>/searches/<name>/trials/0003/rung-0.json
     <runs>/searches/<name>/trials/0003/end.json
     <runs>/searches/<name>/trials/0003/confirmation.json
+    <runs>/searches/<name>/trials/0003/model/      weights of a confirmed gain
     <runs>/searches/<name>/finalists.json          which trials are confirmed
     <runs>/searches/<name>/trials/0003/progress.json   where it is right now; not part of the truth
+    <runs>/searches/<name>/mlflow.txt              the server it is sent to, if not the local store
+    <runs>/searches/<name>/unsent.txt              why MLflow lacks something, while it does
     <runs>/searches/<name>/tune/                   Ray Tune's own files
     <runs>/searches/<name>/log.txt                 what Ray, MLflow and Optuna had to say
 
@@ -81,11 +84,14 @@ class RungRecord(Comparison):
     """Every common evaluation of the rung's arms since the rung before, this one last."""
     wall_s: float
     """Seconds that the rung took here; whatever was stored already took none."""
+    reused: int = field(default=0, kw_only=True)
+    """How many of its arms had been trained this far before, for another candidate or search."""
 
     def facts(self) -> str:
-        """All that a repetition must reproduce exactly, as text; times are not part of it."""
+        """All that a repetition must reproduce exactly, as text; its cost is not part of it."""
         facts = asdict(self)
         facts.pop("wall_s")
+        facts.pop("reused")
         for point in facts["curve"]:
             point.pop("ended_at")
         return canonical_json(facts)  # as text, for NaN is no other NaN's equal
@@ -177,7 +183,7 @@ class SearchRecords:
         """
         records = cls(runs / "searches" / name)
         if not records.spec.exists():
-            known = ", ".join(search_names(runs)) or "none"
+            known = ", ".join(search_names(runs)) or "none; --runs DIR names another folder"
             raise InputError(f"no search is called {name!r} in {runs}; known: {known}")
         return records
 
@@ -219,6 +225,36 @@ class SearchRecords:
     def log(self) -> Path:
         return self.root / "log.txt"
 
+    def model(self, number: int) -> Path:
+        """Folder of a confirmed gain's weights."""
+        return self._folder(number) / "model"
+
+    @property
+    def tracked_at(self) -> str | None:
+        """The MLflow server that the search was last sent to; None for the store in its folder."""
+        path = self.root / "mlflow.txt"
+        return path.read_text() if path.exists() else None
+
+    def write_tracked_at(self, uri: str | None) -> None:
+        path = self.root / "mlflow.txt"
+        if uri is None:
+            path.unlink(missing_ok=True)
+        else:
+            write_atomic(path, uri.encode())
+
+    @property
+    def unsent(self) -> str:
+        """Why MLflow lacks something of the records; empty where it lacks nothing."""
+        path = self.root / "unsent.txt"
+        return path.read_text() if path.exists() else ""
+
+    def write_unsent(self, reason: str) -> None:
+        path = self.root / "unsent.txt"
+        if reason:
+            write_atomic(path, reason.encode())
+        else:
+            path.unlink(missing_ok=True)
+
     def trial(self, number: int) -> TrialRecord | None:
         """The trial, or None if it was never suggested."""
         folder = self._folder(number)
@@ -258,6 +294,21 @@ class SearchRecords:
 
     def end(self, number: int) -> EndRecord | None:
         return _read(self._folder(number) / "end.json", _END)
+
+    def failed_in_a_row(self) -> list[int]:
+        """The latest of the trials that have ended, as far back as they failed."""
+        streak = []
+        for folder in sorted(self.root.glob("trials/[0-9]*"), reverse=True):
+            end = self.end(int(folder.name))
+            if end is not None and end.state != "failed":
+                break
+            if end is not None:
+                streak.append(int(folder.name))
+        return streak
+
+    def reopen(self, number: int) -> None:
+        """Forget how a trial ended, so that it is tried again."""
+        (self._folder(number) / "end.json").unlink(missing_ok=True)
 
     def confirmation(self, number: int) -> Confirmation | None:
         return _read(self._folder(number) / "confirmation.json", _CONFIRMATION)
@@ -323,6 +374,30 @@ class SearchRecords:
         while (record := self.rung(number, rung)) is not None:
             yield record
             rung += 1
+
+
+class TrialReader:
+    """Reads a search's trials again and again; what is said of an ended one's rungs only once."""
+
+    def __init__(self, records: SearchRecords) -> None:
+        self._records = records
+        self._ended: dict[int, TrialRecord] = {}
+
+    def trials(self) -> list[TrialRecord]:
+        """All trials in the order in which they were suggested."""
+        trials: list[TrialRecord] = []
+        while (trial := self._trial(len(trials))) is not None:
+            trials.append(trial)
+        return trials
+
+    def _trial(self, number: int) -> TrialRecord | None:
+        trial = self._ended.get(number) or self._records.trial(number)
+        if trial is None or trial.end is None:
+            return trial
+        if trial.equals is None and trial.confirmation is None:
+            trial = replace(trial, confirmation=self._records.confirmation(number))
+        self._ended[number] = trial
+        return trial
 
 
 def local_uri(runs: Path) -> str:

@@ -1,11 +1,10 @@
-"""Records to tables and JSON: what a search found, and where it stands. No torch, no Ray.
+"""Records to tables and JSON: what a search found. No torch, no Ray.
 
 Trials are ranked by the rung they reached and, within a rung, by the objective there: deltas at
 different rungs are not comparable. One that broke off comes after all that did not.
 """
 
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -18,12 +17,18 @@ from fstune.arm import Scalar
 from fstune.records import BrokeOff, Comparison, Confirmation, SearchRecords, TrialRecord
 from fstune.selection import FALSE_DISCOVERY_RATE, corrected_winner, false_discovery_adjusted
 from fstune.spec import SearchSpec
-from fstune.statistics import CONFIDENCE, OFF_IN_EFFECT, VERDICT_RULES, Delta
+from fstune.statistics import (
+    CONFIDENCE,
+    OFF_IN_EFFECT,
+    VERDICT_RULES,
+    Delta,
+    confirmation_confidence,
+)
 from fstune.store import ArmStore, write_json
 
 _BASELINE = "baseline: "
 
-_COLOURS = {
+COLOURS = {
     "gain": "bold green",
     "unconfirmed gain": "green",
     "loss": "red",
@@ -45,6 +50,11 @@ def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     return sorted(trials, key=standing, reverse=True)
 
 
+def best_of(trials: Sequence[TrialRecord]) -> TrialRecord | None:
+    """The best trial at the furthest rung; None while none counts."""
+    return next(filter(_counts, ranked(trials)), None)
+
+
 def _counts(trial: TrialRecord) -> bool:
     """Whether a trial may be the best: it has a rung and did not break off."""
     return bool(trial.rungs) and trial.verdict not in get_args(BrokeOff)
@@ -53,7 +63,7 @@ def _counts(trial: TrialRecord) -> bool:
 def as_json(records: SearchRecords, spec: SearchSpec) -> dict[str, Any]:
     """The search as the JSON that `fstune report NAME --format json` prints."""
     trials = records.trials()
-    best = next(filter(_counts, ranked(trials)), None)
+    best = best_of(trials)
     adjusted = false_discovery_adjusted(trials, spec.metric().name)
     return {
         "search": spec.name,
@@ -144,7 +154,7 @@ def result_table(records: SearchRecords, spec: SearchSpec, most: int | None = No
     trials = records.trials()
     adjusted = false_discovery_adjusted(trials, metric)
     for trial in ranked(trials)[:most]:
-        verdict = (trial.verdict, _COLOURS.get(trial.verdict, ""))
+        verdict = (trial.verdict, COLOURS.get(trial.verdict, ""))
         last = trial.rungs[-1] if trial.rungs else None
         lines.append(Text.assemble(f"{trial.number:>5}  ", _figures(last, metric), verdict))
         below = _below(trial, metric, adjusted)
@@ -201,14 +211,14 @@ def confirmation_table(records: SearchRecords, spec: SearchSpec) -> Group:
     confirmed = [trial for trial in ranked(records.trials()) if trial.confirmation is not None]
     if not confirmed:
         return Group()
-    level = 1 - (1 - CONFIDENCE) / len(confirmed)
+    level = confirmation_confidence(len(confirmed))
     lines = [Text(_heading(metric, level, "confirmed"), style="bold")]
     for trial in confirmed:
         assert trial.confirmation is not None
-        verdict = (trial.verdict, _COLOURS.get(trial.verdict, ""))
+        verdict = (trial.verdict, COLOURS.get(trial.verdict, ""))
         figures = _figures(trial.confirmation.comparison, metric)
         lines.append(Text.assemble(f"{trial.number:>5}  ", figures, verdict))
-    note = f"test split, new seeds; together the intervals hold at {CONFIDENCE:.0%}"
+    note = f"test split, new seeds; together the intervals hold at {confirmation_confidence(1):.0%}"
     lines.append(Text(note, style="dim"))
     return Group(*lines)
 
@@ -223,7 +233,7 @@ def _figures(rung: Comparison | None, metric: str) -> str:
         return f"{'-':<14}{'-':<10}{'-':<29}"
     delta = rung.deltas[metric]
     reached = f"{rung.steps} × {rung.seeds}"
-    return f"{reached:<14}{delta.baseline:<10.4f}{_interval(delta):<29}"
+    return f"{reached:<14}{delta.baseline:<10.4f}{interval(delta):<29}"
 
 
 def _test(rung: Comparison, metric: str, adjusted: float) -> str:
@@ -237,7 +247,8 @@ def _test(rung: Comparison, metric: str, adjusted: float) -> str:
     )
 
 
-def _interval(delta: Delta) -> str:
+def interval(delta: Delta) -> str:
+    """A delta and its bounds as text."""
     return f"{delta.mean:+.4f} [{delta.low:+.4f}, {delta.high:+.4f}]"
 
 
@@ -249,51 +260,3 @@ def describe_candidate(candidate: Mapping[str, Scalar]) -> str:
         else f"{path.removeprefix('future_seed.')}={value}"
         for path, value in candidate.items()
     )
-
-
-def status_view(records: SearchRecords, spec: SearchSpec, most: int | None = None) -> Group:
-    """Where a search stands: a line on what is being done now, and the table so far."""
-    trials = records.trials()
-    ended = [trial for trial in trials if trial.end is not None]
-    lines = [
-        Text.assemble((spec.name, "bold"), f"  {len(ended)} of {spec.search.trials} trials ended")
-    ]
-    if ended and len(ended) < spec.search.trials:
-        seconds = sum(rung.wall_s for trial in ended for rung in trial.rungs) / len(ended)
-        left_s = seconds * (spec.search.trials - len(ended))
-        lines[0].append(f", about {left_s:.0f} s left")
-    lines += [_progress_line(trial, spec) for trial in trials if trial.end is None]
-    return Group(*lines, result_table(records, spec, most))
-
-
-def event_lines(records: SearchRecords, spec: SearchSpec) -> list[str]:
-    """What has happened so far, a line per rung and per end, for where there is no live view."""
-    metric = spec.metric().name
-    lines = []
-    for trial in records.trials():
-        lines.append(f"trial {trial.number}: {describe_candidate(trial.candidate)}")
-        for rung in trial.rungs:
-            delta = rung.deltas[metric]
-            lines.append(
-                f"trial {trial.number}: {rung.steps} steps × {rung.seeds}: Δ {metric} "
-                f"{_interval(delta)}, {rung.verdict}"
-            )
-        if trial.end is not None:
-            lines.append(f"trial {trial.number}: {trial.end.state}: {trial.end.reason}")
-    return lines
-
-
-def _progress_line(trial: TrialRecord, spec: SearchSpec) -> Text:
-    line = Text(f"trial {trial.number}: ")
-    progress: Any = trial.progress
-    if progress is None:
-        return line.append("waiting " + ("to climb on" if trial.rungs else "for its worker"))
-    rung = spec.rungs[progress["rung"]]
-    line.append(
-        f"rung {progress['rung'] + 1} of {len(spec.rungs)} ({rung.steps} steps × {rung.seeds}), "
-        f"{progress['doing']} step {progress['step']} of {progress['to_step']}"
-    )
-    if progress["loss"] is not None:
-        line.append(f", loss {progress['loss']:.3f}")
-    age_s = time.time() - progress["at"]
-    return line.append(f", {age_s:.0f} s ago" if age_s > 5 else "")

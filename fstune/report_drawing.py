@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fstune.arm import Scalar
+from fstune.report_groups import GroupDeltas
 from fstune.report_importance import Importance
 from fstune.report_series import Curve, Forest, GateProfile, SearchPath, Slices
 from fstune.report_view import Figure, short
@@ -153,6 +154,30 @@ def _draw_forest(canvas: "Canvas", forest: Forest) -> None:
     axes.set_ylim(y - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(_delta_label(forest.metric, forest.higher_is_better))
+
+
+def _draw_groups(canvas: "Canvas", found: GroupDeltas) -> None:
+    """One line a group of examples, under the measure that tells it."""
+    measures = [(name, list(rows)) for name, rows in groupby(found.rows, lambda row: row.measure)]
+    canvas.set_figheight(0.8 + 0.2 * (len(found.rows) + len(measures)))
+    axes = canvas.add_subplot()
+    _zero_and_margin(axes, found.margin, vertical=True)
+    y, ticks, names = 0, [], []
+    for name, rows in measures:
+        axes.annotate(name, (0, y), **_OVER_LINES)
+        y += 1
+        for row in rows:
+            ends, seeds = [row.delta.low, row.delta.high], row.by_seed
+            axes.plot(ends, [y, y], color=VARIANT, lw=1.4, solid_capstyle="butt")
+            axes.plot(seeds, [y] * len(seeds), "o", ms=2.4, color=INK, mew=0, zorder=4)
+            axes.plot([row.delta.mean], [y], "D", ms=5, color=VARIANT, mew=1.2, zorder=3)
+            ticks.append(y)
+            names.append(f"{row.label} (n = {row.examples})")
+            y += 1
+    axes.set_yticks(ticks, names)
+    axes.set_ylim(y - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel(_delta_label(found.metric, found.higher_is_better))
 
 
 _OVER_LINES: dict[str, Any] = {
@@ -333,6 +358,7 @@ _DRAW: dict[type, Callable[[Any, Any], None]] = {
     Slices: _draw_slices,
     Importance: _draw_importance,
     GateProfile: _draw_gates,
+    GroupDeltas: _draw_groups,
 }
 
 

@@ -153,7 +153,7 @@ class _Texts:
     def find(
         cls, records: SearchRecords, spec: SearchSpec, arm: str, store: ArmStore
     ) -> "_Texts | None":
-        digest = store.evaluated_digest(arm)
+        digest = (store.described(arm) or {}).get("evaluated_digest")
         split = None if digest is None else _cached(records.cache, digest)
         tokenizer = _tokenizer(spec.model)
         if split is None or tokenizer is None:

@@ -15,6 +15,7 @@ from fstune.arm import Scalar
 from fstune.records import BrokeOff, Comparison, SearchRecords, TrialRecord
 from fstune.report import as_json, ranked
 from fstune.report_examples import ExampleDeltas, example_deltas
+from fstune.report_groups import GroupDeltas, group_deltas
 from fstune.report_importance import Importance, importance
 from fstune.report_series import (
     Curve,
@@ -30,9 +31,10 @@ from fstune.report_series import (
     search_path,
     slices,
 )
+from fstune.selection import false_discovery_adjusted
 from fstune.spec import SearchSpec
 from fstune.spec_sections import MECHANISM
-from fstune.statistics import CONFIDENCE, Delta
+from fstune.statistics import CONFIDENCE, Delta, confirmation_confidence
 from fstune.store import ArmStore
 
 MOST_CURVES = 8
@@ -64,6 +66,8 @@ class Compared:
     trial: TrialRecord
     at: Comparison
     delta: Delta
+    q_value: float | None = None
+    """The p-value adjusted for all candidates; a confirmation has none."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ COLUMNS = (
     Column("low", lambda row: row.delta.low, "+.4f", "lower bound of the interval"),
     Column("high", lambda row: row.delta.high, "+.4f", "upper bound of the interval"),
     Column("p", lambda row: row.delta.p_value, ".2g", "of chance alone, for these seeds"),
+    Column("q", lambda row: row.q_value, ".2g", "p adjusted for the number of candidates"),
     Column("agree", lambda row: row.delta.seeds_agree, "d", "seeds with the mean's sign"),
     Column("detectable", lambda row: row.delta.detectable, ".4f", "delta told from zero in 80 %"),
 )
@@ -118,7 +123,7 @@ class Table:
         return Sheet(tuple(title for title, _ in self.header), rows)
 
 
-Series = Forest | Curve | SearchPath | Slices | Importance | GateProfile
+Series = Forest | Curve | SearchPath | Slices | Importance | GateProfile | GroupDeltas
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Note:
-    """What stands where there is nothing to draw."""
+    """What is said in words, and not drawn."""
 
     title: str
     text: str
@@ -158,7 +163,7 @@ class Summary:
     curves: list[Figure]
     """The best candidate's first; a reader chooses among them."""
     notes: list[Note]
-    """In place of figures that there are none of."""
+    """What is said in words alone."""
     examples: ExampleDeltas | None
     provenance: list[tuple[str, str]]
     reproduce: list[str]
@@ -205,7 +210,10 @@ def _drawable(
     if not rows.rows:
         return [], []
     shares = importance(found, spec, spec.metric().higher_is_better)
-    parts = [_importance(shares), _gates(best, spec, store) if best else None]
+    parts: list[Figure | Note | None] = [_importance(shares)]
+    if best is not None:
+        parts += [_gates(best, spec, store), _by_group(best, spec, store)]
+    parts.append(_luck(trials, spec, store))
     figures = _overview(spec, trials, rows, found)
     figures += [part for part in parts if isinstance(part, Figure)]
     return figures, [part for part in parts if isinstance(part, Note)]
@@ -219,9 +227,11 @@ def _results(spec: SearchSpec, order: Sequence[TrialRecord]) -> Table:
     paths = list(spec.space)
     header = [("trial", ""), *((column.title, column.hint) for column in COLUMNS)]
     header += [("verdict", ""), *((short(path), path) for path in paths), ("ended", "")]
+    adjusted = false_discovery_adjusted(order, spec.metric().name)
     rows = []
     for trial in order:
-        row = _compared(spec, trial, trial.rungs[-1] if trial.rungs else None)
+        q_value = adjusted.get(trial.number)
+        row = _compared(spec, trial, trial.rungs[-1] if trial.rungs else None, q_value)
         ended = "running" if trial.end is None else f"{trial.end.state}: {trial.end.reason}"
         if trial.equals is not None:
             ended = f"same as {trial.equals}; {ended}"
@@ -245,29 +255,32 @@ def _confirmed(spec: SearchSpec, order: Sequence[TrialRecord]) -> Table | None:
     finalists = [trial for trial in order if trial.confirmation is not None]
     if not finalists:
         return None
-    level = 1 - (1 - CONFIDENCE) / len(finalists)
+    level = confirmation_confidence(len(finalists))
+    columns = [column for column in COLUMNS if column.title != "q"]
     rows = []
     for trial in finalists:
         row = _compared(spec, trial, trial.confirmation and trial.confirmation.comparison)
         rows.append(
             [
                 Cell(trial.number, str(trial.number)),
-                *(column.cell(row) for column in COLUMNS),
+                *(column.cell(row) for column in columns),
                 Cell(trial.verdict, trial.verdict),
             ]
         )
     caption = (
         f"The finalists on new seeds and the test examples; {words.percent(level)} intervals, "
-        f"which hold together at {_LEVEL}."
+        f"which hold together at {words.percent(confirmation_confidence(1))}."
     )
-    header = [("trial", ""), *((c.title, c.hint) for c in COLUMNS), ("confirmed", "")]
+    header = [("trial", ""), *((c.title, c.hint) for c in columns), ("confirmed", "")]
     return Table(caption, header, rows)
 
 
-def _compared(spec: SearchSpec, trial: TrialRecord, at: object) -> Compared | None:
+def _compared(
+    spec: SearchSpec, trial: TrialRecord, at: object, q_value: float | None = None
+) -> Compared | None:
     if not isinstance(at, Comparison):
         return None
-    return Compared(trial, at, at.deltas[spec.metric().name])
+    return Compared(trial, at, at.deltas[spec.metric().name], q_value)
 
 
 def short(path: str) -> str:
@@ -333,6 +346,23 @@ def _gates(best: TrialRecord, spec: SearchSpec, store: ArmStore) -> Figure | Not
     if len(profile.gates) < FEWEST_LAYERS:
         return Note(title, f"Candidate {best.number}: {'; '.join(map(_gate, profile.gates))}.")
     return Figure("gates", title, caption, profile)
+
+
+def _by_group(best: TrialRecord, spec: SearchSpec, store: ArmStore) -> Figure | None:
+    found = group_deltas(spec, best.number, best.rungs[-1], store)
+    if found is None:
+        return None
+    caption = (
+        f"Candidate {best.number} at its last rung, in each group of validation examples: mean and "
+        f"{_LEVEL} interval of that group alone; dots are single seeds. Among many groups, some "
+        "differ by chance."
+    )
+    return Figure("groups", f"Δ {found.metric} by group of examples", caption, found)
+
+
+def _luck(trials: Sequence[TrialRecord], spec: SearchSpec, store: ArmStore) -> Note | None:
+    text = words.luck(trials, spec, store)
+    return Note("What of it may be luck", text) if text else None
 
 
 def _gate(gate: Gate) -> str:

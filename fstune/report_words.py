@@ -11,8 +11,20 @@ from dataclasses import dataclass
 from fstune.records import Comparison, SearchRecords, TrialRecord
 from fstune.report import describe_candidate
 from fstune.report_series import at_rung
+from fstune.selection import (
+    FALSE_DISCOVERY_RATE,
+    SPLITS,
+    corrected_winner,
+    false_discovery_adjusted,
+)
 from fstune.spec import SearchSpec
-from fstune.statistics import CONFIDENCE, VERDICT_RULES, Delta, Verdict
+from fstune.statistics import (
+    CONFIDENCE,
+    VERDICT_RULES,
+    Delta,
+    Verdict,
+    confirmation_confidence,
+)
 from fstune.store import ArmStore
 from tasks import registry
 
@@ -137,7 +149,7 @@ def answer(spec: SearchSpec, order: Sequence[TrialRecord], best: TrialRecord | N
     if confirmed is None:
         sentence = _sentence(spec, chosen, chosen.rungs[-1], CONFIDENCE, "validation")
         return Answer(chosen.verdict, _SAYS[chosen.verdict], sentence, _unconfirmed(spec, chosen))
-    level = 1 - (1 - CONFIDENCE) / len(finalists)
+    level = confirmation_confidence(len(finalists))
     if confirmed.comparison is None:
         sentence = f"Candidate {chosen.number} broke off when confirmed: {confirmed.failure}."
     else:
@@ -149,7 +161,7 @@ def answer(spec: SearchSpec, order: Sequence[TrialRecord], best: TrialRecord | N
     )
     told += (
         ": new seeds, and test examples that nothing had looked at. "
-        f"The finalists' intervals hold together at {percent(CONFIDENCE)}."
+        f"The finalists' intervals hold together at {percent(confirmation_confidence(1))}."
     )
     return Answer(chosen.verdict, _SAYS[chosen.verdict], sentence, told)
 
@@ -255,3 +267,29 @@ def reproduce(spec: SearchSpec, resolved: str) -> list[str]:
     if spec.confirm is not None:
         lines.append(f"fstune confirm {spec.name} --runs again")
     return [*lines, f"fstune report {spec.name} --runs again --format html"]
+
+
+def luck(trials: Sequence[TrialRecord], spec: SearchSpec, store: ArmStore) -> str:
+    """What stands of a search's results once it is taken into account how many were tried."""
+    compared = [trial for trial in trials if trial.rungs]
+    if len(compared) < 2:
+        return ""
+    adjusted = false_discovery_adjusted(compared, spec.metric().name)
+    standing = sum(q_value <= FALSE_DISCOVERY_RATE for q_value in adjusted.values())
+    told = (
+        f"{len(compared)} candidates were compared. At a false discovery rate of "
+        f"{percent(FALSE_DISCOVERY_RATE)}, {standing} differ from their baseline (q in the table "
+        "below)."
+    )
+    winner = corrected_winner(compared, spec.metric(), store)
+    if winner is None:
+        return told
+    picked = ", ".join(
+        f"{number} in {percent(share)}" for number, share in list(winner.picked.items())[:3]
+    )
+    return (
+        f"{told} The best of the last rung was picked by luck too: on half of the examples, picked "
+        f"by the other half, it has a Δ of {winner.mean:+.4f}, where it was picked one of "
+        f"{winner.naive:+.4f} ({SPLITS} divisions; candidate {picked} of them). Only a "
+        "confirmation has examples and seeds that nobody has seen."
+    )

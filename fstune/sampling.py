@@ -37,7 +37,7 @@ def draw(spec: SearchSpec, trials: Sequence[TrialRecord]) -> dict[str, Scalar]:
     space = Space(spec.space)
     study = _study(spec, trials)
     for attempt in range(SAMPLER_DRAWS):
-        study.sampler = _sampler(spec, number, attempt)
+        study.sampler = sampler(spec, number, attempt)
         if number < len(spec.points):
             study.enqueue_trial(dict(spec.points[number]))
         trial = study.ask()
@@ -87,11 +87,14 @@ def _distribution(domain: Domain) -> BaseDistribution:
     return FloatDistribution(*domain.bounds, log=domain.log_uniform is not None)
 
 
-def _sampler(spec: SearchSpec, number: int, attempt: int) -> optuna.samplers.BaseSampler:
+def sampler(spec: SearchSpec, number: int, attempt: int = 0) -> optuna.samplers.BaseSampler:
+    """The spec's sampler, seeded for trial `number`; a later attempt draws otherwise."""
     stream = "sampler" if attempt == 0 else f"sampler/{attempt}"
     seed = derive_seed(spec.search.seed, stream, number) % 2**32
     if spec.search.sampler == "random":
         return optuna.samplers.RandomSampler(seed=seed)
+    if spec.search.sampler == "gp":
+        return optuna.samplers.GPSampler(seed=seed)
     return optuna.samplers.TPESampler(
         multivariate=True,
         group=True,

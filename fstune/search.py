@@ -28,6 +28,7 @@ from fstune.probe import probe
 from fstune.records import SearchRecords, local_uri
 from fstune.report import write_report
 from fstune.report_page import write_page
+from fstune.sending import Beginning, Ending, Sender
 from fstune.space import Space
 from fstune.spec import (
     SearchSpec,
@@ -41,7 +42,16 @@ from fstune.spec import (
 from fstune.store import ArmStore, write_atomic, write_json
 from fstune.tracking import Tracker
 from fstune.trainable import PairedTrial
-from fstune.tuning import Bookkeeper, Climber, Suggester, scheduler, snapshot_fault, trial_folder
+from fstune.tuning import (
+    Bookkeeper,
+    Climber,
+    FailureStop,
+    Suggester,
+    scheduler,
+    snapshot_fault,
+    trial_folder,
+)
+from fstune.winner import kept_winner
 from model.tokenizer import for_vocabulary
 
 MAX_WORKER_LOSSES = 3
@@ -60,7 +70,6 @@ TUNE_SETTINGS = {
 class Session:
     """Ray and MLflow, for as long as a search is held."""
 
-    tracker: Tracker
     status: str = "KILLED"
     """What the search's runs end as in MLflow, unless the session comes to another."""
 
@@ -110,7 +119,7 @@ class Search:
         write_json(records.environment, describe())
         write_atomic(records.user_spec, spec_path.read_bytes())
         write_resolved(spec, records.spec)
-        return cls(spec, records, runs.resolve(), tracking_uri or local_uri(runs))
+        return cls._tracked(spec, records, runs.resolve(), tracking_uri)
 
     @classmethod
     def open(cls, name: str, runs: Path, tracking_uri: str | None = None) -> "Search":
@@ -121,7 +130,16 @@ class Search:
         """
         records = SearchRecords.find(runs.resolve(), name)
         spec = read_resolved(records.spec)
-        return cls(spec, records, runs.resolve(), tracking_uri or local_uri(runs))
+        return cls._tracked(spec, records, runs.resolve(), tracking_uri or records.tracked_at)
+
+    @classmethod
+    def _tracked(
+        cls, spec: SearchSpec, records: SearchRecords, runs: Path, tracking_uri: str | None
+    ) -> "Search":
+        """The search, with its tracking server remembered: a resumed one goes on there."""
+        secret = tracking_uri is not None and "@" in tracking_uri  # a password, maybe
+        records.write_tracked_at(None if secret else tracking_uri)
+        return cls(spec, records, runs, tracking_uri or local_uri(runs))
 
     def run(self) -> None:
         """Run to the end, from wherever it is.
@@ -132,8 +150,12 @@ class Search:
         """
         store = ArmStore(self.runs / "arms")
         with self.session() as session:
-            keeper = Bookkeeper(self.records, self.spec, store, session.tracker)
+            keeper = Bookkeeper(self.records, self.spec, store)
             self._tuner(keeper).fit()
+            failed = self.records.failed_in_a_row()
+            if len(failed) >= self.spec.search.stop_after_failures:
+                session.status = "FAILED"
+                raise self._given_up(failed)
             if self._promotes:
                 # Ends that no trial of Tune's brought about: of those that waited or equal another.
                 # After a restore Tune has a keeper of its own, but such a search is not restored.
@@ -152,6 +174,20 @@ class Search:
                 f"no trial of {self.spec.name} reached a rung; see {self.records.log}"
             )
 
+    def _given_up(self, failed: Sequence[int]) -> SearchFailedError:
+        """The end of a search whose candidates fail one after the other; it can be resumed."""
+        end = self.records.end(failed[0])
+        assert end is not None
+        for number in failed:
+            self.records.reopen(number)
+        # Tune counts them as ended: a resumed search is replayed from the records.
+        shutil.rmtree(self.records.tune, ignore_errors=True)
+        return SearchFailedError(
+            f"{self.spec.name} stopped, since {len(failed)} candidates in a row failed, the last "
+            f"by: {end.reason}. When that is mended, `fstune resume {self.spec.name}` tries them "
+            "again"
+        )
+
     @contextlib.contextmanager
     def session(self) -> Iterator["Session"]:
         """Hold the search, with Ray started and MLflow's parent run open; end both afterwards.
@@ -162,19 +198,26 @@ class Search:
         with self._lock(), _sigterm_as_sigint():
             _require_gpus(self.spec)
             os.environ.update(TUNE_SETTINGS)
+            beginning = Beginning(describe(), self._datasets())
             tracker = Tracker(self.records, self.spec, self.runs, self.tracking_uri)
-            tracker.open(describe(), self._datasets())
-            session = Session(tracker)
+            sender = Sender(tracker, self.records, beginning)
+            sender.start()
+            session = Session()
             try:
                 _start_ray(self.spec)
                 with _sigterm_as_sigint():  # Ray's start puts a handler of its own in place
                     yield session
             finally:
                 ray.shutdown()
-                tracker.close(session.status, write_report(self.records, self.spec))
-                if session.status == "FINISHED":
-                    page = write_page(self.records, self.spec)
-                    tracker.publish([page.html, page.table], page.description)
+                sender.finish(self._ending(session.status))
+
+    def _ending(self, status: str) -> Ending:
+        report = write_report(self.records, self.spec)
+        if status != "FINISHED":
+            return Ending(status, report)
+        page = write_page(self.records, self.spec)
+        winner = kept_winner(self.records)
+        return Ending(status, report, [page.html, page.table], page.description, winner)
 
     @property
     def _promotes(self) -> bool:
@@ -214,6 +257,7 @@ class Search:
                 name=folder.name,
                 storage_path=str(folder.parent),
                 callbacks=[bookkeeper],
+                stop=FailureStop(self.spec, self.records),
                 failure_config=tune.FailureConfig(max_failures=MAX_WORKER_LOSSES),
                 # A few bytes each: with all kept, no restored trial misses the one it names.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
@@ -320,7 +364,8 @@ def _start_ray(spec: SearchSpec) -> None:
         "logging_level": "WARNING",
         "runtime_env": {"env_vars": WORKER_VARIABLES},
     }
-    if not os.environ.get("RAY_ADDRESS"):
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
         settings |= {
             "address": "local",
             "include_dashboard": False,
@@ -328,7 +373,14 @@ def _start_ray(spec: SearchSpec) -> None:
             # Trials hand over paths and numbers, never data.
             "object_store_memory": 128 * 2**20,
         }
-    ray.init(**settings)
+    try:
+        ray.init(**settings)
+    except ConnectionError as error:
+        raise InputError(
+            f"RAY_ADDRESS={address}: no Ray cluster lets us in there; if one runs, set "
+            "RAY_AUTH_MODE=token and have its ~/.ray/auth_token; then "
+            f"`fstune resume {spec.name}`"
+        ) from error
 
 
 @contextlib.contextmanager

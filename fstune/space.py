@@ -91,7 +91,7 @@ class Domain(Section):
             # Compared as Optuna compares them, to which true and 1 are one.
             twice = [b for a, b in combinations(self.choice, 2) if a == b]
             if twice:
-                raise ValueError(f"choice: values must differ, got {twice[0]!r} twice")
+                raise ValueError(f"choice: values must differ, got {show(twice[0])} twice")
             return self
         low, high = self.bounds
         if not low < high:
@@ -154,16 +154,38 @@ class Domain(Section):
 
 def show(value: object) -> str:
     """A value as a spec would write it, shortened."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    text = repr(value)
+    text = _written(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def _written(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_written, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {_written(each)}' for key, each in value.items())}}}"
+    return repr(value)
+
+
 def nearest(name: str, known: Sequence[str]) -> str:
-    """`; did you mean 'x'?`, or nothing where no known name is near."""
+    """`; did you mean 'x'?`, or nothing where no known name is near.
+
+    Of paths below one section, only what comes after the section is compared: all of
+    `future_seed.…` would be near one another.
+    """
+    section = name[: name.rfind(".") + 1]
+    below = [path.removeprefix(section) for path in known if path.startswith(section)]
+    if below:
+        near = difflib.get_close_matches(name.removeprefix(section), below, n=1, cutoff=0.5)
+        return f"; did you mean {section + near[0]!r}?" if near else ""
     near = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def nearest_or_all(name: str, known: Sequence[str]) -> str:
+    """As `nearest`; where no known name is near, `; known are …`."""
+    return nearest(name, known) or f"; known are {', '.join(known)}"
 
 
 def condition_problems(
@@ -181,7 +203,8 @@ def condition_problems(
             if parent is None:
                 if other not in also_known:
                     known = [*domains, *also_known]
-                    yield path, other, f"must name a path of the space{nearest(other, known)}"
+                    mend = nearest_or_all(other, known)
+                    yield path, other, f"must name a path of the space{mend}"
             elif parent.size == math.inf:
                 yield path, other, "must name a path with a choice or int_uniform, got a range"
             else:
@@ -249,7 +272,7 @@ class Space:
         for path, value in point.items():
             domain = self._domains.get(path)
             if domain is None:
-                yield path, f"is not in the space{nearest(path, self.paths)}"
+                yield path, f"is not in the space{nearest_or_all(path, self.paths)}"
                 continue
             rule = domain.refusal(value)
             if rule:

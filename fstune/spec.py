@@ -17,7 +17,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from fstune import spec_effects, spec_rules, yaml_reader
 from fstune.errors import InputError, SpecError
-from fstune.space import Domain, nearest
+from fstune.space import Domain, nearest_or_all
 from fstune.spec_rules import Draft
 from fstune.spec_sections import PROBE, Rung, SearchSpec, schema, section_types, setting_docs
 from fstune.spec_wording import Problem, explain
@@ -64,8 +64,9 @@ def find(spec: str) -> Path:
         return Path(str(importlib.resources.files("search_spaces").joinpath(f"{name}.yaml")))
     near = difflib.get_close_matches(path.name.removesuffix(".yaml"), shipped(), n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
+    what = "a folder, neither" if path.is_dir() else "neither"
     raise InputError(
-        f"{spec}: neither a file nor a shipped search; {hint}shipped are {', '.join(shipped())}"
+        f"{spec}: {what} a file nor a shipped search; {hint}shipped are {', '.join(shipped())}"
     )
 
 
@@ -110,7 +111,7 @@ def _draft(values: Mapping[str, JsonValue]) -> tuple[Draft, list[Problem]]:
     problems: list[Problem] = []
     for name in values:
         if name not in fields:
-            mend = nearest(name, list(fields)) or f"; known are {', '.join(fields)}"
+            mend = nearest_or_all(name, list(fields))
             problems.append(Problem((name,), f"is not a known key{mend}"))
     for name, info in fields.items():
         if name not in values:
@@ -172,9 +173,11 @@ def locate(name: str, data_dirs: Sequence[Path]) -> Path:
     for place in places:
         if place.is_file():
             return place.resolve()
-    looked = ", ".join(str(place.absolute()) for place in places) or "nowhere"
+    looked = ", ".join(
+        f"{place.absolute()}{' (a folder)' if place.is_dir() else ''}" for place in places
+    )
     hint = "" if path.is_absolute() else "; --data DIR or FSTUNE_DATA names more folders"
-    raise InputError(f"{name}: there is no such file; looked for it at {looked}{hint}")
+    raise InputError(f"{name}: there is no such file; looked for it at {looked or 'nowhere'}{hint}")
 
 
 def asks_probe(path: Path, overrides: Sequence[str] = ()) -> bool:

@@ -22,10 +22,12 @@ from fstune.spec_wording import Problem, setting_paths
 from fstune.yaml_reader import KeyPath
 from tasks import registry
 
+_SEED = "train.seed"
 NOT_VARIED = {
     "task.name": "a search has one task",
     "train.seed": "seeds are repetitions, not candidates: give a rung more `seeds`",
     "task.data_seed": "seeds are repetitions, not candidates: give a rung more `seeds`",
+    "task.train_sample": "seeds are repetitions, not candidates: give a rung more `seeds`",
     "model.checkpoint": "a search has one checkpoint: write one spec for each",
     "model.init.width": "ranks follow from it: write one spec for each width",
 }
@@ -127,6 +129,17 @@ def _evaluations_add(draft: Draft) -> Iterator[Problem]:
         )
 
 
+def _repetitions_differ(draft: Draft) -> Iterator[Problem]:
+    spec = draft.spec
+    new_weights = spec.seeds.init and spec.model.init is not None
+    confirmed = spec.confirm is not None and spec.confirm.seeds > 1
+    repeated = confirmed or any(rung.seeds > 1 for rung in spec.rungs)
+    if repeated and not (spec.seeds.order or spec.seeds.data or new_weights):
+        at = "order or data" if spec.model.init is None else "order, data or init"
+        rule = f"{at} must be true, or all repetitions are one and the same"
+        yield Problem(("seeds",), rule)
+
+
 def _search_settings_act(draft: Draft) -> Iterator[Problem]:
     search, one_rung = draft.spec.search, len(draft.spec.rungs) == 1
     why = "with a single rung" if one_rung else "while search.scheduler is none"
@@ -146,19 +159,43 @@ def _paths_are_settings(draft: Draft) -> Iterator[Problem]:
     named += [("fixed", path) for path, _ in fixed_values(fixed)]
     for section, path in named:
         at = place_of(section, path)
-        if path in NOT_VARIED:
+        if path in NOT_VARIED and not (path == _SEED and _searches_chance(draft)):
             yield Problem(at, f"must stay as it is: {NOT_VARIED[path]}")
         elif path not in draft.settable and not (
             path.startswith("task.") and "task" in draft.broken
         ):
-            mend = nearest(path, draft.settable)
-            sections = ", ".join(draft.types)
-            yield Problem(at, f"is no setting{mend or f'; settings are in {sections}'}")
+            yield Problem(at, f"is no setting{_settable_mend(path, draft)}")
+
+
+def _searches_chance(draft: Draft) -> bool:
+    """Whether the arms differ in their seed on purpose, to see what chance alone comes to."""
+    return _SEED in draft.spec.space and _SEED in draft.spec.baseline
+
+
+def _settable_mend(path: str, draft: Draft) -> str:
+    """What to write instead of a path that is no setting."""
+    inside = [known for known in draft.settable if known.startswith(f"{path}.")]
+    if inside:
+        return f", it holds {', '.join(inside)}: name one of these"
+    section = path[: path.rfind(".") + 1]
+    beside = [known for known in draft.settable if section and known.startswith(section)]
+    return (
+        nearest(path, draft.settable)
+        or (beside and f"; known are {', '.join(beside)}")
+        or f"; settings are in {', '.join(draft.types)}"
+    )
 
 
 def _conditions_hold(draft: Draft) -> Iterator[Problem]:
     for path, other, rule in condition_problems(draft.spec.space, draft.space_paths):
         yield Problem(("space", path, "when", other), rule)
+
+
+def _the_sampler_takes_the_space(draft: Draft) -> Iterator[Problem]:
+    conditional = [path for path, domain in draft.spec.space.items() if domain.when is not None]
+    if conditional and draft.spec.search.sampler == "gp":
+        rule = f"gp takes no conditions, and space.{conditional[0]} has one; tpe and random do"
+        yield Problem(("search", "sampler"), rule)
 
 
 def _nothing_is_set_twice(draft: Draft) -> Iterator[Problem]:
@@ -239,9 +276,11 @@ _RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (("rungs",), _rungs_rise),
     (("objective", "task"), _metric_is_known),
     (("evaluation", "rungs"), _evaluations_add),
+    (("seeds", "model", "rungs", "confirm"), _repetitions_differ),
     (("search", "rungs"), _search_settings_act),
     ((), _paths_are_settings),
     ((), _conditions_hold),
+    (("search", "space"), _the_sampler_takes_the_space),
     (("fixed",), _nothing_is_set_twice),
     (("space", "fixed", "baseline"), _arms_differ),
     (("model", "task", "train", "baseline"), _baseline_differs),

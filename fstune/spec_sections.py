@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import is_dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, JsonValue, TypeAdapter, model_validator
@@ -19,6 +20,7 @@ from fstune.arm import (
     Scalar,
     Section,
     TrainSettings,
+    VariedSeeds,
     digest_of,
 )
 from fstune.space import Domain, Point, ScalarField
@@ -38,7 +40,12 @@ MECHANISM = "future_seed"
 """The section of an arm's settings that a baseline lacks."""
 
 
-def _plain_name(name: str) -> str:
+def plain_name(name: str) -> str:
+    """The name of a search.
+
+    Raises:
+        ValueError: it could be no folder's name everywhere.
+    """
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise ValueError(f"must be letters, digits, _ and - only, got {name!r}")
     return name
@@ -90,9 +97,10 @@ class SearchSettings(Section):
 
     trials: int = Field(ge=1)
     """Candidates to try, `points` included."""
-    sampler: Literal["tpe", "random"] = "tpe"
-    """How candidates are drawn once `points` are used up."""
-    scheduler: Literal["asha", "asha_promote", "none"] = "asha"
+    sampler: Literal["tpe", "random", "gp"] = "tpe"
+    """How candidates are drawn once `points` are used up. gp learns from candidates at the last
+    rung only, and takes a space without conditions."""
+    scheduler: Literal["asha_promote", "asha", "none"] = "asha_promote"
     """asha_promote: candidates wait at each rung, and the best of those that came there climb on;
     asha: those that are not among the best when they come to a rung stop there for good (Tune's
     own); none: all climb to the last."""
@@ -101,6 +109,9 @@ class SearchSettings(Section):
     prune_below: float | None = Field(None, allow_inf_nan=False)
     """A candidate climbs no further once it cannot reach this: once the upper bound of its delta at
     a rung is under it. Absent for no rule."""
+    stop_after_failures: int = Field(5, ge=1)
+    """So many candidates that fail in a row end the search, for the fault is hardly theirs; they
+    are tried again when it is resumed. Diverged and infeasible ones are no failures."""
     seed: int = Field(0, ge=0)
     """Of the sampler."""
 
@@ -110,8 +121,9 @@ class Confirm(Section):
 
     finalists: int = Field(2, ge=1)
     """How many of the best trials at the last rung are confirmed."""
-    seeds: int = Field(5, ge=1)
-    """New seeds for each finalist and its baseline."""
+    seeds: int = Field(5, ge=2)
+    """New seeds for each finalist and its baseline; of one alone, what is found would hold for that
+    seed only."""
 
 
 class Resources(Section):
@@ -134,7 +146,7 @@ class Resources(Section):
 class SearchSpec(Section):
     """A search, as one YAML file says it."""
 
-    name: Annotated[str, AfterValidator(_plain_name)]
+    name: Annotated[str, AfterValidator(plain_name)]
     """Names the search, its folder and its MLflow experiment: letters, digits, _ and -."""
     model: ModelSettings
     """The model that both arms start from."""
@@ -144,6 +156,8 @@ class SearchSpec(Section):
     """How both arms are trained."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """Evaluations beside those at the rungs."""
+    seeds: VariedSeeds = VariedSeeds()
+    """What the seeds of a rung, and of the confirmation, differ in."""
     rungs: tuple[Rung, ...] = Field(min_length=1)
     """Where variant and baseline are compared, ascending."""
     space: dict[str, Domain] = Field(default={})
@@ -207,7 +221,7 @@ class SearchSpec(Section):
     def metric(self) -> "Metric":
         """The objective's metric."""
         task = registry.get(self.task_name)
-        wanted = self.objective.metric or task.primary_metric
+        wanted = self.objective.metric or task.primary(self.task)
         return next(metric for metric in task.measured(self.task) if metric.name == wanted)
 
     @property
@@ -274,18 +288,20 @@ def setting_docs(task: str) -> dict[str, str]:
     return found
 
 
-def schema() -> dict[str, JsonValue]:
+@cache
+def schema() -> Mapping[str, Any]:
     """JSON schema of a spec, with the docstrings of its settings as descriptions."""
     result: dict[str, Any] = SearchSpec.model_json_schema()
     seed = TypeAdapter(FutureSeed).json_schema(ref_template="#/$defs/{model}")
     definitions = result["$defs"]
     definitions.update(seed.pop("$defs", {}))
     definitions["FutureSeed"] = seed
+    tasks = result["properties"]["task"]["discriminator"]["mapping"]
     batch_size = definitions["TrainSettings"]["properties"]["batch_size"]
     kinds = {key: batch_size.pop(key) for key in ("type", "minimum") if key in batch_size}
     batch_size["anyOf"] = [kinds, {"const": PROBE}]
     for task in registry.names():
-        settings = definitions[registry.get(task).Settings.__name__]
+        settings = definitions[tasks[task].rpartition("/")[2]]
         for name, doc in setting_docs(task).items():
             settings["properties"][name].setdefault("description", doc)
     fixed = definitions["Fixed"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, JsonValue, ValidationError
 from pydantic_core import ErrorDetails
 
-from fstune.space import nearest, show
+from fstune.space import Domain, nearest, nearest_or_all, show
 from fstune.yaml_reader import KeyPath
 
 
@@ -46,15 +46,17 @@ _WORDS = {
     "finite_number": "must be finite",
     "list_type": "must be a list",
     "tuple_type": "must be a list",
-    "too_short": "must have at least {min_length} entries",
-    "too_long": "must have at most {max_length} entries",
+    "too_short": "must have at least {min_length} {entries}",
+    "too_long": "must have {max_length} entries",
     "dict_type": "must hold `key: value` lines",
     "model_type": "must hold `key: value` lines",
     "model_attributes_type": "must hold `key: value` lines",
     "dataclass_type": "must hold `key: value` lines",
-    "union_tag_not_found": "must have a `name`",
+    "union_tag_not_found": "must have a `name` (`fstune tasks` lists them)",
     "union_tag_invalid": "must be one of {expected_tags}",
 }
+_NO_MAPPING = ("dict_type", "model_type", "model_attributes_type", "dataclass_type")
+_NO_NUMBER = ("int_type", "float_type")
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 
 
@@ -62,10 +64,21 @@ def explain(
     error: ValidationError, at: KeyPath, annotation: object, value: JsonValue
 ) -> list[Problem]:
     """Problems of the part of a spec at `at`, whose type is `annotation`, once each."""
+    found = error.errors(include_url=False)
     problems = (
-        _explain(details, at, annotation, value) for details in error.errors(include_url=False)
+        _explain(details, at, annotation, value)
+        for details in found
+        if not _follows(details, found)
     )
     return list(dict.fromkeys(problems))
+
+
+def _follows(details: ErrorDetails, found: list[ErrorDetails]) -> bool:
+    """Whether a list is told to be too short for its entries that are told to be wrong."""
+    if details["type"] != "too_short":
+        return False
+    at = details["loc"]
+    return any(other["loc"][: len(at)] == at != other["loc"] for other in found)
 
 
 def _explain(details: ErrorDetails, at: KeyPath, annotation: object, value: JsonValue) -> Problem:
@@ -75,25 +88,56 @@ def _explain(details: ErrorDetails, at: KeyPath, annotation: object, value: Json
     if kind in _UNKNOWN_KEY:
         known = list(_known(annotation, keys[:-1], value))
         name = str(keys[-1])
-        mend = nearest(name, known) or f"; known are {', '.join(known)}"
-        return Problem(path, f"is not a known key{mend}")
+        return Problem(path, f"is not a known key{nearest_or_all(name, known)}")
     if kind == "value_error":
         text = str(context.get("error", details["msg"]))
         path = (*path, *_named(text, details["input"]))
+        text = text.removeprefix(f"{path[-1]}: ") if path else text
         return Problem(path, _with_value(text, details["input"]))
     if kind == "missing" and keys and isinstance(keys[-1], int):
-        return Problem(path[:-1], "must have 2 entries, low and high")
+        return Problem(path[:-1], f"must have 2 entries{_ends(path[:-1])}, got 1")
     words = _WORDS.get(kind)
-    text = words.format(**context) if words else details["msg"].lower()
+    entries = "entry" if context.get("min_length") == 1 else "entries"
+    text = words.format(**context, entries=entries) if words else details["msg"].lower()
+    if kind == "too_long":
+        text += _ends(path)
     if kind == "missing":
         return Problem(path, text)
     got = details["input"]
     if kind == "union_tag_invalid":
         path, got = (*path, "name"), context.get("tag")
-    mend = ""
-    if kind in ("literal_error", "union_tag_invalid") and isinstance(got, str):
-        mend = nearest(got, re.findall(r"'([^']*)'", text))
+    mend = _mend(kind, text, annotation, keys, value, got)
     return Problem(path, f"{text}, got {_brief(got)}{mend}")
+
+
+def _ends(path: KeyPath) -> str:
+    return ", low and high" if str(path[-1]).endswith("uniform") else ""
+
+
+def _mend(
+    kind: str, text: str, annotation: object, keys: KeyPath, value: JsonValue, got: object
+) -> str:
+    """What to write instead, where that can be told."""
+    if kind in ("literal_error", "union_tag_invalid") and isinstance(got, str):
+        return nearest(got, re.findall(r"'([^']*)'", text))
+    if kind in _NO_NUMBER and isinstance(got, str) and _is_number(got):
+        return "; write it without quotes"
+    if kind in _NO_MAPPING and got is not None:
+        if isinstance(got, list) and all(isinstance(each, dict) for each in got):
+            return "; write its keys without dashes"
+        wanted = list(_known(annotation, keys, value))
+        if wanted == list(members(Domain)):
+            return f"; did you mean {{choice: {show(got if isinstance(got, list) else [got])}}}?"
+        return f"; known are {', '.join(wanted)}" if wanted else ""
+    return ""
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _keys(location: tuple[int | str, ...], value: JsonValue, *, missing: bool) -> KeyPath:
@@ -127,7 +171,7 @@ def _with_value(text: str, value: object) -> str:
 def _brief(value: object) -> str:
     if isinstance(value, dict):
         return "`key: value` lines" if value else "{}"
-    return show(value)
+    return "nothing" if value is None else show(value)
 
 
 def members(annotation: object) -> Mapping[str, object]:

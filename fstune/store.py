@@ -119,10 +119,10 @@ class ArmStore:
             rest |= {name: tuple(rest[name]) for name in ("predictions", "events")}
             return Outcome(arm=digest, measures=measures, **rest)
 
-    def evaluated_digest(self, digest: str) -> str | None:
-        """Digest of the tokenised split that the arm is evaluated on; None if it is not stored."""
+    def described(self, digest: str) -> dict[str, Any] | None:
+        """What the arm's digest covers; None if it is not stored."""
         path = self.root / digest / "arm.json"
-        return str(json.loads(path.read_text())["evaluated_digest"]) if path.exists() else None
+        return dict(json.loads(path.read_text())) if path.exists() else None
 
     def evaluated_steps(self, digest: str) -> list[int]:
         """Steps with a stored evaluation, rising."""

@@ -79,7 +79,7 @@ def shown_example(
     Args:
         task: what is shown.
         spec: a spec of this task; a shipped one if None.
-        data_dirs: where its data files are looked for.
+        data_dirs: where its data files are looked for, before the spec's own folder.
         cache: folder of the tokenised splits.
 
     Raises:
@@ -88,7 +88,8 @@ def shown_example(
     chosen = _shipped_spec(task) if spec is None else load(find(spec))
     if chosen.task_name != task.name:
         raise InputError(f"{spec}: its task is {chosen.task_name}, not {task.name}")
-    settings = task_with_files(chosen.task, data_dirs)
+    beside = [] if spec is None else [find(spec).resolve().parent]
+    settings = task_with_files(chosen.task, [*data_dirs, *beside])
     small = dataclasses.replace(settings, train_size=1, validation_size=1, test_size=0)
     tokenizer = _tokenizer(chosen)
     try:

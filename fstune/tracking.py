@@ -13,16 +13,23 @@ was killed is brought up to date by logging its records again: what is there alr
                  confirm/… the same of a confirmation, with the tag fstune.confirmed, its verdict
 """
 
+import json
 import logging
 import math
+import os
+import warnings
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import mlflow
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunStatus, RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
 
-from fstune.arm import Scalar
+import model
+from fstune.errors import InputError
 from fstune.records import RungRecord, SearchRecords, TrialRecord
 from fstune.spec import SearchSpec
 from fstune.statistics import Delta
@@ -32,8 +39,21 @@ _STATE = "fstune.state"
 _IDENTITY = "fstune.search_id"
 _PARENT = "mlflow.parentRunId"
 _DESCRIPTION = "mlflow.note.content"
+_MODEL = "fstune.model"
+_NEEDS = ("mlflow", "torch", "numpy", "pydantic", "safetensors", "pyrwkv-tokenizer")
+"""What a winner needs to run, of the versions that it was trained with."""
+
 # MLflow's pages take an experiment for work on prompts and agents unless it says what it is.
 _TRAINING = {"mlflow.experimentKind": "custom_model_development"}
+
+# By itself MLflow tries seven times with growing pauses and 120 s each, so that a call to a server
+# that is down takes minutes (`fstune.sending` tries again); and prints an address for every run.
+_MANNERS = {
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT": "120",
+}
 
 
 class Tracker:
@@ -51,16 +71,13 @@ class Tracker:
         self._rungs: dict[int, int] = {}
         self._ended: set[int] = set()
 
-    def __getstate__(self) -> dict[str, object]:
-        # Tune pickles its callbacks and brings them back long after. A database connection cannot
-        # travel, and what was known of the runs then is not what they are now: both are made anew.
-        return self.__dict__ | {"_connected": None}
+    @property
+    def uri(self) -> str:
+        """Where the runs are."""
+        return self._uri
 
     def open(self, environment: Mapping[str, str], datasets: Mapping[str, str]) -> None:
-        """Make the store and the parent run, or find the one that was there before.
-
-        Call it in the driver before any worker starts: two processes that both create the SQLite
-        schema break it.
+        """Make the parent run, or find the one that was there before; and its trials' runs.
 
         Args:
             environment: versions, device and commit, for tags.
@@ -78,19 +95,25 @@ class Tracker:
         # By identity, not by name: on a shared server others may run the same spec.
         identity = {_IDENTITY: self._records.identity}
         tags = identity | {_SEARCH: self._spec.name, "fstune.spec_digest": self._spec.digest}
-        parent = self._find(identity)
-        if parent is None:
-            self._parent = client.create_run(
-                experiment_id, tags=tags | dict(environment), run_name=self._spec.name
-            ).info.run_id
+        known = self._search(_tagged(identity))
+        if known:
+            parent = self._only(known)
         else:
-            self._parent = parent.info.run_id
+            tags |= environment
+            parent = client.create_run(experiment_id, tags=tags, run_name=self._spec.name)
+        self._parent = parent.info.run_id
         client.log_inputs(self._parent, [_dataset(*item) for item in datasets.items()])
         client.update_run(self._parent, RunStatus.to_string(RunStatus.RUNNING))
+        self._know_children()
+
+    def describe(self) -> None:
+        """Put what the search was made from on its run.
+
+        Apart from `open`: files may go to another place than figures, which may be out of reach.
+        """
         for path in (self._records.spec, self._records.user_spec, self._records.environment):
             if path.exists():
-                client.log_artifact(self._parent, str(path))
-        self._know_children(client)
+                self._client.log_artifact(self._parent, str(path))
 
     def sync(self, trial: TrialRecord) -> None:
         """Bring one trial's run up to its record."""
@@ -127,8 +150,7 @@ class Tracker:
 
     def close(self, status: str, report: Path | None) -> None:
         """End the parent run and every open one as `status` (FINISHED, KILLED, FAILED)."""
-        # After a restore it is Tune's copy of this object that followed the trials, not this one.
-        self._know_children(self._client)
+        self._know_children()
         for trial in self._records.trials():
             self.sync(trial)
             if trial.end is None:
@@ -143,33 +165,95 @@ class Tracker:
             self._client.log_artifact(self._parent, str(path))
         self._set_tags(self._parent, {_DESCRIPTION: description})
 
+    def log_winner(self, files: Mapping[str, Path]) -> None:
+        """Put a confirmed winner on the parent run, as a model that `mlflow.pyfunc` loads.
+
+        Args:
+            files: `weights`, `gates` and `description`, as `fstune.winner` keeps them.
+        """
+        if _MODEL in self._client.get_run(self._parent).data.tags:
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # MLflow warns of its own types on import
+            import mlflow.pyfunc  # takes seconds, for what most searches never have
+        from mlflow.models import Model
+
+        served = Path(__file__).with_name("winner_model.py")
+        logged = Model.log(
+            artifact_path=None,  # the older name of what follows
+            name="winner",
+            flavor=mlflow.pyfunc,
+            run_id=self._parent,
+            model_id=self._client.create_logged_model(
+                self._experiment, "winner", self._parent
+            ).model_id,
+            python_model=str(served),
+            artifacts={what: str(path) for what, path in files.items()},
+            code_paths=[str(Path(model.__path__[0]))],
+            pip_requirements=[f"{name}=={version(name)}" for name in _NEEDS],
+            metadata=json.loads(files["description"].read_text()),
+        )
+        self._set_tags(self._parent, {_MODEL: logged.model_uri})
+
+    def connect(self) -> None:
+        """Take up the server's address, or open the database; sends nothing to a server.
+
+        Raises:
+            InputError: if MLflow cannot use the URI.
+        """
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        for name, value in _MANNERS.items():
+            os.environ.setdefault(name, value)
+        try:
+            mlflow.set_tracking_uri(self._uri)
+            self._connected = MlflowClient(self._uri)
+        except (MlflowException, SQLAlchemyError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"--tracking-uri {self._uri}: MLflow cannot use it: {reason}"
+            ) from error
+
     @property
     def _client(self) -> MlflowClient:
         if self._connected is None:
-            logging.getLogger("alembic").setLevel(logging.WARNING)
-            mlflow.set_tracking_uri(self._uri)
-            self._connected = MlflowClient(self._uri)
-            if self._parent:
-                self._know_children(self._connected)
+            self.connect()
+        assert self._connected is not None
         return self._connected
 
-    def _know_children(self, client: MlflowClient) -> None:
+    def _know_children(self) -> None:
         """Which trial has which run, how many rungs are logged there, and whether it is over."""
         self._trials, self._rungs, self._ended = {}, {}, set()
+        of_trial: dict[int, list[Run]] = {}
+        for run in self._search(_tagged({_PARENT: self._parent})):
+            of_trial.setdefault(int(run.data.tags[_TRIAL]), []).append(run)
+        for number, found in of_trial.items():
+            run = self._only(found)
+            self._trials[number] = run.info.run_id
+            self._rungs[number] = int(run.data.tags.get(_RUNGS, 0))
+            # A stop ends runs too; only that of a trial which ended has a state.
+            if _STATE in run.data.tags and run.info.status in ("FINISHED", "FAILED"):
+                self._ended.add(number)
+
+    def _search(self, wanted: str) -> list[Run]:
+        found: list[Run] = []
         page = None
         while True:
-            text = f"tags.`{_PARENT}` = '{self._parent}'"
-            found = client.search_runs([self._experiment], text, page_token=page)
-            for run in found:
-                number = int(run.data.tags[_TRIAL])
-                self._trials[number] = run.info.run_id
-                self._rungs[number] = int(run.data.tags.get(_RUNGS, 0))
-                # A stop ends runs too; only that of a trial which ended has a state.
-                if _STATE in run.data.tags and run.info.status in ("FINISHED", "FAILED"):
-                    self._ended.add(number)
-            page = found.token
+            runs = self._client.search_runs([self._experiment], wanted, page_token=page)
+            found += runs
+            page = runs.token
             if not page:
-                return
+                return found
+
+    def _only(self, runs: Sequence[Run]) -> Run:
+        """The first of several runs of one thing; the others are deleted.
+
+        A request whose answer was lost is made again, and a server that was only slow then carries
+        out both.
+        """
+        first, *others = sorted(runs, key=lambda run: run.info.start_time)
+        for run in others:
+            self._client.delete_run(run.info.run_id)
+        return first
 
     def _run_of(self, trial: TrialRecord) -> str:
         if trial.number not in self._trials:
@@ -184,13 +268,13 @@ class Tracker:
             self._client.log_batch(run_id, params=params)
         return run_id
 
-    def _find(self, tags: Mapping[str, Scalar]) -> Run | None:
-        text = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
-        runs = self._client.search_runs([self._experiment], text, max_results=1)
-        return runs[0] if runs else None
-
     def _set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         self._client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+
+def _tagged(tags: Mapping[str, str]) -> str:
+    """MLflow's query for runs with these tags."""
+    return " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
 
 
 def _points(rung: RungRecord) -> list[Metric]:

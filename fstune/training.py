@@ -68,6 +68,10 @@ class Progress:
     step: int
     to_step: int
     loss: float | None = None
+    seed: int | None = None
+    """Index of the arm's seed."""
+    role: str = ""
+    """baseline or variant, where the arm is one of a pair."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,9 @@ def advance(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) 
     """
     store = bench.store
     digest = store.register(arm)
-    with store.lock(digest, lambda: bench.report(Progress(digest, "wait", 0, to_step))):
+    seed = arm.seeds.index
+    waits = Progress(digest, "wait", 0, to_step, seed=seed)
+    with store.lock(digest, lambda: bench.report(waits)):
         outcome = store.outcome(digest, to_step)
         if outcome is not None:
             return outcome
@@ -132,7 +138,7 @@ def train_again(arm: ArmSpec, materials: Materials, to_step: int, bench: Workben
 
 
 def _train(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) -> Outcome:
-    store, digest = bench.store, arm.digest
+    store, digest, seed = bench.store, arm.digest, arm.seeds.index
     run = Run(arm, materials, bench.device, bench.checkpoint_layers)
     checkpoint = store.latest_checkpoint(digest)
     newest = 0 if checkpoint is None else checkpoint[0]
@@ -147,12 +153,12 @@ def _train(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) -
             loss = run.train_step()
             if not math.isfinite(loss):
                 raise _diverged(store, digest, run.step, loss)
-            bench.report(Progress(digest, "train", run.step, to_step, loss))
+            bench.report(Progress(digest, "train", run.step, to_step, loss, seed))
         # The checkpoint goes first: after a kill between the two nothing is trained again.
         if stop > newest:
             store.save_checkpoint(digest, stop, lambda path: run.save(path / CHECKPOINT_FILE))
         if store.outcome(digest, stop) is None:
-            bench.report(Progress(digest, "evaluate", stop, to_step))
+            bench.report(Progress(digest, "evaluate", stop, to_step, seed=seed))
             outcome = run.outcome()
             loss = float(outcome.measures[NLL_SUM].sum())
             if not math.isfinite(loss):

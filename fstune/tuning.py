@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import optuna
 from optuna.trial import TrialState
 from ray import tune
 from ray.tune.experiment import Trial
@@ -21,16 +20,15 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from fstune.arm import Scalar, canonical_json, derive_seed
+from fstune.arm import Scalar, canonical_json
 from fstune.equal_effect import BothArms, equal_in_effect
 from fstune.materials import checkpoint_config
 from fstune.promotion import Climb, Standing, next_climb
 from fstune.records import EndRecord, SearchRecords, TrialRecord
-from fstune.sampling import draw
+from fstune.sampling import draw, sampler
 from fstune.space import Space
 from fstune.spec import SearchSpec
 from fstune.store import ArmStore
-from fstune.tracking import Tracker
 from fstune.trainable import OBJECTIVE, RUNG_CLOCK
 
 
@@ -68,7 +66,7 @@ class Suggester(OptunaSearch):
             self._ot_study.enqueue_trial(recorded.candidate)
         elif number < len(self._spec.points):
             self._ot_study.enqueue_trial(dict(self._spec.points[number]))
-        self._ot_study.sampler = self._sampler_of(number)
+        self._ot_study.sampler = sampler(self._spec, number)
         candidate: dict[str, Scalar] = super().suggest(trial_id)
         self._records.write_candidate(number, candidate)
         return {"number": number, "candidate": candidate, "search": str(self._records.root)}
@@ -88,12 +86,6 @@ class Suggester(OptunaSearch):
             trial.report(value, result["training_iteration"])
             self._ot_study.tell(trial, state=TrialState.PRUNED)
         self._completed_trials.add(trial_id)
-
-    def _sampler_of(self, number: int) -> optuna.samplers.BaseSampler:
-        seed = derive_seed(self._spec.search.seed, "sampler", number) % 2**32
-        if self._spec.search.sampler == "random":
-            return optuna.samplers.RandomSampler(seed=seed)
-        return optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed)
 
 
 class Climber(Searcher):
@@ -259,21 +251,27 @@ def scheduler(spec: SearchSpec, records: SearchRecords) -> TrialScheduler:
     return RungAsha(spec, records) if spec.search.scheduler == "asha" else FIFOScheduler()
 
 
-class Bookkeeper(tune.Callback):
-    """Writes down in the driver what only the driver knows: why a trial stopped, and MLflow."""
+class FailureStop(tune.Stopper):
+    """Ends a search in which one candidate after the other fails."""
 
-    def __init__(
-        self, records: SearchRecords, spec: SearchSpec, store: ArmStore, tracker: Tracker
-    ) -> None:
+    def __init__(self, spec: SearchSpec, records: SearchRecords) -> None:
+        self._most = spec.search.stop_after_failures
+        self._records = records
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return len(self._records.failed_in_a_row()) >= self._most
+
+
+class Bookkeeper(tune.Callback):
+    """Writes down in the driver what only the driver knows: why a trial stopped."""
+
+    def __init__(self, records: SearchRecords, spec: SearchSpec, store: ArmStore) -> None:
         self._records = records
         self._keeps_all = spec.resources.keep_checkpoints == "all"
         self._store = store
-        self._tracker = tracker
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
-    ) -> None:
-        self._tracker.sync(self._record(trial))
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -283,6 +281,8 @@ class Bookkeeper(tune.Callback):
             if record.end is None:
                 self._records.clear_progress(record.number)  # it waits to climb on
                 return
+        elif record.end is None and self._gives_up():
+            return  # it was not ASHA that stopped this one, and it will go on
         elif record.end is None:
             reached = record.rungs[-1]
             place = f"at rung {reached.rung} is not in the top share"
@@ -308,7 +308,6 @@ class Bookkeeper(tune.Callback):
         if not self._keeps_all:
             for arm in {pair.variant for rung in record.rungs for pair in rung.arms}:
                 self._store.drop_checkpoints(arm)
-        self._tracker.sync(record)
 
     def _record(self, trial: Trial) -> TrialRecord:
         record = self._records.trial(trial.config["number"])

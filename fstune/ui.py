@@ -1,6 +1,6 @@
 """MLflow's own user interface over a folder of runs, as a process of its own.
 
-One worker and no job service: up in seconds, two processes instead of fifteen. MLflow itself is
+One worker and no job service: up in seconds, one process instead of fifteen. MLflow itself is
 imported in that process only.
 """
 
@@ -63,10 +63,8 @@ def serve(runs: Path, port: int | None, tell: Callable[[str], None]) -> None:
 
 
 def _command(runs: Path, port: int) -> list[str]:
-    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port)]
-    artifacts = str(runs / "artifacts")
-    command += ["--backend-store-uri", local_uri(runs), "--artifacts-destination", artifacts]
-    return [*command, "--workers", "1"]
+    where = [local_uri(runs), str(runs / "artifacts"), HOST, str(port)]
+    return [sys.executable, "-m", "fstune.ui_server", *where]
 
 
 def _port(wanted: int | None) -> int:

@@ -14,7 +14,7 @@ from fstune.pairing import judged
 from fstune.records import ArmPair, Comparison, SearchRecords, TrialRecord
 from fstune.report import as_json
 from fstune.spec import SearchSpec
-from fstune.statistics import CONFIDENCE, Delta, paired_deltas
+from fstune.statistics import CONFIDENCE, Delta, confirmation_confidence, paired_deltas
 from fstune.store import ArmStore
 from tasks import registry
 
@@ -43,7 +43,7 @@ class _Check:
                     yield from self._deltas(where, rung.arms, point.step, point.deltas, CONFIDENCE)
             if trial.confirmation is not None and trial.confirmation.comparison is not None:
                 place = f"trial {trial.number}, confirmation"
-                level = 1 - (1 - CONFIDENCE) / finalists
+                level = confirmation_confidence(finalists)
                 found = trial.confirmation.comparison
                 yield from self._comparison(place, trial, found, level, confirms=True)
         yield from self._arms(trials)

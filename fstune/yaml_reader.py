@@ -93,7 +93,7 @@ class Document:
         try:
             node = _compose(text, "value")
         except SpecError as error:
-            self._refuse(assignment, error.problems[0])
+            self._refuse(assignment, error.problems[0].partition(": ")[2])
             return
         reader = Document("value")
         value = None if node is None else _Reader(reader).read(node, ())
@@ -109,7 +109,8 @@ class Document:
             found = _next_key(node, keys, parts)
             if found is None:
                 name = ".".join(map(str, keys))
-                self._refuse(assignment, f"{name}: has no part {parts[0]!r}")
+                has = f", it has 0 to {len(node) - 1}" if isinstance(node, list) and node else ""
+                self._refuse(assignment, f"{name}: has no part {parts[0]!r}{has}")
                 return
             key, parts = found
             keys = (*keys, key)
@@ -169,13 +170,13 @@ def read(path: Path) -> Document:
         SpecError: the file cannot be read, is no YAML, is empty or holds something else at its top.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        content = path.read_bytes()
+        text = content.decode("utf-8-sig")
     except OSError as error:
         raise SpecError([f"{path}: cannot be read: {error.strerror or error}"]) from error
     except UnicodeDecodeError as error:
-        raise SpecError(
-            [f"{path}: is not UTF-8 text: {error.reason} at byte {error.start}"]
-        ) from error
+        line = content.count(b"\n", 0, error.start) + 1
+        raise SpecError([f"{path}:{line}: is not UTF-8 text; save the file as UTF-8"]) from error
     node = _compose(text, str(path))
     if node is None:
         raise SpecError([f"{path}:1: is empty, a spec has at least `name`, `model` and `task`"])
@@ -245,6 +246,7 @@ class _Reader:
         values: dict[str, JsonValue] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, ScalarNode):
+                self._document.unread.add(path)
                 self._refuse(key_node, path, f"a key must be a single word, got {_kind(key_node)}")
                 continue
             key, line = str(key_node.value), key_node.start_mark.line + 1

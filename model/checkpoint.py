@@ -16,6 +16,7 @@ import os
 import pickle
 import re
 import tempfile
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -197,6 +198,8 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
+        if not zipfile.is_zipfile(path):  # that of the end: half a download has none
+            raise ValueError(f"{path}: not a whole file that torch.save wrote; was it cut short?")
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(f"{path}: not a readable checkpoint: {error}") from error

@@ -101,7 +101,7 @@ def for_vocabulary(vocab_size: int, name: str | None = None) -> Tokenizer:
         if not matching:
             raise ValueError(
                 f"no tokenizer is known for a vocabulary of {vocab_size}, only for {sizes}; "
-                "`tokenizer:` overrides the choice"
+                "name the one that it was made with"
             )
         return matching[0]()
     if name not in _KNOWN:
@@ -109,6 +109,7 @@ def for_vocabulary(vocab_size: int, name: str | None = None) -> Tokenizer:
     size, make = _KNOWN[name]
     if size > vocab_size:
         raise ValueError(
-            f"tokenizer {name} has {size} ids, the model's vocabulary only {vocab_size}"
+            f"tokenizer {name} has {size} ids, the model's vocabulary only {vocab_size}; "
+            "leave it out for the one that fits"
         )
     return make()

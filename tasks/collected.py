@@ -4,25 +4,25 @@ Two bases: `CollectedTask` for rows from the hub or from files, and `AnsweringTa
 ask a question whose answer is written out.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, TypeVar
 
 from tasks.answers import ANSWER_EM, ANSWER_F1, answer_scorer, to_the_line_end
 from tasks.example import Tokenizer
 from tasks.metrics import EXACT_MATCH, NLL, TOKEN_ACCURACY, Metric
 from tasks.scoring import Generation, Scorer
-from tasks.sources import Files, Shape, Source
+from tasks.sources import Files, Row, Shape, Source
 from tasks.task import Task, TaskSettings, require
 
 
 @dataclass(frozen=True, kw_only=True)
-class CollectedSettings(TaskSettings):
+class RowsSettings(TaskSettings):
     """Where rows come from."""
 
-    hub: str
-    """Data set on the Hugging Face hub."""
-    hub_config: str
+    hub: str = ""
+    """Data set on the Hugging Face hub; empty where there is none."""
+    hub_config: str = ""
     """Configuration of the data set on the hub."""
     hub_revision: str = ""
     """Commit of the data set on the hub; empty for its newest."""
@@ -30,12 +30,41 @@ class CollectedSettings(TaskSettings):
     """Local JSONL files to read instead of the hub."""
     columns: dict[str, str] = field(default_factory=dict)
     """The data's column for a field of the task, where the two are called differently."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectedSettings(RowsSettings):
+    """Where the rows of examples come from, and how long these may be."""
+
     max_prompt_tokens: int
     """The most tokens of a prompt; the task says what becomes of a longer one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(bool(self.hub) or self.files is not None, "files or hub is given", "neither")
         require(self.max_prompt_tokens >= 1, "max_prompt_tokens >= 1", self.max_prompt_tokens)
+
+
+def placed(declared: Source, settings: RowsSettings) -> Source:
+    """The source with the rows' whereabouts of the settings."""
+    return replace(
+        declared,
+        hub=settings.hub,
+        config=settings.hub_config,
+        revision=settings.hub_revision,
+        files=settings.files,
+        columns=settings.columns,
+    )
+
+
+def check_columns(columns: Mapping[str, str], fields: Collection[str]) -> None:
+    """Refuses columns for fields that there are not.
+
+    Raises:
+        ValueError: the rule and the names.
+    """
+    unknown = sorted(set(columns) - set(fields))
+    require(not unknown, f"columns names fields among {', '.join(fields)}", unknown)
 
 
 C = TypeVar("C", bound=CollectedSettings)
@@ -51,23 +80,27 @@ class CollectedTask(Task[C]):
     hub_splits: ClassVar[Mapping[str, str]]
 
     def source(self, settings: C) -> Source:
-        return Source(
+        declared = Source(
             fields=self.fields,
             group_fields=self.group_fields,
             row_fields=self.row_fields,
-            hub=settings.hub,
-            config=settings.hub_config,
-            revision=settings.hub_revision,
             hub_splits=self.hub_splits,
-            files=settings.files,
-            columns=settings.columns,
             material=self.material(settings),
+            group_name=self.group_name(settings),
+            hub="",
+            config="",
         )
+        return placed(declared, settings)
 
     def material(self, settings: C) -> int:
         """Rows at the most that prompts quote."""
         del settings
         return 0
+
+    def group_name(self, settings: C) -> Callable[[Row], str] | None:
+        """What names a row's group, where its group fields alone do not (`Source.group_name`)."""
+        del settings
+        return None
 
     @classmethod
     def check_columns(cls, columns: Mapping[str, str]) -> None:
@@ -76,8 +109,7 @@ class CollectedTask(Task[C]):
         Raises:
             ValueError: the rule and the names.
         """
-        unknown = sorted(set(columns) - set(cls.fields))
-        require(not unknown, f"columns names fields among {', '.join(cls.fields)}", unknown)
+        check_columns(columns, cls.fields)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,11 +3,10 @@
 Which one is a setting of every task (`TaskSettings.control`), applied while a split is built.
 """
 
-import hashlib
-import random
 from dataclasses import replace
 
 from tasks.example import Example
+from tasks.streams import stream_of
 from tasks.task import Dropped
 
 
@@ -36,8 +35,7 @@ def _shuffled_future(example: Example) -> Example | Dropped:
     if len(set(tokens)) < 2:
         return Dropped("prompts with nothing to shuffle behind their first target")
     # The permutation follows from the prompt, so that it depends on no other example.
-    content = hashlib.sha256(repr(example.prompt).encode()).digest()
-    random.Random(content).shuffle(tokens)
+    stream_of(repr(example.prompt)).shuffle(tokens)
     prompt = list(example.prompt)
     for place, token in zip(behind, tokens, strict=True):
         prompt[place] = token

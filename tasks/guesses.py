@@ -56,7 +56,7 @@ def majority(train: Split) -> Guess:
     """Says what the training split most often wants: as token, as choice and as whole answer."""
     answers = Counter(train.example(index).answer for index in range(len(train)))
     tokens = Counter(train.answer_tokens.tolist()) + Counter(train.target_tokens.tolist())
-    answer, token = _first(answers), _first(tokens)
+    answer, token = commonest(answers), commonest(tokens)
 
     def guess(example: Example) -> Prediction:
         return Prediction(
@@ -71,7 +71,7 @@ def majority(train: Split) -> Guess:
 _T = TypeVar("_T", int, tuple[int, ...])
 
 
-def _first(counts: Counter[_T]) -> _T:
+def commonest(counts: Counter[_T]) -> _T:
     """The most common; of equally common ones the smallest, so that order does not matter."""
     return min(counts, key=lambda value: (-counts[value], value))
 

@@ -1,10 +1,15 @@
 """Which tasks there are. Names only: a task's module is imported when it is asked for.
 
-A new task is one file and one line here.
+A new task of this package is one file and one line here. One of another package is an entry point
+of that package's in the group `fstune.tasks`, such as `tickets = "tickets:Tickets"`; once the
+package is installed, here and wherever trials run, the task is like any other.
 """
 
 import difflib
 import importlib
+import importlib.metadata
+from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 if TYPE_CHECKING:
@@ -13,6 +18,9 @@ if TYPE_CHECKING:
     # Which settings a task has is known only once its name is.
     AnyTask: TypeAlias = Task[Any]
 
+GROUP = "fstune.tasks"
+"""Of the entry points by which other packages bring tasks."""
+
 _TASKS = {
     "arc": "tasks.arc:Arc",
     "constr": "tasks.constr:Constr",
@@ -20,9 +28,17 @@ _TASKS = {
     "hotpot": "tasks.hotpot:Hotpot",
     "kvsort": "tasks.sorting:KvSort",
     "kvsort_after": "tasks.sorting:KvSortAfter",
+    "mbpp": "tasks.mbpp:Mbpp",
     "middlematch": "tasks.lists:MiddleMatch",
     "nameindex": "tasks.lists:NameIndex",
+    "needle": "tasks.needle:Needle",
+    "passkey": "tasks.passkey:Passkey",
     "permfill": "tasks.sorting:PermFill",
+    "protein_contact": "tasks.protein_contact:ProteinContact",
+    "protein_ss": "tasks.protein_ss:ProteinSs",
+    "protein_ss_inplace": "tasks.protein_ss:ProteinSsInplace",
+    "punctuation": "tasks.punctuation:Punctuation",
+    "punctuation_inplace": "tasks.punctuation:PunctuationInPlace",
     "retrieval": "tasks.retrieval:Retrieval",
     "retrieval_a2q": "tasks.retrieval:RetrievalA2Q",
     "rightcopy": "tasks.rightcopy:RightCopy",
@@ -34,22 +50,45 @@ _TASKS = {
 
 def names() -> tuple[str, ...]:
     """All tasks, in alphabetical order."""
-    return tuple(sorted(_TASKS))
+    return tuple(sorted(_places()))
 
 
 def get(name: str) -> "AnyTask":
     """The task of that name.
 
     Raises:
-        ValueError: there is none; names the nearest and all that there are.
+        ValueError: there is none, or it is none; names the nearest and all that there are.
+        ImportError: the package that brings it cannot be imported.
     """
-    if name not in _TASKS:
-        near = difflib.get_close_matches(name, _TASKS, n=1)
+    places = _places()
+    if name not in places:
+        near = difflib.get_close_matches(name, places, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(f"no task is called {name!r}; {hint}known: {', '.join(names())}")
-    module, _, attribute = _TASKS[name].partition(":")
+    module, _, attribute = places[name].partition(":")
     task: AnyTask = getattr(importlib.import_module(module), attribute)()
+    if task.name != name:
+        raise ValueError(
+            f"the task at {places[name]} must have the name {name!r}, got {task.name!r}"
+        )
     return task
+
+
+@cache
+def _places() -> Mapping[str, str]:
+    """Module and class of every task, by name.
+
+    Raises:
+        ValueError: two packages bring a task of one name.
+    """
+    places = dict(_TASKS)
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        known = places.setdefault(entry.name, entry.value)
+        if known != entry.value:
+            raise ValueError(
+                f"the task name {entry.name!r} must be one task's, got {known} and {entry.value}"
+            )
+    return places
 
 
 def settings_types() -> object:

@@ -5,7 +5,8 @@ something else asks for it: an example with `choices` has the likelihood of each
 with a `Generation` has answers written out, and its scorer sees all of it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -49,3 +50,16 @@ class Scoring:
 
     scorer: Scorer | None = None
     generation: Generation | None = None
+    at_once: int = 1
+    """Examples that are measured at the same time, where a scorer waits for other processes."""
+
+    def measures(
+        self, examples: Sequence[Example], predictions: Sequence[Prediction]
+    ) -> list[Mapping[str, float]]:
+        """What the scorer says of each example; nothing where there is none."""
+        if self.scorer is None:
+            return [{} for _ in examples]
+        if self.at_once == 1:
+            return list(map(self.scorer, examples, predictions))
+        with ThreadPoolExecutor(self.at_once) as pool:
+            return list(pool.map(self.scorer, examples, predictions))

@@ -19,11 +19,17 @@ from tasks.example import TaskError
 
 Row: TypeAlias = Mapping[str, Any]
 
-# A field's shape in plain words: "text", "integer", [shape] for a list, {name: shape} for a record.
+# A field's shape in plain words: "text", "integer", "number", [shape] for a list, {name: shape} for
+# a record.
 Shape: TypeAlias = "str | list[Shape] | dict[str, Shape]"
 
-_ARROW_TYPES = {"text": "string", "integer": "int64"}
-_PYTHON_TYPES: dict[str, type] = {"text": str, "integer": int}
+_ARROW_TYPES = {"text": "string", "integer": "int64", "number": "float64"}
+# JSON writes a number without a fraction as an integer.
+_PYTHON_TYPES: dict[str, tuple[type, ...]] = {
+    "text": (str,),
+    "integer": (int,),
+    "number": (float, int),
+}
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 # Raised with every change of how a line becomes a row.
 _READER = 1
@@ -48,19 +54,6 @@ class Files:
 
 
 @dataclass(frozen=True)
-class Generated:
-    """Rows drawn without end from a seeded stream."""
-
-    draw: Callable[[random.Random], Row]
-    group_fields: tuple[str, ...]
-    """Rows that agree in these never fall into two splits."""
-    finish: Callable[[Row], Row | None] | None = None
-    """What is left to do with a row once it is a split's: the costly part; None if it cannot be."""
-    example_fields: tuple[str, ...] = ()
-    """Finished rows that agree in these are the same example; empty for those of the group."""
-
-
-@dataclass(frozen=True)
 class Source:
     """Rows that somebody collected."""
 
@@ -80,6 +73,9 @@ class Source:
     """Read instead of the hub."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """The data's column for a field, where the two are called differently."""
+    group_name: Callable[[Row], str] | None = None
+    """What a row's group is called, from its group fields alone, where more rows belong together
+    than agree in these: rows of the same name never fall into two splits."""
     row_fields: tuple[str, ...] = ()
     """Text fields; of rows that agree in these only the first is read. Empty for `group_fields`:
     then a group is one row."""
@@ -94,6 +90,21 @@ class Source:
             return self.hub_splits
         pools = {"train": self.files.train, "validation": self.files.validation}
         return pools | ({"test": self.files.test} if self.files.test else {})
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Rows drawn without end from a seeded stream."""
+
+    draw: Callable[[random.Random], Row]
+    group_fields: tuple[str, ...]
+    """Rows that agree in these never fall into two splits."""
+    finish: Callable[[Row], Row | None] | None = None
+    """What is left to do with a row once it is a split's: the costly part; None if it cannot be."""
+    example_fields: tuple[str, ...] = ()
+    """Finished rows that agree in these are the same example; empty for those of the group."""
+    quotes: Source | None = None
+    """Rows that builders may quote; each split quotes groups of its own."""
 
 
 def find_file(path: str, data_dirs: Sequence[Path]) -> Path:
@@ -144,18 +155,25 @@ class Rows:
         """Changes with the rows."""
         return str(self._dataset._fingerprint)
 
-    def groups(self, group_fields: Sequence[str]) -> list[str]:
-        """The group of every row, in row order."""
+    def groups(
+        self, group_fields: Sequence[str], name: Callable[[Row], str] | None = None
+    ) -> list[str]:
+        """The group of every row, in row order: its name, or its fields without case and spacing.
+
+        Args:
+            group_fields: the fields.
+            name: from these.
+        """
         columns = self._dataset.select_columns(list(group_fields))[:]
-        return [
-            group_of(dict(zip(group_fields, values, strict=True)), group_fields)
-            for values in zip(*(columns[name] for name in group_fields), strict=True)
-        ]
+        rows = (
+            dict(zip(group_fields, values, strict=True))
+            for values in zip(*(columns[field] for field in group_fields), strict=True)
+        )
+        return [name(row) if name else _agreement(row) for row in rows]
 
 
-def group_of(row: Row, group_fields: Sequence[str]) -> str:
-    """What identifies a row's group: its fields without case and spacing."""
-    return "\0".join(" ".join(row[name].casefold().split()) for name in group_fields)
+def _agreement(row: Row) -> str:
+    return "\0".join(" ".join(value.casefold().split()) for value in row.values())
 
 
 def open_rows(source: Source, pool: str, cache_dir: Path, data_dirs: Sequence[Path]) -> Rows:
@@ -211,9 +229,10 @@ def _lines(path: Path, fields: Mapping[str, Shape], columns: Mapping[str, str]) 
             try:
                 values = json.loads(line)
             except json.JSONDecodeError as error:
-                raise TaskError(f"{where}: not a line of JSON: {error}") from error
+                what = f"{error.msg} at column {error.colno}"
+                raise TaskError(f"{where}: not a line of JSON: {what}") from error
             if not isinstance(values, dict):
-                raise TaskError(f"{where}: a row is an object, got {type(values).__name__}")
+                raise TaskError(f"{where}: a row is a JSON object, got {_short(values)}")
             _check_columns(columns, list(values), where)
             row = {name: values[column] for name, column in columns.items()}
             for name, value in row.items():
@@ -221,7 +240,7 @@ def _lines(path: Path, fields: Mapping[str, Shape], columns: Mapping[str, str]) 
             empty = False
             yield row
     if empty:
-        raise TaskError(f"{path}: no rows")
+        raise TaskError(f"{path}: no rows; a row is one JSON object in one line")
 
 
 def _read_hub(source: Source, split: str, columns: Mapping[str, str], cache_dir: Path) -> Any:

@@ -5,8 +5,10 @@ collected ones of which there is one pool only, belong to the split that the has
 names. Other collected rows come from the split's pool; train drops every group that the other
 pools hold; where test has no pool of its own, validation reads its own from the front and test
 from the back. Collected rows are read in the order of a hash of data seed and group, so that
-neither another size nor another row moves the ones before. No split depends on the size of train.
-A task's material (rows to quote from) is in groups of the train pool that give no example.
+neither another size nor another row moves the ones before. No split depends on the size of train,
+and no other split on its sample.
+A task's material (rows to quote from) is in groups of the train pool that give no example; rows
+that generated examples quote (`Generated.quotes`) are of the split's own groups.
 """
 
 import hashlib
@@ -18,14 +20,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from filelock import FileLock
 
 from tasks.controls import controlled
 from tasks.example import Example, Split, TaskError, Tokenizer
 from tasks.sources import Generated, Row, Rows, Source, fingerprint, open_rows
-from tasks.task import SPLIT_NAMES, Builder, Dropped, SplitName, TaskSettings
+from tasks.task import SPLIT_NAMES, Builder, Dropped, Material, SplitName, TaskSettings
 
 if TYPE_CHECKING:
     from tasks.registry import AnyTask
@@ -59,6 +61,15 @@ class _Request:
     @property
     def size(self) -> int:
         return self.settings.size(self.split)
+
+    @property
+    def seed(self) -> str:
+        """Of the split's rows."""
+        settings = self.settings
+        sampled = self.split == "train" and settings.train_sample
+        return (
+            f"{settings.data_seed}/{settings.train_sample}" if sampled else f"{settings.data_seed}"
+        )
 
     @property
     def asked(self) -> str:
@@ -122,14 +133,14 @@ def _key(request: _Request) -> str:
     needed = {f"{request.split}_size"}
     if request.split == "test":
         needed.add("validation_size")
-    for name in {"train_size", "validation_size", "test_size"} - needed:
+    if request.split == "train":
+        needed.add("train_sample")
+    for name in {"train_size", "validation_size", "test_size", "train_sample"} - needed:
         del settings[name]
     settings.pop("files", None)
-    source = request.task.source(request.settings)
+    source = _collected_source(request)
     rows = (
-        fingerprint(source, request.cache_dir, request.data_dirs)
-        if isinstance(source, Source)
-        else "generated"
+        "generated" if source is None else fingerprint(source, request.cache_dir, request.data_dirs)
     )
     parts = {
         "rows": rows,
@@ -141,10 +152,19 @@ def _key(request: _Request) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
 
 
+def _collected_source(request: _Request) -> Source | None:
+    """Of the rows that give examples or, where those are generated, that are quoted."""
+    source = request.task.source(request.settings)
+    return source if isinstance(source, Source) else source.quotes
+
+
 def _build(request: _Request) -> Split:
     source = request.task.source(request.settings)
-    collected = _Collected(request, source) if isinstance(source, Source) else None
-    material = collected.material() if collected else ()
+    rows_of = _collected_source(request)
+    collected = None if rows_of is None else _Collected(request, rows_of)
+    material: Material = ()
+    if collected is not None:
+        material = collected.quotes() if isinstance(source, Generated) else collected.material()
     build = request.task.builder(request.settings, request.tokenizer, material)
     selection = _Selection(request.size, build, request.settings.control)
     if isinstance(source, Generated):
@@ -163,7 +183,7 @@ def _build(request: _Request) -> Split:
         if len(split) < request.size:
             raise TaskError(
                 f"{request.asked}, {len(split)} of {pool.size} {pool.description} fit"
-                f"{_counted(selection.dropped)}"
+                f"{_counted(selection.dropped)}; ask for fewer, or give more rows"
             )
     _check_tokens(split, request)
     return replace(split, dropped=dict(selection.dropped), rows_read=selection.rows_read)
@@ -214,7 +234,7 @@ class _Selection:
 def _drawn(request: _Request, source: Generated) -> Iterator[Row]:
     """Generated rows of one split, none twice."""
     # A string seeds through SHA-512, the same on every machine.
-    stream = random.Random(f"{request.task.name}/{request.split}/{request.settings.data_seed}")
+    stream = random.Random(f"{request.task.name}/{request.split}/{request.seed}")
     seen: set[bytes] = set()
     for _ in range(_MIN_DRAWS + _DRAWS_PER_EXAMPLE * request.size):
         drawn = source.draw(stream)
@@ -257,6 +277,7 @@ class _Collected:
         self._source = source
         self._pools = source.pools
         self._one_pool = len(set(self._pools.values())) == 1
+        self._groups_of: dict[SplitName, list[str]] = {}
 
     def pool(self) -> _Pool:
         """The rows that may give examples."""
@@ -267,7 +288,7 @@ class _Collected:
         if self._one_pool:
             shared, name = False, "train"
         stored = self._rows(name)
-        groups = stored.groups(self._source.group_fields)
+        groups = self._groups(name)
         taken = self._taken(name)
         left_out: Counter[str] = Counter()
         rows = groups
@@ -283,9 +304,8 @@ class _Collected:
                 left_out["repeats of another row"] += 1
             else:
                 first_row[row] = index
-        seed = request.settings.data_seed
         ordered = sorted(
-            first_row, key=lambda row: hashlib.sha256(f"{seed}\0{row}".encode()).digest()
+            first_row, key=lambda row: hashlib.sha256(f"{request.seed}\0{row}".encode()).digest()
         )
         order = [first_row[row] for row in ordered]
         if not shared:
@@ -300,12 +320,40 @@ class _Collected:
             return []
         stored = self._rows("train")
         taken = self._taken("train")
-        groups = enumerate(stored.groups(self._source.group_fields))
+        groups = enumerate(self._groups("train"))
         chosen = (i for i, group in groups if group not in taken and self._is_material(group))
         return [stored[index] for index in islice(chosen, self._source.material)]
 
+    def quotes(self) -> "_Quotes":
+        """All rows of the split, where none gives an example.
+
+        A pool that serves several splits gives each of its groups to one of them.
+        """
+        split = self._request.split
+        feeds = {name: self._pools.get(name, self._pools["validation"]) for name in SPLIT_NAMES}
+        name: SplitName = split if split in self._pools else "validation"
+        served = [other for other in SPLIT_NAMES if feeds[other] == feeds[split]]
+        owners = [owner for owner in _OWNERS if owner in served]
+        stored = self._rows(name)
+        taken = self._taken(name)
+        return _Quotes(
+            stored,
+            [
+                index
+                for index, group in enumerate(self._groups(name))
+                if group not in taken and _owner(group, owners) == split
+            ],
+        )
+
     def _rows(self, pool: str) -> Rows:
         return open_rows(self._source, pool, self._request.cache_dir, self._request.data_dirs)
+
+    def _groups(self, pool: SplitName) -> list[str]:
+        """The group of every row of a pool."""
+        if pool not in self._groups_of:
+            source = self._source
+            self._groups_of[pool] = self._rows(pool).groups(source.group_fields, source.group_name)
+        return self._groups_of[pool]
 
     def _taken(self, pool: SplitName) -> set[str]:
         """Groups that go to the pools that have precedence over this one."""
@@ -317,24 +365,47 @@ class _Collected:
         if self._one_pool:
             return set()
         return {
-            group
-            for other in before[pool]
-            if other in self._pools
-            for group in self._rows(other).groups(self._source.group_fields)
+            group for other in before[pool] if other in self._pools for group in self._groups(other)
         }
 
     def _of_another_split(self, group: str) -> bool:
         """Whether the one pool's group belongs to another split; material is no split's."""
         if not self._one_pool or self._is_material(group):
             return False
-        owner = _OWNERS[hashlib.sha256(f"owner\0{group}".encode()).digest()[0] % len(_OWNERS)]
-        return owner != self._request.split
+        return _owner(group, _OWNERS) != self._request.split
 
     def _is_material(self, group: str) -> bool:
         if self._source.material == 0:
             return False
         digest = hashlib.sha256(f"material\0{group}".encode()).digest()
         return digest[0] % _MATERIAL_SHARE == 0
+
+
+class _Quotes(Sequence[Row]):
+    """Some of the rows of a pool, read when they are looked at."""
+
+    def __init__(self, stored: Rows, indices: Sequence[int]) -> None:
+        self._stored = stored
+        self._indices = indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, place: int) -> Row: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Row]: ...
+
+    def __getitem__(self, place: int | slice) -> Row | Sequence[Row]:
+        if isinstance(place, slice):
+            return _Quotes(self._stored, self._indices[place])
+        return self._stored[self._indices[place]]
+
+
+def _owner(group: str, owners: Sequence[SplitName]) -> SplitName:
+    """Which of the splits that share a pool a group belongs to; each has its share of `owners`."""
+    return owners[hashlib.sha256(f"owner\0{group}".encode()).digest()[0] % len(owners)]
 
 
 def _rows_of_validation(request: _Request) -> int:

@@ -8,17 +8,18 @@ true passage are never cut. The prompt of a row does not depend on other rows, b
 that are put aside as material.
 """
 
-import hashlib
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from random import Random
 from typing import ClassVar, Literal
 
 from tasks.answers import normalised, reference
 from tasks.collected import AnsweringSettings, AnsweringTask
-from tasks.example import Example, TaskError, Tokenizer
+from tasks.example import Example, Tokenizer
+from tasks.notes import filled
 from tasks.sources import Row, Shape
+from tasks.streams import stream_of
 from tasks.task import Builder, Dropped, Material, require
 from tasks.text import one_line
 
@@ -123,22 +124,11 @@ def _among_others(
     Raises:
         TaskError: if the others do not suffice.
     """
-    filling: list[list[int]] = []
-    for tokens in others:
-        if room == 0:
-            break
-        filling.append(tokens[:room])
-        room -= len(filling[-1])
-    if room:
-        raise TaskError(
-            f"squad: {room} tokens of passages are missing to fill a prompt; "
-            "give data with more articles, or a smaller fill_to"
-        )
+    advice = "give data with more articles, or a smaller fill_to"
+    filling = filled(others, room, "squad: the passages", advice)
     place = _stream(row).randint(0, len(filling))
     return [*filling[:place], passage, *filling[place:]]
 
 
-def _stream(row: Row) -> random.Random:
-    """Random numbers that follow from the row alone."""
-    content = f"{row['context']}\0{row['question']}"
-    return random.Random(hashlib.sha256(content.encode()).digest())
+def _stream(row: Row) -> Random:
+    return stream_of(f"{row['context']}\0{row['question']}")

@@ -47,20 +47,25 @@ class Symbols:
         """
         self._tokens = _character_tokens(task, characters, tokenizer)
 
+    def encode(self, characters: Sequence[str]) -> tuple[int, ...]:
+        """The token of each character."""
+        return tuple(self._tokens[character] for character in characters)
+
     def answered(self, prompt: str, answer: str) -> Example:
         """An answer after the prompt."""
-        return Example(prompt=self._encode(prompt), answer=self._encode(answer))
+        return Example(prompt=self.tokens(prompt), answer=self.tokens(answer))
 
     def filled(self, before: str, seen: str, wanted: str, after: str, mask: str) -> Example:
         """Targets inside the prompt, wherever `seen` shows the mask instead of what is `wanted`."""
         masked = [index for index, character in enumerate(seen) if character == mask]
         return Example(
-            prompt=self._encode(before + seen + after),
+            prompt=self.tokens(before + seen + after),
             target_positions=tuple(len(before) + index for index in masked),
-            target_tokens=self._encode([wanted[index] for index in masked]),
+            target_tokens=self.tokens([wanted[index] for index in masked]),
         )
 
-    def _encode(self, characters: Sequence[str]) -> tuple[int, ...]:
+    def tokens(self, characters: Sequence[str]) -> tuple[int, ...]:
+        """The tokens of characters, one each."""
         return tuple(self._tokens[character] for character in characters)
 
 

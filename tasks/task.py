@@ -43,6 +43,8 @@ class TaskSettings:
     """Examples kept for the confirmation; 0 for none."""
     data_seed: int = 0
     """Draws or orders the rows."""
+    train_sample: int = 0
+    """Which sample of its rows train is; the other splits do not depend on it."""
     control: Literal["none", "shuffled_future", "repeat_prompt"] = "none"
     """What is done to every prompt: its tokens to the right of the first target, targets left out,
     are permuted, so that a real effect of the future must vanish; or the prompt stands twice, the
@@ -59,6 +61,7 @@ class TaskSettings:
         require(self.validation_size >= 1, "validation_size >= 1", self.validation_size)
         require(self.test_size >= 0, "test_size >= 0", self.test_size)
         require(self.data_seed >= 0, "data_seed >= 0", self.data_seed)
+        require(self.train_sample >= 0, "train_sample >= 0", self.train_sample)
 
     def size(self, split: SplitName) -> int:
         """Examples asked of a split."""
@@ -102,6 +105,9 @@ class Task(ABC, Generic[S]):
     """Whether a target precedes its evidence, so that only a second look can give it."""
     metrics: ClassVar[tuple[Metric, ...]]
     primary_metric: ClassVar[str]
+    """The one that counts where the settings say no other (`primary`)."""
+    scored_at_once: ClassVar[int] = 1
+    """Examples that the scorer may measure at the same time (`Scoring.at_once`)."""
     groups: ClassVar[tuple[str, ...]] = ()
     """Measures that tell kinds of examples apart (a length, a depth), for looking at each kind."""
     Settings: type[S]
@@ -118,6 +124,11 @@ class Task(ABC, Generic[S]):
         """The metrics that these settings yield; a task that leaves some out says so here."""
         del settings
         return self.metrics
+
+    def primary(self, settings: S) -> str:
+        """The name of the metric that counts with these settings."""
+        del settings
+        return self.primary_metric
 
     def scorer(self, settings: S, tokenizer: Tokenizer) -> Scorer | None:
         """What measures an example beyond its target tokens; None for nothing."""

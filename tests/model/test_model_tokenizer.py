@@ -39,7 +39,7 @@ def test_the_vocabularys_size_chooses():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match=r"65536 \(world\), 256 \(bytes\); `tokenizer:` overrides"):
+    with pytest.raises(ValueError, match=r"65536 \(world\), 256 \(bytes\); name the one"):
         for_vocabulary(512)
     with pytest.raises(ValueError, match="unknown tokenizer 'gpt'; known are world, bytes"):
         for_vocabulary(256, "gpt")

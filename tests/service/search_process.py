@@ -26,7 +26,7 @@ space:
   future_seed.alpha: {uniform: [-3.0, 3.0]}
   future_seed.norm: {choice: [true, false]}
 objective: {metric: nll}
-search: {trials: 6, reduction_factor: 2}
+search: {trials: 6, reduction_factor: 2, scheduler: asha}
 confirm: {finalists: 1, seeds: 2}
 resources: {gpus: 0, cpu_threads: 1}
 """

@@ -17,6 +17,7 @@ from fstune.arm import (
     Pair,
     Seeds,
     TrainSettings,
+    VariedSeeds,
     derive_seed,
     digest_of,
 )
@@ -31,7 +32,13 @@ HOTPOT = {
     "files": {"train": "/here/train.jsonl", "validation": "/here/validation.jsonl"},
 }
 
-SIZED = {"train_size": 9, "validation_size": 5, "data_seed": 1, "control": "repeat_prompt"}
+SIZED = {
+    "train_size": 9,
+    "validation_size": 5,
+    "data_seed": 1,
+    "train_sample": 1,
+    "control": "repeat_prompt",
+}
 SPAN = SIZED | {"length": 3, "alphabet": "ab", "mask": "?"}
 SORTED = SIZED | {"pairs": 3, "key_width": 3, "value_width": 3, "alphabet": "abcdefgh"}
 LISTED = SIZED | {
@@ -47,6 +54,13 @@ PAIRED = SIZED | {
     "key_alphabet": "abcdefgh",
     "value_alphabet": "abcdefgh",
 }
+HIDDEN = SIZED | {"order": "query_first", "lengths": (512,), "depths": (0.5,), "digits": 3}
+CHAIN = {
+    "min_residues": 70,
+    "max_residues": 300,
+    "max_prompt_tokens": 200,
+}
+ASKED = CHAIN | {"order": "queries_first", "fill_to": 2500}
 BOARD = SIZED | {"side": 9, "blanks": 5, "mask": "prefix"}
 
 # Another value for every field that decides what an arm computes. A field that is not listed here
@@ -56,6 +70,13 @@ HUB = SIZED | {
     "hub_config": "another",
     "hub_revision": "abc",
     "columns": {"question": "q"},
+}
+TRANSCRIBED = HUB | {
+    "columns": {"text": "page"},
+    "min_chars": 20,
+    "max_chars": 90,
+    "max_prompt_tokens": 100,
+    "fill_to": 600,
 }
 OTHER: dict[str, dict[str, Any]] = {
     "train": {
@@ -89,6 +110,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "train_size": 11,
         "validation_size": 7,
         "data_seed": 1,
+        "train_sample": 1,
         "control": "repeat_prompt",
         "length": 3,
         "alphabet": "ab",
@@ -102,6 +124,19 @@ OTHER: dict[str, dict[str, Any]] = {
         "min_prompt_tokens": 1,
         "max_answer_tokens": 3,
         "generate": False,
+    },
+    "mbpp": HUB
+    | {
+        "columns": {"text": "prompt"},
+        "order": "problem_last",
+        "notes": False,
+        "max_prompt_tokens": 100,
+        "max_answer_tokens": 3,
+        "execute": "unisolated",
+        "samples": 2,
+        "k": 2,
+        "temperature": 0.2,
+        "top_p": 0.5,
     },
     "squad": HUB
     | {
@@ -117,8 +152,23 @@ OTHER: dict[str, dict[str, Any]] = {
     "kvsort_after": SORTED,
     "middlematch": LISTED,
     "nameindex": LISTED,
+    "needle": HUB | HIDDEN | {"columns": {"text": "page"}, "distractors": 2},
+    "passkey": HIDDEN,
+    "punctuation": TRANSCRIBED | {"max_answer_tokens": 99, "generate": False},
+    "punctuation_inplace": TRANSCRIBED,
     "permfill": SIZED
     | {"items": 5, "anchors": 1, "alphabet": "0123456789abcdefghijkl", "mask": "?"},
+    "protein_contact": HUB
+    | ASKED
+    | {
+        "pairs": 5,
+        "sampling": "random",
+        "min_separation": 6,
+        "bounds": (7.0, 9.0),
+        "columns": {"seq": "s"},
+    },
+    "protein_ss": HUB | ASKED | {"queries": 5, "region": "prefix", "columns": {"Sequence": "s"}},
+    "protein_ss_inplace": HUB | CHAIN | {"stride": 3, "columns": {"Sequence": "s"}},
     "retrieval": PAIRED | {"order": "query_first"},
     "retrieval_a2q": PAIRED | {"mask": "?"},
     "sudoku": BOARD,
@@ -169,8 +219,9 @@ def with_change(section: str, changes: dict[str, Any]) -> ArmSettings:
         return settings(SEED, model={"init": SHAPES} | changes)
     if section == "init":
         return settings(SEED, model={"init": SHAPES | changes})
-    plain = {"rightcopy": TASK, "hotpot": HOTPOT}
     least = {"name": section, "train_size": 10, "validation_size": 6}
+    plain = {"rightcopy": TASK, "hotpot": HOTPOT}
+    plain["mbpp"] = least | {"execute": True, "samples": 3}
     return settings(SEED, task=plain.get(section, least) | changes)
 
 
@@ -286,4 +337,8 @@ def test_a_seed_depends_on_its_own_place_alone():
     assert len({value for seed in seeds for value in (seed.init, seed.order)}) == 10
     assert Seeds.derive(7, 3) == seeds[3]
     assert Seeds.derive(8, 3) != seeds[3]
+    held = [Seeds.derive(7, index, VariedSeeds(order=False)) for index in range(5)]
+    assert {seed.order for seed in held} == {seeds[0].order}
+    assert [seed.init for seed in held] == [seed.init for seed in seeds]
+    assert [seed.generation for seed in held] == [seed.generation for seed in seeds]
     assert all(0 <= value < 2**48 for seed in seeds for value in (seed.init, seed.order))

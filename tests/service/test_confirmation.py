@@ -50,8 +50,8 @@ def test_a_confirmation_has_seeds_and_examples_of_its_own(tmp_path):
 
 def test_the_test_split_holds_no_example_of_the_others(tmp_path):
     made = spec(tmp_path, CONFIRMED)
-    test = arms_of(made, OPEN, tmp_path / "cache", [0], "test").variant_data
-    other = arms_of(made, OPEN, tmp_path / "cache", [0]).variant_data
+    test = arms_of(made, OPEN, tmp_path / "cache", [0], "test")[0].variant_data
+    other = arms_of(made, OPEN, tmp_path / "cache", [0])[0].variant_data
     held = {test.evaluated.example(i).prompt for i in range(5)}
     assert held.isdisjoint(other.evaluated.example(i).prompt for i in range(6))
     assert held.isdisjoint(other.train.example(i).prompt for i in range(10))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from arm_cases import SPEC, bench, spec, trained
 
-from fstune.arm import Pair
+from fstune.arm import Pair, VariedSeeds
 from fstune.pairing import arms_of, run_rung
 from fstune.records import RungRecord
 from fstune.spec import SearchSpec
@@ -87,6 +87,21 @@ def test_the_baseline_is_trained_once_for_all_candidates(tmp_path):
     # The lock is touched by whoever asks.
     changed = {path.name for path, at in before.items() if path.stat().st_mtime_ns != at}
     assert changed <= {"lock"}
+
+
+def test_arms_that_were_trained_this_far_before_are_counted(tmp_path):
+    made = spec(tmp_path)
+    assert rung_of(tmp_path, made, OPEN).reused == 0
+    assert rung_of(tmp_path, made, SHUT).reused == 1
+    # Another step is another comparison; done again, all four arms are there.
+    assert [rung_of(tmp_path, made, OPEN, 1).reused for _ in range(2)] == [0, 4]
+
+
+def test_each_arms_progress_says_which_of_the_pair_it_is(tmp_path):
+    place, told = bench(tmp_path)
+    run_rung(spec(tmp_path), OPEN, 1, tmp_path / "cache", place)
+    order = list(dict.fromkeys((progress.role, progress.seed) for progress in told))
+    assert order == [("baseline", 0), ("variant", 0), ("baseline", 1), ("variant", 1)]
 
 
 def test_a_rung_goes_on_from_the_one_before(tmp_path):
@@ -224,14 +239,28 @@ def test_an_arm_that_diverges_ends_the_rung(tmp_path):
 
 def test_arms_of_a_candidate_share_seeds_and_data(tmp_path):
     arms = arms_of(spec(tmp_path), OPEN, tmp_path / "cache", range(3))
-    pairs, baseline_data, variant_data = arms.pairs, arms.baseline_data, arms.variant_data
-    assert baseline_data is variant_data
-    assert [variant.seeds.index for _, variant in pairs] == [0, 1, 2]
-    for baseline, variant in pairs:
-        assert baseline.seeds == variant.seeds
-        assert baseline.train_digest == variant.train_digest
-        assert baseline.evaluated_digest == variant.evaluated_digest
-    assert arms_of(spec(tmp_path), OPEN, tmp_path / "cache", range(2)).pairs == pairs[:2]
+    assert [both.variant.seeds.index for both in arms] == [0, 1, 2]
+    for both in arms:
+        assert both.baseline_data is both.variant_data
+        assert both.baseline.seeds == both.variant.seeds
+        assert both.baseline.train_digest == both.variant.train_digest
+        assert both.baseline.evaluated_digest == both.variant.evaluated_digest
+    assert arms_of(spec(tmp_path), OPEN, tmp_path / "cache", range(2)) == arms[:2]
+
+
+@pytest.mark.parametrize("moved", ["order", "data", "init", "generation"])
+def test_repetitions_differ_in_what_the_spec_says(tmp_path, moved):
+    seeds = {stream: stream == moved for stream in ("order", "data", "init", "generation")}
+    made = spec(tmp_path).model_copy(update={"seeds": VariedSeeds(**seeds)})
+    arms = [both.variant for both in arms_of(made, OPEN, tmp_path / "cache", range(3))]
+    different = {
+        "order": len({arm.seeds.order for arm in arms}),
+        "data": len({arm.train_digest for arm in arms}),
+        "init": len({arm.seeds.init for arm in arms}),
+        "generation": len({arm.seeds.generation for arm in arms}),
+    }
+    assert different == {stream: 3 if stream == moved else 1 for stream in seeds}
+    assert len({arm.evaluated_digest for arm in arms}) == 1
 
 
 def test_a_constant_answer_is_flagged(tmp_path):

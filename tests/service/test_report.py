@@ -15,10 +15,8 @@ from fstune.records import EndRecord, SearchRecords, TrialRecord
 from fstune.report import (
     as_json,
     describe_candidate,
-    event_lines,
     ranked,
     result_table,
-    status_view,
     write_report,
 )
 from fstune.spec import SearchSpec
@@ -163,41 +161,6 @@ def test_the_table_fits_in_80_columns(tmp_path):
 
 def test_the_table_can_be_cut_short(records, small):
     assert len(shown(result_table(records, small, most=1)).splitlines()) == 4
-
-
-def test_status_tells_what_is_running(records, small):
-    text = shown(status_view(records, small))
-    assert "small  3 of 4 trials ended" in text
-    assert "trial 3: rung 1 of 2 (2 steps × 1), train step 1 of 2, loss 2.500" in text
-    assert "ago" not in text
-    records.write_progress(
-        3,
-        {"rung": 1, "doing": "evaluate", "step": 4, "to_step": 4, "loss": None, "at": 1.0},
-    )
-    text = " ".join(shown(status_view(records, small)).split())
-    assert "trial 3: rung 2 of 2 (4 steps × 2), evaluate step 4 of 4, " in text
-    assert "s ago" in text
-
-
-def test_status_of_a_trial_without_progress_says_what_it_waits_for(tmp_path, small):
-    records = made(tmp_path, small)
-    assert "0 of 4 trials ended" in shown(status_view(records, small))
-    records.write_candidate(0, {"future_seed.alpha": 0.0})
-    assert "trial 0: waiting for its worker" in shown(status_view(records, small))
-
-
-def test_status_estimates_the_rest_from_trials_that_ended(records, small):
-    # Two rungs and one rung and none of 1.5 s each, over three trials; one is left.
-    assert "about 2 s left" in shown(status_view(records, small))
-
-
-def test_events_are_told_once_each_and_in_order(records, small):
-    lines = event_lines(records, small)
-    assert len(lines) == len(set(lines))
-    assert lines[0] == "trial 0: alpha=-1.25"
-    assert lines[1].startswith("trial 0: 2 steps × 1: Δ token_accuracy +0.2000 [")
-    assert lines[3] == "trial 0: completed: reached the last rung"
-    assert lines[-1] == "trial 3: alpha=-4.25"
 
 
 def test_a_candidate_is_told_in_one_line():

@@ -77,8 +77,19 @@ def test_the_page_holds_the_numbers_of_the_json(search, text):
             "Δ": delta["mean"],
             "low": delta["low"],
             "high": delta["high"],
+            "q": trial["q_value"],
         }
         assert {title: float(row[place[title]][0]) for title in values} == values
+
+
+def test_the_page_says_what_may_be_luck(search, text):
+    found = as_json(*search)["selection_corrected"]
+    assert "3 candidates were compared" in text
+    assert f"a Δ of {found['mean']:+.4f}, where it was picked one of {found['naive']:+.4f}" in text
+    best, share = found["picked"][0]["trial"], found["picked"][0]["share"]
+    assert f"candidate {best} in {100 * share:.0f} %" in text
+    head = next(table[0] for table in Page(text).tables if len(table) == 3)
+    assert "q" not in [title for _, title in head]  # a confirmation is not adjusted a second time
 
 
 def test_the_page_needs_nothing_from_outside(text):

@@ -67,10 +67,9 @@ def test_a_torn_or_missing_snapshot_of_tune_costs_nothing(unbroken, tmp_path):
     assert_same_search(place, unbroken, evaluated)
 
 
-PROMOTE = SPEC.replace("reduction_factor: 2", "reduction_factor: 2, scheduler: asha_promote")
+PROMOTE = SPEC.replace("scheduler: asha", "scheduler: asha_promote")
 
 
-@pytest.mark.slow
 def test_a_search_that_promotes_is_taken_up_again_where_it_was_killed(tmp_path):
     places = [Place(tmp_path / name, PROMOTE) for name in ("unbroken", "killed")]
     for place in places:
@@ -157,3 +156,22 @@ def test_a_confirmation_is_one_look_at_what_the_search_has_not_seen(unbroken):
     assert history["confirm/delta/nll"] == [(12, delta["mean"])]
     assert unbroken.start("confirm", NAME).wait() == 0, "asked again, it only shows"
     assert unbroken.evaluations() == confirmed
+
+
+@pytest.mark.parametrize("spec", [SPEC, PROMOTE], ids=["asha", "asha_promote"])
+def test_a_search_whose_candidates_all_fail_stops_and_tries_them_again(unbroken, tmp_path, spec):
+    place = Place(tmp_path, spec.replace("trials: 6", "trials: 6, stop_after_failures: 3"))
+    place.runs.mkdir()
+    in_the_way = place.runs / "arms"
+    in_the_way.write_text("where arms should be stored")
+    assert place.search().wait() == 1
+    said = " ".join(place.output().split())
+    assert "small stopped, since 3 candidates in a row failed, the last by: " in said
+    assert "`fstune resume small` tries them again" in said
+    assert len(list(place.records.glob("trials/*"))) == 3
+    in_the_way.unlink()
+    assert place.resume().wait() == 0, place.output()
+    found = place.report()["trials"]
+    assert {trial["state"] for trial in found} <= {"completed", "stopped"}
+    if spec is SPEC:
+        assert found == unbroken.report()["trials"]

@@ -1,5 +1,4 @@
 import dataclasses
-import pickle
 import re
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ from arm_cases import made, rung_record, spec
 from mlflow.tracking import MlflowClient
 
 from fstune import tracking
+from fstune.errors import InputError
 from fstune.records import (
     Comparison,
     Confirmation,
@@ -171,8 +171,8 @@ def test_logging_again_adds_nothing(search, client):
 
 
 def test_the_parent_run_holds_the_search(search, client, runs):
-    search.opened()
-    search.opened()
+    for _ in range(2):
+        search.opened().describe()
     assert len(found_runs(client, search)) == 1
     parent = found_runs(client, search)[0]
     assert parent.info.run_name == search.spec.name
@@ -189,23 +189,26 @@ def test_the_parent_run_holds_the_search(search, client, runs):
     assert where == (runs / "artifacts" / search.spec.name).as_uri()
 
 
-def test_a_tracker_that_was_pickled_goes_on_in_the_same_runs(search, client):
-    # Tune pickles its callbacks when it begins, and brings that copy back much later.
-    early = pickle.dumps(search.tracker)
-    for number in range(2):
-        search.suggest(number)
-        search.reach(number, 0)
-        search.sync(number)
-    restored = pickle.loads(early)
-    search.sync(0, restored)
-    search.reach(1, 1)
-    search.sync(1, restored)
-    search.suggest(2)
-    search.sync(2, restored)
+def test_runs_of_requests_that_came_through_twice_are_one(search, client):
+    search.suggest(0)
+    search.reach(0, 0)
+    search.sync(0)
+    parent, first = found_runs(client, search)
+    for run in (parent, first):
+        tags = {k: v for k, v in run.data.tags.items() if k.startswith(("fstune.", "mlflow.p"))}
+        client.create_run(run.info.experiment_id, tags=tags)
+    search.sync(0, search.opened())
+    assert [run.info.run_id for run in found_runs(client, search)] == [
+        parent.info.run_id,
+        first.info.run_id,
+    ]
     assert_as_recorded(client, search)
-    # The first tracker does not know the third trial's run, and does not make another.
-    search.tracker.close("FINISHED", None)
-    assert_as_recorded(client, search)
+
+
+def test_a_uri_that_mlflow_does_not_know_is_refused(search):
+    tracker = Tracker(search.records, search.spec, search.runs, "htp://somewhere")
+    with pytest.raises(InputError, match="--tracking-uri htp://somewhere: MLflow cannot use it"):
+        tracker.connect()
 
 
 def test_a_kill_between_metrics_and_tags_leaves_one_point_per_step(search, client):
@@ -260,8 +263,12 @@ def test_the_reports_files_and_words_are_on_the_parent_run(search, client, tmp_p
     assert parent.data.tags["mlflow.note.content"].startswith("# What it found\nwords")
 
 
-def test_every_name_is_in_the_table_for_readers(search, client):
-    page = (Path(__file__).parents[2] / "docs" / "reading_a_report.md").read_text(encoding="utf-8")
+TABLE = Path(__file__).parents[2] / "docs" / "mlflow.md"
+
+
+def test_the_table_for_readers_has_every_name_and_no_other(search, client, tmp_path):
+    rows = re.findall(r"^\|.*\|$", TABLE.read_text(encoding="utf-8"), re.MULTILINE)[2:]
+    listed = {name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[2])}
     search.suggest(0)
     search.reach(0, 0)
     search.end(0)
@@ -270,18 +277,29 @@ def test_every_name_is_in_the_table_for_readers(search, client):
     comparison = Comparison(**{name: getattr(confirmed, name) for name in names})
     search.records.write_confirmation(0, Confirmation(comparison, 1e9))
     search.sync(0)
-    logged = set()
-    for run in found_runs(client, search):
+    for path in (search.records.user_spec, search.records.environment):
+        path.write_text("{}")
+    search.tracker.describe()
+    files = [tmp_path / f"report.{kind}" for kind in ("json", "html", "csv")]
+    for file in files:
+        file.write_text("told")
+    search.tracker.close("FINISHED", files[0])
+    search.tracker.publish(files[1:], "told")
+    parent, trial = found_runs(client, search)
+    logged = {file.path for file in client.list_artifacts(parent.info.run_id)}
+    for run in (parent, trial):
         logged |= {name for name in run.data.tags if not name.startswith("mlflow.")}
-        logged |= {f"delta/{name}" for name in ("<metric>_low", "<metric>_high")}
-        logged |= {
-            re.sub(r"(token_accuracy|nll|exact_match)", "<metric>", m) for m in run.data.metrics
-        }
-    logged = {re.sub(r"seed\d+", "seed<k>", name) for name in logged}
-    logged = {re.sub(r"^version\..*", "version.<package>", name) for name in logged}
-    assert "fstune.confirmed" in logged
-    unknown = {name for name in logged if f"`{name.removeprefix('confirm/')}`" not in page}
-    assert unknown == set()
+        logged |= set(run.data.params) | set(run.data.metrics)
+    general = {
+        r"seed\d+": "seed<k>",
+        r"^version\..*": "version.<package>",
+        r"(token_accuracy|nll|exact_match)": "<metric>",
+        r"^confirm/.*": "confirm/…",
+    }
+    for pattern, name in general.items():
+        logged = {re.sub(pattern, name, each) for each in logged}
+    # Known from elsewhere: `environment` names it, and `test_winner` has a winner.
+    assert listed - {"python", "winner", "fstune.model"} == logged
 
 
 def test_a_search_that_was_stopped_goes_on_in_its_runs(search, client):

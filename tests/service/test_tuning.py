@@ -406,11 +406,15 @@ def test_a_trial_without_a_delta_is_nobody_s_rival(half):
 
 def test_the_spec_chooses_the_scheduler(tmp_path):
     asked = spec(tmp_path)
-    plain = asked.search.model_copy(update={"scheduler": "none"})
     records = made(tmp_path, asked)
-    assert type(scheduler(asked, records)) is RungAsha
-    other = scheduler(asked.model_copy(update={"search": plain}), records)
-    assert type(other) is FIFOScheduler
+
+    def chosen(name):
+        search = asked.search.model_copy(update={"scheduler": name})
+        return type(scheduler(asked.model_copy(update={"search": search}), records))
+
+    assert chosen("asha") is RungAsha
+    # Nothing is left to decide where all climb, or where the searcher decides who does.
+    assert chosen("none") is chosen("asha_promote") is FIFOScheduler
 
 
 def test_a_trial_s_folder_is_called_after_its_number(half):

@@ -68,7 +68,7 @@ def test_a_file_is_taken_from_the_first_folder_that_has_it(tmp_path):
     ("line", "message"),
     [
         ("{", "train.jsonl:21: not a line of JSON"),
-        ("[1]", "train.jsonl:21: a row is an object, got list"),
+        ("[1]", "train.jsonl:21: a row is a JSON object, got [1]"),
         (
             '{"question": "q", "reply": "r"}',
             "train.jsonl:21: no column answer, context, supporting_facts; there are question, "

@@ -183,7 +183,8 @@ def test_too_few_rows_are_counted_by_reason(load, tmp_path):
     write_rows(tmp_path / "hotpot/validation.jsonl", [hotpot_row(n) for n in range(100, 110)])
     message = (
         "hotpot train: 24 examples asked, 20 of 31 rows fit: 5 answers over 24 tokens, "
-        "3 empty answers, 2 rows that another split holds, 1 repeats of another row"
+        "3 empty answers, 2 rows that another split holds, 1 repeats of another row; "
+        "ask for fewer, or give more rows"
     )
     with pytest.raises(TaskError) as caught:
         load(settings(), data=tmp_path)
@@ -199,7 +200,8 @@ def test_test_rows_come_from_what_validation_leaves(load):
     with pytest.raises(TaskError) as caught:
         load(settings(validation_size=30, test_size=15), "test")
     assert str(caught.value) == (
-        "hotpot test: 15 examples asked, 10 of 10 rows that validation does not use fit"
+        "hotpot test: 15 examples asked, 10 of 10 rows that validation does not use fit; "
+        "ask for fewer, or give more rows"
     )
 
 

@@ -67,12 +67,14 @@ def gold(example):
 
 
 def wrong(example):
+    # Half a vocabulary away: what no alphabet has, and no reduction of one makes right.
+    far = TOKENIZER.vocab_size // 2
     wanted = (*example.target_tokens, *example.answer)
     return (
         Prediction(
-            tokens=tuple((token + 1) % TOKENIZER.vocab_size for token in wanted),
+            tokens=tuple((token + far) % TOKENIZER.vocab_size for token in wanted),
             choice_nll=tuple(float(choice == example.answer) for choice in example.choices),
-            generated=(tuple((token + 1) % TOKENIZER.vocab_size for token in example.answer),),
+            generated=(tuple((token + far) % TOKENIZER.vocab_size for token in example.answer),),
         ),
         20.0,
     )
@@ -165,6 +167,12 @@ def test_building_twice_gives_the_same_bytes(settings, build):
         first, second = build(settings, split, "one"), build(settings, split, "two")
         assert first.digest == second.digest
         assert len(first) == settings.size(split)
+
+
+def test_another_sample_of_train_leaves_the_other_splits_alone(settings, build):
+    other = replace(settings, train_sample=1)
+    assert build(other, "train").digest != build(settings, "train").digest
+    assert build(other, "validation").digest == build(settings, "validation").digest
 
 
 def test_another_data_seed_gives_other_examples(settings, build):

@@ -1,0 +1,56 @@
+"""Decides a rung with the back end named by the first argument; prints the outcome as JSON.
+
+A process of its own, since Triton reads TRITON_INTERPRET when it is imported. What is asserted
+about it stands in test_backends.py.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from arm_cases import bench, spec
+
+from fstune import training
+from fstune.pairing import run_rung
+from model.initial import initialise
+
+TEXT = """\
+name: backends
+model:
+  init: {num_layers: 2, width: 32, head_size: 32, vocab_size: 256, ffn_width: 64, decay_rank: 4,
+         in_context_rate_rank: 4, value_mix_rank: 4, gate_rank: 4}
+task: {name: rightcopy, length: 2, train_size: 64, validation_size: 32}
+train: {lr: 2e-2, batch_size: 8}
+rungs: [{steps: 30, seeds: 1}]
+objective: {metric: nll}
+fixed: {future_seed: {norm: true}}
+space: {future_seed.alpha: {uniform: [-40.0, 3.0]}}
+search: {trials: 2}
+"""
+
+
+def main(backend: str, alphas: list[float]) -> None:
+    torch.set_num_threads(1)
+
+    def with_backend(config, seed):
+        model = initialise(config, seed)
+        model.wkv_backend = backend
+        return model
+
+    training.initialise = with_backend
+    found = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        search = spec(folder, TEXT)
+        for alpha in alphas:
+            candidate = {"future_seed.alpha": alpha}
+            rung = run_rung(search, candidate, 0, folder / "cache", bench(folder)[0])
+            deltas = {name: [d.mean, d.low, d.high] for name, d in rung.deltas.items()}
+            found.append({"verdict": rung.verdict, "deltas": deltas})
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], [float(alpha) for alpha in sys.argv[2:]])

@@ -1,0 +1,61 @@
+"""Where trials run changes nothing: one slot, two slots, a cluster that loses a node."""
+
+import os
+
+import pytest
+from ray.cluster_utils import Cluster
+from search_process import SPEC, Place, wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(480)]
+
+ALL_CLIMB = SPEC.replace("scheduler: asha", "scheduler: none, sampler: random").replace(
+    "reduction_factor: 2, ", ""
+)
+"""The same candidates whoever ends first, all to the last rung."""
+TWO_SLOTS = ALL_CLIMB.replace("resources: {", "resources: {concurrent_trials: 2, ")
+
+
+@pytest.fixture(scope="module")
+def one_slot(tmp_path_factory):
+    place = Place(tmp_path_factory.mktemp("one"), ALL_CLIMB)
+    assert place.search().wait() == 0, place.output()
+    return place
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def same_arms(place, other):
+    assert place.evaluations().keys() == other.evaluations().keys()
+    return place.report()["trials"] == other.report()["trials"]
+
+
+def test_two_slots_find_what_one_finds(one_slot, tmp_path):
+    place = Place(tmp_path, TWO_SLOTS)
+    assert place.search().wait() == 0, place.output()
+    assert same_arms(place, one_slot)
+
+
+def test_a_cluster_that_loses_a_node_ends_with_the_same_table(one_slot, tmp_path, monkeypatch):
+    place = Place(tmp_path, TWO_SLOTS)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        node = cluster.add_node(num_cpus=1)
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        process = place.search()
+        # Each node trains a trial of its own by now.
+        assert wait_until(lambda: len(place.workers()) == 2 < len(place.evaluations()), process)
+        workers = place.workers()
+        cluster.remove_node(node, allow_graceful=False)
+        assert wait_until(lambda: not all(map(alive, workers)), process)
+        assert process.wait() == 0, place.output()
+    finally:
+        cluster.shutdown()
+    assert same_arms(place, one_slot)
+    states = {trial["state"] for trial in place.report()["trials"]}
+    assert states == {"completed"}

@@ -1,0 +1,95 @@
+"""A confirmed winner can be loaded from MLflow with one line, and is the model that was trained."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from arm_cases import SPEC, bench, made, spec
+from mlflow.tracking import MlflowClient
+
+from fstune.pairing import arms_of, confirm
+from fstune.records import Confirmation, local_uri
+from fstune.tracking import Tracker
+from fstune.training import CHECKPOINT_FILE, Run
+from fstune.winner import keep, kept_winner
+
+CANDIDATE = {"future_seed.alpha": 1.0}
+TEXT = "L=12|M=__|R=34"
+WRITES = """\
+fixed: {future_seed: {gate: head, alpha_lr: 0.1, norm: true}}
+confirm: {finalists: 1, seeds: 1}
+"""
+LOADED = """
+import sys, mlflow
+mlflow.set_tracking_uri(sys.argv[1])
+loaded = mlflow.pyfunc.load_model(sys.argv[2])
+print("fstune" in sys.modules, loaded.predict([{text!r}]))
+print(loaded.unwrap_python_model().logits({text!r}).double().tolist())
+"""
+
+
+@pytest.fixture
+def confirmed(tmp_path):
+    """A search whose only trial is a confirmed gain, and the arm as it came out of training."""
+    made_of = spec(tmp_path, SPEC.replace("size: 6}", "size: 6, test_size: 4}"), WRITES)
+    records = made(tmp_path / "mlruns", made_of)
+    place, _ = bench(records.runs)
+    found = confirm(made_of, CANDIDATE, 1, records.cache, place)
+    records.write_candidate(0, CANDIDATE)
+    digest = found.arms[0].variant
+    keep(digest, made_of.settings(CANDIDATE)[1], place.store, records, 0)
+    gain = Confirmation(found.__class__(**{**vars(found), "verdict": "gain"}), 1e9)
+    records.write_confirmation(0, gain)
+    arms = arms_of(made_of, CANDIDATE, records.cache, [found.arms[0].seed], "test")
+    run = Run(arms.pairs[0][1], arms.variant_data, torch.device("cpu"))
+    checkpoint = place.store.latest_checkpoint(digest)
+    assert checkpoint is not None
+    run.restore(checkpoint[1] / CHECKPOINT_FILE)
+    return records, made_of, run.subject
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_one_line_loads_the_winner_without_fstune(confirmed, tmp_path):
+    records, made_of, subject = confirmed
+    tracker = Tracker(records, made_of, records.runs, local_uri(records.runs))
+    tracker.open({}, {})
+    for _ in range(2):  # logged once all the same
+        tracker.log_winner(kept_winner(records))
+    client = MlflowClient(local_uri(records.runs))
+    experiment = client.get_experiment_by_name("small")
+    assert experiment is not None
+    assert len(client.search_logged_models([experiment.experiment_id])) == 1
+    (parent,) = client.search_runs([experiment.experiment_id])
+    uri = parent.data.tags["fstune.model"]
+    code = LOADED.format(text=TEXT)
+    done = subprocess.run(
+        [sys.executable, "-c", code, local_uri(records.runs), uri],
+        cwd=tmp_path,
+        env={},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    said, logits = done.stdout.splitlines()[-2:]
+    assert said.startswith("False ['")
+    tokens_1T = torch.tensor([list(TEXT.encode())])
+    with torch.inference_mode():
+        x_1TC, _ = subject.model.hidden(
+            tokens_1T, future_seed=subject.future_seed, gates=subject.gates
+        )
+        wanted = subject.model.project(x_1TC[0]).double()
+        x_1TC, _ = subject.model.hidden(tokens_1T)
+        without = subject.model.project(x_1TC[0]).double()
+    loaded = torch.tensor(json.loads(logits), dtype=torch.float64)
+    torch.testing.assert_close(loaded, wanted, rtol=0, atol=1e-6)
+    assert (without - wanted).abs().max() > 1e-4
+
+
+def test_only_the_best_of_several_gains_is_kept(confirmed):
+    records, _, _ = confirmed
+    assert set(kept_winner(records)) == {"weights", "gates", "description"}
+    records.model(0).rename(records.model(0).with_name("elsewhere"))
+    assert kept_winner(records) == {}
