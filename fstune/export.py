@@ -5,12 +5,14 @@ folder for `transformers` is written by `export_folder`. Nothing here changes wh
 an arm whose weights are gone is trained again as it was, into the same place in the store.
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors.torch import load_file
 
 from fstune.arm import ArmSettings, EvaluatedSplit
 from fstune.errors import InputError
@@ -21,7 +23,8 @@ from fstune.spec import SearchSpec
 from fstune.store import ArmStore
 from fstune.trainable import workbench
 from fstune.training import CHECKPOINT_FILE, train_again
-from model.checkpoint import assemble, save, save_gates
+from fstune.winner import FILES
+from model.checkpoint import assemble, load, save, save_gates
 from model.future_seed import Gates
 from model.rwkv7 import RWKV7
 
@@ -85,14 +88,17 @@ def take(records: SearchRecords, spec: SearchSpec, wanted: Wanted, again: bool) 
     """
     places = _places(_trial(records, wanted.trial), wanted)
     store = ArmStore(records.runs / "arms")
-    stored = ((place, store.latest_checkpoint(place.digest)) for place in places)
-    found = next(((place, held[1]) for place, held in stored if held is not None), None)
-    if found is None:
-        if not again:
-            raise InputError(_gone(records, spec, store, places[0]))
-        found = places[0], _train_again(records, spec, places[0])
-    place, folder = found
-    return _read(place, folder / CHECKPOINT_FILE, _settings(spec, place))
+    for place in places:
+        settings = _settings(spec, place)
+        checkpoint = store.latest_checkpoint(place.digest)
+        if checkpoint is not None:
+            return _read(place, checkpoint[1] / CHECKPOINT_FILE, settings)
+        if _is_kept(records, place):
+            return _read_kept(place, records.model(place.trial.number), settings)
+    if not again:
+        raise InputError(_gone(records, spec, store, places[0]))
+    folder = _train_again(records, spec, places[0])
+    return _read(places[0], folder / CHECKPOINT_FILE, _settings(spec, places[0]))
 
 
 def write_pth(exported: Exported, out: Path) -> list[Path]:
@@ -175,9 +181,16 @@ def _stored(records: SearchRecords, store: ArmStore, side: Side) -> Iterator[int
     """Trials of which an arm's weights are stored."""
     for trial in records.trials():
         if trial.rungs and any(
-            store.latest_checkpoint(place.digest) for place in _places(trial, Wanted(side=side))
+            store.latest_checkpoint(place.digest) or _is_kept(records, place)
+            for place in _places(trial, Wanted(side=side))
         ):
             yield trial.number
+
+
+def _is_kept(records: SearchRecords, place: Place) -> bool:
+    """Whether the arm is a confirmed gain, whose weights are kept beside the records."""
+    description = records.model(place.trial.number) / FILES["description"]
+    return description.exists() and json.loads(description.read_text())["arm"] == place.digest
 
 
 def _settings(spec: SearchSpec, place: Place) -> ArmSettings:
@@ -205,8 +218,23 @@ def _read(place: Place, path: Path, settings: ArmSettings) -> Exported:
     # Mapped: the optimiser's moments, two thirds of the file, are never read.
     saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     model = assemble(saved["model"], path)
+    return _exported(place, saved["step"], model, saved["gates"], settings)
+
+
+def _read_kept(place: Place, folder: Path, settings: ArmSettings) -> Exported:
+    model = load(folder / FILES["weights"])
+    return _exported(place, place.steps, model, load_file(folder / FILES["gates"]), settings)
+
+
+def _exported(
+    place: Place,
+    step: int,
+    model: RWKV7,
+    saved_gates: dict[str, torch.Tensor] | None,
+    settings: ArmSettings,
+) -> Exported:
     gates = None
     if settings.future_seed is not None:
         gates = Gates(model.config, settings.future_seed)
-        gates.load_state_dict(saved["gates"])
-    return Exported(place, saved["step"], model, gates, settings.model.tokenizer)
+        gates.load_state_dict(saved_gates or {})
+    return Exported(place, step, model, gates, settings.model.tokenizer)

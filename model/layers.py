@@ -36,15 +36,15 @@ def widen(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-class Linear(nn.Module):
-    """x Wᵀ; W is [out, in]."""
+class Linear(nn.Linear):
+    """x Wᵀ; W is [out, in]. Torch's own, so that tools which look for it (`peft`) find it."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(outputs, inputs))
+        super().__init__(inputs, outputs, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.linear(x, self.weight)
+    def reset_parameters(self) -> None:
+        """Zeros, where torch would draw."""
+        nn.init.zeros_(self.weight)
 
 
 class Embedding(nn.Module):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from arm_cases import SPEC, made, spec
 
+from fstune.cli import main
 from fstune.errors import InputError
 from fstune.export import GATES_SUFFIX, Wanted, take, write_pth
 from fstune.pairing import confirm, run_rung
@@ -17,6 +18,7 @@ from fstune.records import Confirmation, EndRecord
 from fstune.store import ArmStore
 from fstune.trainable import workbench
 from fstune.training import CHECKPOINT_FILE
+from fstune.winner import keep
 from model.checkpoint import load, load_gates
 
 SEARCHED = SPEC.replace("validation_size: 6", "validation_size: 6, test_size: 4") + (
@@ -139,7 +141,17 @@ def test_weights_that_are_gone_are_refused_or_trained_again_as_they_were(searche
         assert torch.equal(tensor, weights[name]), name
 
 
-def test_a_confirmed_gain_goes_before_the_best_of_the_search(searched, tmp_path):
+def test_the_command_says_what_it_wrote_and_where_from(searched, tmp_path, monkeypatch, capsys):
+    records, _ = searched
+    out = tmp_path / "new" / "model.pth"
+    told = command(monkeypatch, capsys, records, "--candidate", "1", "--to", "pth", "--out", out)
+    gates = out.with_name("model.future_seed.safetensors")
+    assert told == (0, f"trial 1, variant of seed 0, step 4: {out}, {gates}\n", "")
+    told = command(monkeypatch, capsys, records, "--candidate", "1", "--to", "pth", "--out", out)
+    assert told == (2, "", f"--out: {out} exists; move it away or give another name\n")
+
+
+def test_a_confirmed_gain_goes_before_the_best_of_the_search_and_is_kept(searched):
     records, made_of = searched
     bench_here = workbench(records, made_of, lambda _: None)
     found = confirm(made_of, CANDIDATES[0], 1, records.cache, bench_here)
@@ -147,6 +159,28 @@ def test_a_confirmed_gain_goes_before_the_best_of_the_search(searched, tmp_path)
     records.write_confirmation(0, Confirmation(found, 1e9))
     exported = take(records, made_of, Wanted(), again=False)
     assert (exported.place.trial.number, exported.place.digest) == (0, found.arms[0].variant)
+    keep(found.arms[0].variant, made_of.settings(CANDIDATES[0])[1], bench_here.store, records, 0)
+    for trial in records.trials():
+        for pair in (*found.arms, *trial.rungs[-1].arms):
+            bench_here.store.drop_checkpoints(pair.variant)
+    kept = take(records, made_of, Wanted(), again=False)
+    assert (kept.place, kept.step) == (exported.place, exported.step)
+    assert torch.equal(kept.gates.alpha, exported.gates.alpha)
+    for name, tensor in exported.model.state_dict().items():
+        assert torch.equal(kept.model.state_dict()[name], tensor), name
+    with pytest.raises(InputError, match=r"variant is stored: 0$"):
+        take(records, made_of, Wanted(trial=1), again=False)
+    with pytest.raises(InputError, match="seed 1: its weights are no longer"):
+        take(records, made_of, Wanted(seed=1), again=False)
+
+
+def command(monkeypatch, capsys, records, *arguments):
+    """Exit code, output and errors of `fstune export small`."""
+    line = ["fstune", "export", "small", "--runs", records.runs, *arguments]
+    monkeypatch.setattr(sys, "argv", list(map(str, line)))
+    with pytest.raises(SystemExit) as caught:
+        main()
+    return int(caught.value.code or 0), *capsys.readouterr()
 
 
 def stored(records, digest):
