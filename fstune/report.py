@@ -126,6 +126,7 @@ def _comparison_json(rung: Comparison) -> dict[str, Any]:
                 "low": delta.low,
                 "high": delta.high,
                 "p_value": delta.p_value,
+                "half_width": delta.half_width,
                 "detectable": delta.detectable,
                 "seeds_agree": delta.seeds_agree,
             }

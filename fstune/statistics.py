@@ -230,24 +230,19 @@ def mean_squares(delta_SN: NDArray[np.float64]) -> tuple[float, float, float]:
     )
 
 
-def _standard_error(delta_SN: NDArray[np.float64]) -> tuple[float, float]:
+def _standard_error(delta_SN: NDArray[np.float64]) -> tuple[float, int]:
     """Of the mean over seeds and examples, both drawn by chance, and its degrees of freedom.
 
     With the mean squares S of seeds, N of examples and E of the rest, the variance is
-    (S + max(N - E, 0)) / (seeds · examples), and the freedom (S + max(N - E, 0))² / (S² /
-    (seeds - 1)): Hillis, Statistics in Medicine 26(3), 2007, where readers stand for seeds and
-    cases for examples. S is E at least, as its expectation is; where that holds it up, it is as
-    well known as E, and the freedom is that of E.
+    (S + max(N - E, 0)) / (seeds · examples): Hillis, Statistics in Medicine 26(3), 2007, where
+    readers stand for seeds and cases for examples. The freedom is that of S, the least that his can
+    be: his own errs three times as often as it says, with three seeds and in the far tail that a
+    confirmation stands on. Seeds that agree exactly, as those of a score with few values may, are
+    taken to differ by what the rest does.
     """
-    num_seeds, num_examples = delta_SN.shape
     of_seeds, of_examples, rest = mean_squares(delta_SN)
-    among_examples = max(of_examples - rest, 0.0)
-    larger = max(of_seeds, rest)
-    freedom = num_seeds - 1
-    if of_seeds <= rest:
-        freedom *= max(num_examples - 1, 1)
-    error = math.sqrt((larger + among_examples) / delta_SN.size)
-    return error, freedom * (1 + among_examples / larger) ** 2 if larger else math.inf
+    variance = (of_seeds or rest) + max(of_examples - rest, 0.0)
+    return math.sqrt(variance / delta_SN.size), len(delta_SN) - 1
 
 
 def student_quantile(level: float, freedom: float) -> float:

@@ -1,7 +1,7 @@
 """How often fstune's verdicts are right, by simulation: no training.
 
     PYTHONPATH=.:tests/benchmarks python tests/benchmarks/calibration.py
-        [--searches 2000] [--intervals 2000] [--table docs/results/outcome_table.npz]
+        [--searches 2000] [--intervals 500] [--table docs/results/outcome_table.npz]
         [--out docs/results/calibration.json]
 
 Outcomes are drawn by `outcome_model.py` with the spread of real arms. What decides is fstune's own
@@ -314,8 +314,8 @@ def null_part(kinds: Models, arguments: argparse.Namespace, chance: np.random.Ge
     for shipped, names in SHIPPED.items():
         sizes = Sizes.of(load(find(shipped)))
         for name in names:
-            # Where the spread is assumed rather than measured, half as many.
-            searches = arguments.searches // (1 if name in KINDS else 2)
+            # Where the spread is assumed rather than measured, a quarter as many.
+            searches = arguments.searches // (1 if name in KINDS else 4)
             found = null(sizes, kinds[name], searches, chance)
             yield f"{shipped}'s sizes, {name}", found
 
@@ -389,8 +389,8 @@ def models(spreads: dict[str, Spread]) -> Models:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--searches", type=int, default=2000)
-    parser.add_argument("--intervals", type=int, default=1000)
-    parser.add_argument("--tries", type=int, default=200)
+    parser.add_argument("--intervals", type=int, default=500)
+    parser.add_argument("--tries", type=int, default=100)
     parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=list(PARTS))
     parser.add_argument("--table", type=Path, default=Path("docs/results/outcome_table.npz"))
     parser.add_argument("--out", type=Path, default=Path("docs/results/calibration.json"))

@@ -119,10 +119,8 @@ def student_half_width(difference_SN: list[list[float]], level: float = 0.975) -
     by_seed = examples * sum(each**2 for each in of_seed) / (seeds - 1)
     by_example = seeds * sum(each**2 for each in of_example) / (examples - 1)
     extra = max(by_example - rest, 0.0)
-    freedom = seeds - 1 if by_seed > rest else (seeds - 1) * (examples - 1)
-    part = max(by_seed, rest)
-    quantile = student_t.ppf(level, freedom * (part + extra) ** 2 / part**2)
-    return float(quantile * math.sqrt((part + extra) / seeds / examples))
+    quantile = student_t.ppf(level, seeds - 1)
+    return float(quantile * math.sqrt((by_seed + extra) / seeds / examples))
 
 
 # Where seeds differ much, and where examples do: an interval on one level alone fits only one.
@@ -274,6 +272,19 @@ def test_a_gain_is_turned_so_that_more_is_better():
     down = Delta(0.0, 0.0, -0.3, -0.6, -0.1, higher_is_better=False)
     assert (up.gain("mean"), up.gain("lower")) == (0.3, 0.1)
     assert (down.gain("mean"), down.gain("lower")) == (0.3, 0.1)
+
+
+def test_candidates_are_ranked_by_what_these_seeds_say_and_judged_by_what_others_would():
+    rng = np.random.default_rng(8)
+    difference_SN = np.array([[0.1], [0.9]]) + rng.normal(size=(2, 200)) * 0.5
+    found = paired_deltas(nll_pairs(-difference_SN), [NLL])["nll"]
+    example_N = difference_SN.mean(axis=0)
+    half = 1.95996 * example_N.std(ddof=1) / math.sqrt(200)
+    assert found.gain("lower") == pytest.approx(example_N.mean() - half, rel=1e-4)
+    assert found.gain("lower") > 0 > found.worst
+    assert verdict(found, 0.01) == "inconclusive"
+    one = paired_deltas(nll_pairs(-difference_SN[:1]), [NLL])["nll"]
+    assert one.gain("lower") == one.worst == -one.high
 
 
 @pytest.mark.parametrize(
