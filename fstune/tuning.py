@@ -272,6 +272,7 @@ class Bookkeeper(tune.Callback):
         self._records = records
         self._keeps_all = spec.resources.keep_checkpoints == "all"
         self._store = store
+        self._gives_up = FailureStop(spec, records).stop_all
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any

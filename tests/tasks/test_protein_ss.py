@@ -124,7 +124,7 @@ def test_notes_fill_a_prompt_to_the_token():
 
 
 def test_too_few_notes_are_told():
-    with pytest.raises(TaskError, match=r"protein_ss: \d+ tokens are missing to fill"):
+    with pytest.raises(TaskError, match=r"protein_ss: the notes are \d+ tokens too short to fill"):
         build(protein_row(1), material=[protein_row(2)], fill_to=3000)
 
 
