@@ -1,4 +1,7 @@
-"""What a shell offers where a spec, a search or a task is wanted. Light: it runs at every tab."""
+"""What a shell offers where a spec, a search or a task is wanted. Light: it runs at every tab.
+
+What does not begin with the word so far is left out by Typer.
+"""
 
 import os
 from collections.abc import Iterator
@@ -13,7 +16,7 @@ def specs(incomplete: str) -> Iterator[str]:
     """Shipped searches, and the YAML files and folders that the word leads to."""
     from fstune.spec import shipped
 
-    yield from (name for name in shipped() if name.startswith(incomplete))
+    yield from shipped()
     folder, _, start = incomplete.rpartition("/")
     place = Path(folder or ("/" if incomplete.startswith("/") else "."))
     for path in sorted(place.glob(f"{start}*")) if place.is_dir() else ():
@@ -24,16 +27,14 @@ def specs(incomplete: str) -> Iterator[str]:
             yield f"{found}/"
 
 
-def searches(context: typer.Context, incomplete: str) -> Iterator[str]:
+def searches(context: typer.Context) -> Iterator[str]:
     """The searches in the folder of runs that the command line or the environment names."""
     runs = Path(context.params.get("runs") or os.environ.get("FSTUNE_RUNS") or RUNS)
-    for path in sorted(runs.glob("searches/*/spec.json")):
-        if path.parent.name.startswith(incomplete):
-            yield path.parent.name
+    yield from sorted(path.parent.name for path in runs.glob("searches/*/spec.json"))
 
 
-def tasks(incomplete: str) -> Iterator[str]:
+def tasks() -> Iterator[str]:
     """The registered tasks."""
     from tasks import registry
 
-    yield from (name for name in registry.names() if name.startswith(incomplete))
+    yield from registry.names()

@@ -9,6 +9,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,9 @@ from fstune.tuning import (
 )
 from fstune.winner import kept_winner
 from model.tokenizer import for_vocabulary
+
+CLUSTER_PATIENCE_S = 5.0
+"""How long a cluster's head may take to answer."""
 
 MAX_WORKER_LOSSES = 3
 """How often a trial may lose its worker (a kill, the machine's memory) before it is given up."""
@@ -195,10 +199,12 @@ class Search:
         """Hold the search, with Ray started and MLflow's parent run open; end both afterwards.
 
         Raises:
-            InputError: if another process holds it, or GPUs are asked for that are not there.
+            InputError: if another process holds it, or GPUs or a cluster are asked for that are not
+                there.
         """
         with self._lock(), _sigterm_as_sigint():
             _require_gpus(self.spec)
+            _require_cluster(self.spec)
             os.environ.update(TUNE_SETTINGS)
             beginning = Beginning(describe(), self._datasets())
             tracker = Tracker(self.records, self.spec, self.runs, self.tracking_uri)
@@ -350,6 +356,20 @@ def _require_gpus(spec: SearchSpec) -> None:
         f"resources.gpus: {wanted} asked, {torch.cuda.device_count()} here; "
         "leave the line out to use what there is"
     )
+
+
+def _require_cluster(spec: SearchSpec) -> None:
+    """Refuse a cluster that nobody answers for: Ray itself would try for minutes."""
+    host, _, port = os.environ.get("RAY_ADDRESS", "").rpartition(":")
+    if not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CLUSTER_PATIENCE_S).close()
+    except OSError as error:
+        raise InputError(
+            f"RAY_ADDRESS={host}:{port}: nobody answers there ({error}); start a cluster, or "
+            f"leave it unset to run on this machine; then `fstune resume {spec.name}`"
+        ) from error
 
 
 def gpus_per_trial(spec: SearchSpec) -> float:

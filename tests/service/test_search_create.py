@@ -1,5 +1,6 @@
 import json
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -159,6 +160,17 @@ def test_a_search_whose_gpus_went_away_is_not_taken_up(desk, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS")
     with pytest.raises(InputError, match=r"resources\.gpus: \d asked, \d here"):
         search.run()
+    assert not (desk.runs / "mlflow.db").exists()
+
+
+def test_a_cluster_that_nobody_answers_for_is_refused_before_ray_waits_for_it(desk, monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, but nobody listens
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        search = desk.create()
+        with pytest.raises(InputError, match=f"RAY_ADDRESS={address}: nobody answers there"):
+            search.run()
     assert not (desk.runs / "mlflow.db").exists()
 
 
