@@ -1,6 +1,7 @@
 """Draws what `calibration.py` found as the page's figures: power and coverage, as SVG.
 
-    PYTHONPATH=.:tests/benchmarks python tests/benchmarks/draw_calibration.py [--results docs/results/calibration.json]
+    PYTHONPATH=.:tests/benchmarks python tests/benchmarks/draw_calibration.py
+        [--results docs/results/calibration.json]
 
 The style is that of a report's figures; both are written beside the results.
 """
