@@ -1,6 +1,7 @@
 """Draws what `calibration.py` found as the page's figures: power and coverage, as SVG.
 
-    python tests/benchmarks/draw_calibration.py [--results docs/results/calibration.json]
+    PYTHONPATH=.:tests/benchmarks python tests/benchmarks/draw_calibration.py
+        [--results docs/results/calibration.json]
 
 The style is that of a report's figures; both are written beside the results.
 """
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from calibration import KINDS
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -64,7 +66,11 @@ def main() -> None:
     }
     wanted = {
         "calibration_power": (power, [2, 3, 5, 8], True),
-        "calibration_coverage": (found["coverage"], [1, 2, 3, 5, 8], False),
+        "calibration_coverage": (
+            {title: found["coverage"][title] for title in KINDS},
+            [1, 2, 3, 5, 8],
+            False,
+        ),
     }
     for name, (titled, seeds, is_power) in wanted.items():
         with mpl.rc_context({**STYLE, "svg.hashsalt": name}):

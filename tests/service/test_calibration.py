@@ -53,13 +53,13 @@ def coverage(chance: np.random.Generator, seed_spread: float, seeds: int, interv
 
 def test_a_confirmation_where_nothing_has_an_effect_finds_a_gain_in_one_of_a_hundred():
     # 15 at most are meant, with a binomial spread of 3.9. An error that finalists do not share, or
-    # of 5 % instead of 2, makes it 30 to 40; intervals by bootstrap made it 120.
+    # of 5 % instead of 2, makes it 28 to 35; the normal quantile for Student's 96.
     assert false_gains(np.random.default_rng(11), 1.0, 1500) <= 25
 
 
 @pytest.mark.parametrize("seed_spread", [0.0, 1.0])
 def test_ninety_five_of_a_hundred_intervals_of_five_seeds_hold_the_truth(seed_spread):
-    # A binomial spread of 1.1 %, on either side of 93 to 97. A bootstrap held 99.7 and 83.
+    # A binomial spread of 1.1 %, on either side of 93 to 97. The normal quantile holds 89 and 87.
     found = coverage(np.random.default_rng(3), seed_spread, 5, 400)
     assert 0.92 <= found <= 0.985
 
@@ -75,8 +75,8 @@ def test_at_length_one_of_a_hundred_confirmations_finds_a_gain_that_is_none(seed
 @pytest.mark.parametrize("seed_spread", [0.0, 0.1, 0.3, 1.0])
 def test_at_length_ninety_three_to_ninety_seven_of_a_hundred_hold_the_truth(seeds, seed_spread):
     found = coverage(np.random.default_rng(seeds), seed_spread, seeds, 3000)
-    # Three seeds hold a little under 93 where they differ most.
-    assert (0.91 if seeds == 3 else 0.93) <= found <= 0.98
+    # With three seeds and few examples they are a little wide.
+    assert 0.93 <= found <= 0.985
 
 
 def test_a_gain_that_is_large_beside_its_noise_is_confirmed():
