@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from model.wkv.choice import survey
+from tasks.sandbox import refusal
 
 PACKAGES = ("fstune", "torch", "ray", "optuna", "mlflow", "datasets", "transformers", "numpy")
 
@@ -100,6 +101,7 @@ def workbench_facts() -> dict[str, str]:
         "precision": precision,
         "float32 matrix products on the CPU": matmul,
         "malloc of the workers": " ".join(f"{k}={v}" for k, v in WORKER_VARIABLES.items()),
+        "programs that a model writes": refusal() or "can be run shut in (`task.execute: true`)",
     }
 
 
