@@ -157,9 +157,15 @@ def _hidden_in(
     wanted = depth * ends[-1]
     after = bisect_left(ends, wanted)
     place = min((max(after - 1, 0), after), key=lambda index: abs(ends[index] - wanted))
-    places = [place, *(stream.randrange(len(ends)) for _ in hidden[1:])]
+    asked, *others = hidden
+    places = [stream.randrange(len(ends)) for _ in others]
+    # Among others at its own place it is the first as often as its depth allows: a rule that takes
+    # the first of all is right by chance only.
+    leads = stream.random() >= depth
     pieces: list[list[int]] = []
     for index in range(len(ends)):
-        pieces += [tokens for tokens, at in zip(hidden, places, strict=True) if at == index]
-        pieces += around[index : index + 1]
+        here = [tokens for tokens, at in zip(others, places, strict=True) if at == index]
+        if index == place:
+            here = [asked, *here] if leads else [*here, asked]
+        pieces += [*here, *around[index : index + 1]]
     return pieces

@@ -59,7 +59,7 @@ class Needle(HaystackTask[NeedleSettings]):
     """Retrieves a number from real text."""
 
     name = "needle"
-    version = 1
+    version = 2
     summary = "retrieve a number that is hidden in a long real text, alone or among others"
     licence = "that of the text; WikiText: CC BY-SA 4.0"
     origin = "generated from data_seed, in text of hub Salesforce/wikitext, or of `files`"

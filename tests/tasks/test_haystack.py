@@ -125,6 +125,19 @@ def test_distractors_stand_elsewhere_in_the_same_text_and_have_other_names():
     assert len(places) > 1
 
 
+@pytest.mark.parametrize(("depth", "led"), [(0.0, {True}), (0.5, {True, False}), (1.0, {False})])
+def test_depth_decides_who_leads_where_two_stand_together(depth, led):
+    row = needle_row(others=["Ludemo"], values=["4071826", "5500139"])
+    found = set()
+    for seed in range(60):
+        example = build(NEEDLE, row | {"seed": seed}, lengths=(300,), depths=(depth,))
+        text = TOKENIZER.decode(example.prompt)
+        together = re.search(r"of (\w+) is \d+\. The number of \w+ is \d+\.", text)
+        if together:
+            found.add(together[1] == "Tovaki")
+    assert found == led
+
+
 def test_what_the_text_already_holds_is_not_hidden_in_it():
     reason = Dropped("names or numbers that the text holds")
     assert build(NEEDLE, needle_row(values=["143"]), lengths=(700,), digits=3) == reason
