@@ -32,7 +32,7 @@ def test_a_page_has_commands_and_each_is_one_that_is_run(page):
     assert commands(page)
     words = [[word for word in line.split() if "=" not in word] for line in typed(page)]
     first = {each[each[0] == "exec"] for each in words}
-    assert first <= {"fstune", "python", "pip", "head", "ray", "export", "bash"}
+    assert first <= {"fstune", "python", "pip", "head", "ray", "export", "bash", "lm_eval"}
 
 
 @pytest.mark.parametrize(("page", "link"), LINKS)

@@ -255,9 +255,9 @@ def test_the_harness_finds_the_models_likelihoods(exported, folder):
     if importlib.util.find_spec("lm_eval") is None:
         pytest.skip("lm_eval is not installed: `pip install lm-eval` to run the harness")
     place = folder.parent
-    (task,) = re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL)
+    (task,) = re.findall(r"```yaml arc_local.yaml\n(.*?)```", DOCS, re.DOTALL)
     (place / "arc_local.yaml").write_text(task)
-    (score,) = re.findall(r"```python\n(import sys\n.*?)```", DOCS, re.DOTALL)
+    (score,) = re.findall(r"```python score.py\n(.*?)```", DOCS, re.DOTALL)
     (place / "score.py").write_text(score)
     rows = [json.dumps(row | {"answerKey": row["choices"]["label"][1]}) for row in QUESTIONS]
     (place / "arc.jsonl").write_text("\n".join(rows))
