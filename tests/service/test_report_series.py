@@ -255,7 +255,7 @@ def test_a_confirmation_decides_the_answer(tmp_path):
     found = words.answer(made_of, [lost, won, broken], lost)
     assert (found.word, found.verdict) == ("Yes", "gain")
     assert "(candidate 1)" in found.sentence
-    assert "98.3 % interval" in found.sentence
+    assert "99.3 % interval" in found.sentence
     assert "test examples" in found.sentence
     assert "Confirmed for 1 of 3 finalists" in found.confirmation
     found = words.answer(made_of, [lost, broken], lost)
