@@ -168,6 +168,8 @@ class ArmSpec:
     """Digest of the tokenised training split."""
     evaluated_digest: str
     """Digest of the tokenised split that the arm is evaluated on: validation, or test."""
+    task_version: int
+    """Of the task's rows, template and scoring: outcomes of another one are not reused."""
 
     def as_json(self) -> dict[str, object]:
         """What the digest covers. File names do not count, file contents do."""

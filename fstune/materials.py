@@ -61,6 +61,7 @@ class Materials:
             checkpoint_digest=self.checkpoint_digest,
             train_digest=self.train.digest,
             evaluated_digest=self.evaluated.digest,
+            task_version=registry.get(settings.task.name).version,
         )
 
 

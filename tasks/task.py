@@ -93,7 +93,8 @@ class Task(ABC, Generic[S]):
 
     name: ClassVar[str]
     version: ClassVar[int]
-    """Raised with every change of rows, template or trimming; part of a cached split's key."""
+    """Raised with every change of rows, template, trimming or scoring; part of a cached split's key
+    and of an arm's digest."""
     summary: ClassVar[str]
     licence: ClassVar[str]
     """Of the data."""

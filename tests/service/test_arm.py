@@ -203,6 +203,7 @@ def arm(changed: ArmSettings | None = None, **changes: Any) -> ArmSpec:
         "checkpoint_digest": None,
         "train_digest": "train",
         "evaluated_digest": "validation",
+        "task_version": 1,
     }
     return ArmSpec(**values | changes)
 
@@ -265,6 +266,7 @@ def test_a_setting_that_counts_changes_the_digest(section, name):
         {"checkpoint_digest": "another"},
         {"train_digest": "another"},
         {"evaluated_digest": "another"},
+        {"task_version": 2},
     ],
     ids=str,
 )
@@ -304,7 +306,7 @@ def test_the_digest_is_the_same_in_every_process(hash_seed):
         import sys
         from fstune.arm import ArmSettings, ArmSpec, Seeds
         settings = ArmSettings.model_validate_json(sys.argv[1])
-        print(ArmSpec(settings, Seeds(0, 1, 2, 3), None, "train", "validation").digest)
+        print(ArmSpec(settings, Seeds(0, 1, 2, 3), None, "train", "validation", 1).digest)
     """
     done = subprocess.run(
         [sys.executable, "-c", code, settings(SEED).model_dump_json()],
