@@ -66,8 +66,9 @@ def client_of(uri: str) -> MlflowClient:
     for name, value in _MANNERS.items():
         os.environ.setdefault(name, value)
     try:
-        mlflow.set_tracking_uri(uri)
-        return MlflowClient(uri)
+        client = MlflowClient(uri)
+        mlflow.set_tracking_uri(uri)  # a model is logged by MLflow's fluent functions
+        return client
     except (MlflowException, SQLAlchemyError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"--tracking-uri {uri}: MLflow cannot use it: {reason}") from error

@@ -1,6 +1,6 @@
 """What `torch.compile` gives a training step on a CPU: the layers compiled, against as they are.
 
-    PYTHONPATH=.:tests/benchmarks python tests/benchmarks/compile_cpu.py > docs/results/compile_cpu.json
+    PYTHONPATH=.:tests/benchmarks python tests/benchmarks/compile_cpu.py > OUT.json
 
 Needs a C++ compiler, which is one reason why fstune does not compile by itself. Printed are the
 seconds of the first compiled step (compilation) and how many times faster later ones are.

@@ -17,8 +17,6 @@ from fstune.records import Confirmation, EndRecord, SearchRecords
 from fstune.spec import SearchSpec
 from fstune.store import ArmStore
 
-NOW = time.time()
-
 
 def shown(view: Any, width: int = 80) -> list[str]:
     """The lines that a terminal of that width shows."""
@@ -27,8 +25,9 @@ def shown(view: Any, width: int = 80) -> list[str]:
     return [line.rstrip() for line in file.getvalue().splitlines()]
 
 
-def progress(**changes: Any) -> dict[str, Any]:
-    at = {"rung": 0, "doing": "train", "step": 1, "to_step": 2, "loss": 2.5, "at": NOW}
+def progress(age_s: float = 0.0, **changes: Any) -> dict[str, Any]:
+    at = {"rung": 0, "doing": "train", "step": 1, "to_step": 2, "loss": 2.5}
+    at["at"] = time.time() - age_s
     return {**at, "role": "variant", "seed": 0, "arm": "x", "pid": 1, **changes}
 
 
@@ -69,7 +68,7 @@ def test_what_is_trained_now_has_bars_for_step_rung_and_search(records, small):
     [
         ({"doing": "evaluate", "loss": None}, "evaluating variant of seed 0"),
         ({"doing": "wait", "loss": None}, "waits for variant of seed 0"),
-        ({"at": NOW - 3600}, "variant of seed 0, loss 2.5, 1 h 0 min ago"),
+        ({"age_s": 3600}, "variant of seed 0, loss 2.5, 1 h 0 min ago"),
     ],
 )
 def test_an_arm_that_is_not_trained_says_so(records, small, changes, told):

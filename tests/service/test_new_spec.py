@@ -80,7 +80,8 @@ def test_an_editor_that_checks_it_by_its_schema_finds_nothing(tmp_path, task):
 def test_a_generated_task_has_the_examples_that_it_asks_for(tmp_path, task):
     chosen = load(written(tmp_path, new_spec("mine", task, Start(), "new.yaml")))
     known = registry.get(task)
-    if isinstance(known.source(chosen.task), Source):
+    source = known.source(chosen.task)
+    if isinstance(source, Source) or source.quotes is not None:
         pytest.skip("its rows are collected")
     tokenizer = for_vocabulary(256, chosen.model.tokenizer)
     for split in ("train", "validation", "test"):

@@ -19,7 +19,7 @@ CANDIDATE = {"future_seed.alpha": 1.0}
 TEXT = "L=12|M=__|R=34"
 WRITES = """\
 fixed: {future_seed: {gate: head, alpha_lr: 0.1, norm: true}}
-confirm: {finalists: 1, seeds: 1}
+confirm: {finalists: 1, seeds: 2}
 """
 LOADED = """
 import sys, mlflow
@@ -42,8 +42,8 @@ def confirmed(tmp_path):
     keep(digest, made_of.settings(CANDIDATE)[1], place.store, records, 0)
     gain = Confirmation(found.__class__(**{**vars(found), "verdict": "gain"}), 1e9)
     records.write_confirmation(0, gain)
-    arms = arms_of(made_of, CANDIDATE, records.cache, [found.arms[0].seed], "test")
-    run = Run(arms.pairs[0][1], arms.variant_data, torch.device("cpu"))
+    [both] = arms_of(made_of, CANDIDATE, records.cache, [found.arms[0].seed], "test")
+    run = Run(both.variant, both.variant_data, torch.device("cpu"))
     checkpoint = place.store.latest_checkpoint(digest)
     assert checkpoint is not None
     run.restore(checkpoint[1] / CHECKPOINT_FILE)
