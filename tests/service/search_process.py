@@ -53,9 +53,17 @@ class Place:
         """Start fstune with these arguments here; its output goes to a file."""
         (self.folder / "small.yaml").write_text(self.spec)
         command = [sys.executable, "-m", "fstune.cli", *arguments, "--runs", str(self.runs)]
+        # Not what other tests, or MLflow in this process, have put there.
+        elsewhere = ("FSTUNE_DATA", "FSTUNE_RUNS", "MLFLOW_TRACKING_URI")
+        environment = {name: at for name, at in os.environ.items() if name not in elsewhere}
         with (self.folder / "output.txt").open("ab") as output:
             return subprocess.Popen(
-                command, cwd=self.folder, stdout=output, stderr=output, start_new_session=True
+                command,
+                cwd=self.folder,
+                env=environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
 
     def search(self) -> subprocess.Popen[bytes]:
