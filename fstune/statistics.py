@@ -1,4 +1,4 @@
-"""From paired outcomes to deltas, intervals and verdicts. Numpy only.
+"""From paired outcomes to deltas, intervals and verdicts. NumPy and SciPy only.
 
 A delta is the mean over seeds and examples of variant minus baseline, example by example. With one
 seed its interval is a percentile bootstrap over examples, and holds for that seed alone. With
@@ -22,6 +22,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from fstune.arm import Outcome, Pair
 from tasks.metrics import TOTAL, Metric
@@ -189,7 +190,7 @@ def _of_several_seeds(
     )
     delta_SN = variant_SN - baseline_SN
     error, freedom = _standard_error(delta_SN)
-    half = student_quantile(0.5 + confidence / 2, freedom) * error
+    half = float(stdtrit(freedom, 0.5 + confidence / 2)) * error
     _, of_examples, _ = mean_squares(delta_SN)
     of_these_seeds = NormalDist().inv_cdf(0.5 + confidence / 2) * math.sqrt(
         of_examples / delta_SN.size
@@ -243,31 +244,6 @@ def _standard_error(delta_SN: NDArray[np.float64]) -> tuple[float, int]:
     of_seeds, of_examples, rest = mean_squares(delta_SN)
     variance = (of_seeds or rest) + max(of_examples - rest, 0.0)
     return math.sqrt(variance / delta_SN.size), len(delta_SN) - 1
-
-
-def student_quantile(level: float, freedom: float) -> float:
-    """Quantile of Student's t, for a level above 1/2 and any freedom from 1 on.
-
-    With t = √freedom · tan(a), the probability of [0, t] is an integral of cos^(freedom - 1) from
-    0 to a; it is solved for a by bisection.
-    """
-    if freedom > _NORMAL_FROM:
-        return NormalDist().inv_cdf(level)
-    log_whole = math.lgamma(freedom / 2) - math.lgamma((freedom + 1) / 2)
-    whole = math.exp(log_whole) * math.sqrt(math.pi)
-    low, high = 0.0, min(math.pi / 2, 12 / math.sqrt(freedom))
-    for _ in range(40):
-        angle = (low + high) / 2
-        at_K = angle * (_NODES_K + 1) / 2
-        part = angle / 2 * float(_WEIGHTS_K @ np.cos(at_K) ** (freedom - 1))
-        low, high = (angle, high) if part < (level - 0.5) * whole else (low, angle)
-    return math.sqrt(freedom) * math.tan(low)
-
-
-_NORMAL_FROM = 1e5
-"""Degrees of freedom from which on Student's t is the normal distribution."""
-
-_NODES_K, _WEIGHTS_K = np.polynomial.legendre.leggauss(64)
 
 
 def _p_value(pairs: Sequence[Pair], metric: Metric, mean: float) -> float:
