@@ -53,7 +53,7 @@ def overview() -> list[tuple[str, list[str]]]:
 
 
 def declarations(task: "AnyTask") -> dict[str, str]:
-    """All that a task declares, by what it is."""
+    """All that a task declares, by what it is; and the sizes of the searches that ship with it."""
     facts = {
         "task": f"{task.name}, version {task.version}: {task.summary}",
         "needs the future": "yes" if task.needs_future else "no",
@@ -62,6 +62,10 @@ def declarations(task: "AnyTask") -> dict[str, str]:
         "primary metric": task.primary_metric,
     }
     facts |= {f"metric {metric.name}": metric.summary for metric in task.metrics}
+    for name, spec in _shipped_with(task).items():
+        splits = ("train", "validation", "test")
+        sizes = ", ".join(f"{split} {getattr(spec.task, f'{split}_size')}" for split in splits)
+        facts[f"sizes in {name}"] = sizes
     docs = setting_docs(task.name)
     properties = TypeAdapter(task.Settings).json_schema()["properties"]
     for field, schema in properties.items():
@@ -97,6 +101,12 @@ def shown_example(
     except TaskError as error:
         raise InputError(str(error)) from error
     return chosen.name, task.render(split.example(0), tokenizer)
+
+
+def _shipped_with(task: "AnyTask") -> dict[str, "SearchSpec"]:
+    """The shipped searches that are named after a task."""
+    names = [name for name in shipped() if name.removesuffix("_tiny") == task.name]
+    return {name: load(find(name)) for name in names}
 
 
 def _shipped_spec(task: "AnyTask") -> "SearchSpec":
