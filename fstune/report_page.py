@@ -112,8 +112,7 @@ def markdown(summary: Summary, most: int | None = None) -> str:
     parts = [
         f"# {_plain(summary.name)}",
         _plain(summary.question),
-        f"**{answer.word}: {answer.verdict}.** {_plain(answer.sentence)} "
-        f"{_plain(answer.confirmation)}".rstrip(),
+        f"**{answer.headline}.** {_plain(answer.sentence)} {_plain(answer.confirmation)}".rstrip(),
         f"_{summary.state}._",
         "## What was asked\n\n" + _markdown_facts(summary.setting),
         "## What it cost\n\n" + _markdown_facts(summary.cost),

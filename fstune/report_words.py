@@ -55,6 +55,12 @@ class Answer:
     confirmation: str
     """Confirmed or not, in a sentence."""
 
+    @property
+    def headline(self) -> str:
+        """The answer, and the verdict where that is another word."""
+        same = self.word.lower() == self.verdict
+        return self.word if same else f"{self.word}: {self.verdict}"
+
 
 def subject(spec: SearchSpec) -> str:
     """What is compared with its absence."""
