@@ -27,6 +27,7 @@ from tasks.punctuation_marks import (
     Case,
     Word,
     aligned,
+    is_marked,
     is_word,
     plain,
     restored,
@@ -328,8 +329,7 @@ class _Frame:
 def _taken(row: Row, settings: _PunctuationSettings) -> str | None:
     """The first run of whole sentences that is neither too short nor too long."""
     for text in _runs(sentences(plain(row["text"])), settings.max_chars):
-        long_enough = len(text) >= settings.min_chars
-        if long_enough and any(word.mark and word.has_letters for word in words(text)):
+        if len(text) >= settings.min_chars and is_marked(text):
             return text
     return None
 

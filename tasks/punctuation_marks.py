@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import lru_cache
 from typing import Literal, TypeAlias
 
 from tasks.metrics import Float64Array, Metric, mean_of, ratio
@@ -64,6 +65,11 @@ def words(text: str) -> list[Word]:
     return [_word(piece) for piece in text.split() if is_word(piece)]
 
 
+def is_marked(text: str) -> bool:
+    """Whether a mark follows one of a plain text's words with letters."""
+    return any(word.mark and word.has_letters for word in map(_word, text.split()))
+
+
 def is_word(piece: str) -> bool:
     """Whether a piece between spaces has a letter or a digit."""
     return any(map(str.isalnum, piece))
@@ -74,6 +80,7 @@ def transcript(text: str) -> list[str]:
     return [_word(piece).bare for piece in text.split()]
 
 
+@lru_cache(maxsize=2**16)
 def _word(piece: str) -> Word:
     mark = piece[-1] if piece[-1] in MARKS else ""
     body = piece.removesuffix(mark) if mark else piece
