@@ -15,9 +15,9 @@ from fstune.records import BrokeOff, Confirmation, SearchRecords
 from fstune.report import ranked
 from fstune.search import MAX_WORKER_LOSSES, Search, gpus_per_trial
 from fstune.spec import SearchSpec, read_resolved
-from fstune.trainable import workbench
 from fstune.training import DivergedError, InfeasibleError
 from fstune.winner import keep
+from fstune.workers import Companions, workbench
 
 
 def run_confirmation(search: Search) -> list[int]:
@@ -74,7 +74,7 @@ def _confirm_in_worker(root: str, number: int, finalists: int) -> None:
     spec = read_resolved(records.spec)
     trial = records.trial(number)
     assert trial is not None
-    bench = workbench(records, spec, lambda _: None)
+    bench = Companions(records, spec).help(workbench(records, spec))
     try:
         found = confirm(spec, trial.candidate, finalists, records.cache, bench)
     except (DivergedError, InfeasibleError) as error:

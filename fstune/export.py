@@ -21,9 +21,9 @@ from fstune.records import Comparison, SearchRecords, TrialRecord
 from fstune.report import ranked
 from fstune.spec import SearchSpec
 from fstune.store import ArmStore
-from fstune.trainable import workbench
 from fstune.training import CHECKPOINT_FILE, train_again
 from fstune.winner import FILES
+from fstune.workers import workbench
 from model.checkpoint import assemble, load, save, save_gates
 from model.future_seed import Gates
 from model.rwkv7 import RWKV7
@@ -211,7 +211,7 @@ def _train_again(records: SearchRecords, spec: SearchSpec, place: Place) -> Path
             f"{place}: its data or its checkpoint have changed since it was trained, so that it "
             f"cannot be trained again (it was arm {place.digest}, now it would be {arm.digest})"
         )
-    return train_again(arm, data, place.steps, workbench(records, spec, lambda _: None))
+    return train_again(arm, data, place.steps, workbench(records, spec))
 
 
 def _read(place: Place, path: Path, settings: ArmSettings) -> Exported:

@@ -108,7 +108,7 @@ def run_rung(
     arms = arms_of(spec, candidate, cache, range(goal.seeds))
     each_arm = (arm for both in arms for arm in (both.baseline, both.variant))
     reused = sum(goal.steps in bench.store.evaluated_steps(arm.digest) for arm in each_arm)
-    pairs = _advance(arms, goal.steps, bench)
+    pairs = _advance(arms, "validation", goal.steps, bench)
     found = _compare(spec, arms, pairs, CONFIDENCE, confirms=False)
     every = bench.evaluate_every or goal.steps
     reached = spec.rungs[rung - 1].steps if rung else 0
@@ -154,18 +154,22 @@ def confirm(
     assert spec.confirm is not None
     seeds = range(CONFIRMATION_SEEDS_FROM, CONFIRMATION_SEEDS_FROM + spec.confirm.seeds)
     arms = arms_of(spec, candidate, cache, seeds, "test")
-    pairs = _advance(arms, spec.rungs[-1].steps, bench)
+    pairs = _advance(arms, "test", spec.rungs[-1].steps, bench)
     return _compare(spec, arms, pairs, confirmation_confidence(finalists), confirms=True)
 
 
-def _advance(arms: Sequence[SeedArms], step: int, bench: Workbench) -> list[Pair]:
-    return [
-        Pair(
-            baseline=advance(both.baseline, both.baseline_data, step, _told_as("baseline", bench)),
-            variant=advance(both.variant, both.variant_data, step, _told_as("variant", bench)),
-        )
-        for both in arms
-    ]
+def _advance(
+    arms: Sequence[SeedArms], split: EvaluatedSplit, step: int, bench: Workbench
+) -> list[Pair]:
+    variants = [(both.variant, both.variant_data, "variant") for both in arms]
+    baselines = [(both.baseline, both.baseline_data, "baseline") for both in arms]
+    # Companions come from the other end, and baselines are what they may have done long ago.
+    work = [*variants, *baselines]
+    bench.begin([arm for arm, _, _ in work], split, step)
+    found = {
+        arm.digest: advance(arm, data, step, _told_as(role, bench)) for arm, data, role in work
+    }
+    return [Pair(found[both.baseline.digest], found[both.variant.digest]) for both in arms]
 
 
 def _told_as(role: str, bench: Workbench) -> Workbench:

@@ -85,7 +85,8 @@ class RungRecord(Comparison):
     wall_s: float
     """Seconds that the rung took here; whatever was stored already took none."""
     reused: int = field(default=0, kw_only=True)
-    """How many of its arms had been trained this far before, for another candidate or search."""
+    """How many of its arms had been trained this far before: for another candidate or search, or
+    ahead of it by a companion (`fstune.workers`)."""
 
     def facts(self) -> str:
         """All that a repetition must reproduce exactly, as text; its cost is not part of it."""

@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -209,15 +210,21 @@ class Search:
             beginning = Beginning(describe(), self._datasets())
             tracker = Tracker(self.records, self.spec, self.runs, self.tracking_uri)
             sender = Sender(tracker, self.records, beginning)
-            sender.start()
             session = Session()
-            try:
-                _start_ray(self.spec)
-                with _sigterm_as_sigint():  # Ray's start puts a handler of its own in place
-                    yield session
-            finally:
-                ray.shutdown()
-                sender.finish(self._ending(session.status))
+            # Ray's start and end are waiting for its processes: what else there is to do is done
+            # meanwhile.
+            with ThreadPoolExecutor(1) as meanwhile:
+                started = meanwhile.submit(sender.start)
+                try:
+                    _start_ray(self.spec)
+                    started.result()
+                    with _sigterm_as_sigint():  # Ray's start puts a handler of its own in place
+                        yield session
+                finally:
+                    ending = meanwhile.submit(self._ending, session.status)
+                    ray.shutdown()
+                    if started.exception() is None:
+                        sender.finish(ending.result())
 
     def _ending(self, status: str) -> Ending:
         report = write_report(self.records, self.spec)

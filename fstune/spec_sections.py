@@ -138,8 +138,11 @@ class Resources(Section):
     checkpoint_layers: bool = False
     """Keep each layer's input only and compute the rest again for its gradients: less memory for
     about a third more time."""
+    arms_at_once: int = Field(1, ge=1)
+    """Arms of a trial that are trained at the same time, each in a process of its own: for models
+    too small to keep the cores, or the GPU, busy."""
     cpu_threads: int | None = Field(None, ge=1)
-    """Threads of each trial on a CPU; absent for an equal share of the cores. One is fastest for
+    """Threads of each arm on a CPU; absent for an equal share of the cores. One is fastest for
     models of a few hundred thousand parameters."""
 
 
@@ -197,6 +200,10 @@ class SearchSpec(Section):
             self._arm(baseline_seed, {**context, **self.baseline}),
             self._arm(variant_seed, candidate),
         )
+
+    def has_one_baseline(self) -> bool:
+        """Whether all candidates are compared with the same baseline."""
+        return all(of_mechanism(path) or path in self.baseline for path in self.space)
 
     def has_mechanism(self) -> bool:
         """Whether the variant has the mechanism: `fixed` or the space say something about it."""

@@ -8,22 +8,19 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from ray import tune
 
-from fstune.environment import cores, use_fast_matmul
 from fstune.errors import FstuneError
 from fstune.pairing import run_rung
 from fstune.records import EndRecord, RungRecord, SearchRecords
 from fstune.spec import SearchSpec, read_resolved
-from fstune.store import ArmStore
-from fstune.training import DivergedError, InfeasibleError, Progress, Workbench
+from fstune.training import DivergedError, InfeasibleError, Progress
+from fstune.workers import Companions, workbench
 
 OBJECTIVE = "objective"
 """What Tune and Optuna see of a rung; NaN where there is no delta."""
@@ -41,6 +38,8 @@ class PairedTrial(tune.Trainable):
     of the search's records; and `rung`, where it is to climb to that rung and no further.
     """
 
+    _companions: Companions | None = None
+
     def setup(self, config: dict[str, Any]) -> None:
         self._number: int = config["number"]
         self._candidate = config["candidate"]
@@ -49,7 +48,13 @@ class PairedTrial(tune.Trainable):
         self._only_rung: int | None = config.get("rung")
         self._rung = self._only_rung or 0
         self._told_at = 0.0
-        self._bench = workbench(self._records, self._spec, self._report)
+        if self._companions is None:
+            # They stay, as this process does, when another trial comes.
+            self._companions = Companions(self._records, self._spec)
+            if self._spec.has_one_baseline():
+                self._companions.begin_baselines(self._candidate)
+        bench = workbench(self._records, self._spec, self._report)
+        self._bench = self._companions.help(bench)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.setup(new_config)
@@ -131,25 +136,3 @@ class PairedTrial(tune.Trainable):
 @lru_cache(maxsize=4)
 def _spec(path: Path) -> SearchSpec:
     return read_resolved(path)
-
-
-def workbench(
-    records: SearchRecords, spec: SearchSpec, report: Callable[[Progress], None]
-) -> Workbench:
-    """Where a search's arms are trained in this process."""
-    return Workbench(
-        store=ArmStore(records.runs / "arms"),
-        device=_device(spec),
-        evaluate_every=spec.evaluation.every,
-        report=report,
-        checkpoint_layers=spec.resources.checkpoint_layers,
-    )
-
-
-def _device(spec: SearchSpec) -> torch.device:
-    share = max(1, cores() // spec.resources.concurrent_trials)
-    torch.set_num_threads(spec.resources.cpu_threads or share)
-    if spec.resources.gpus != 0 and torch.cuda.is_available():
-        return torch.device("cuda")
-    use_fast_matmul()
-    return torch.device("cpu")

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from transformers import get_scheduler
 
-from fstune.arm import ArmSpec, Outcome
+from fstune.arm import ArmSpec, EvaluatedSplit, Outcome
 from fstune.diagnostics import gate_values, memory_gb, sample_of, seed_ratios
 from fstune.errors import FstuneError
 from fstune.evaluation import (
@@ -85,6 +85,8 @@ class Workbench:
     report: Callable[[Progress], None] = lambda _: None
     checkpoint_layers: bool = False
     """Whether layers' inner values are computed again instead of kept."""
+    begin: Callable[[Sequence[ArmSpec], EvaluatedSplit, int], None] = lambda *_: None
+    """Told of arms that are about to be brought to a step, that others may begin on them."""
 
 
 def advance(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) -> Outcome:

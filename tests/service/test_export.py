@@ -16,9 +16,9 @@ from fstune.export import GATES_SUFFIX, Wanted, take, write_pth
 from fstune.pairing import confirm, run_rung
 from fstune.records import Confirmation, EndRecord
 from fstune.store import ArmStore
-from fstune.trainable import workbench
 from fstune.training import CHECKPOINT_FILE
 from fstune.winner import keep
+from fstune.workers import workbench
 from model.checkpoint import load, load_gates
 
 SEARCHED = SPEC.replace("validation_size: 6", "validation_size: 6, test_size: 4") + (

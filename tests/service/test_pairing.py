@@ -101,7 +101,7 @@ def test_each_arms_progress_says_which_of_the_pair_it_is(tmp_path):
     place, told = bench(tmp_path)
     run_rung(spec(tmp_path), OPEN, 1, tmp_path / "cache", place)
     order = list(dict.fromkeys((progress.role, progress.seed) for progress in told))
-    assert order == [("baseline", 0), ("variant", 0), ("baseline", 1), ("variant", 1)]
+    assert order == [("variant", 0), ("variant", 1), ("baseline", 0), ("baseline", 1)]
 
 
 def test_a_rung_goes_on_from_the_one_before(tmp_path):
@@ -111,7 +111,7 @@ def test_a_rung_goes_on_from_the_one_before(tmp_path):
     assert trained(told) == [1, 2] * 2
     told.clear()
     run_rung(made, OPEN, 1, tmp_path / "cache", workbench)
-    assert trained(told) == [3, 4] * 2 + [1, 2, 3, 4] * 2
+    assert trained(told) == [3, 4, 1, 2, 3, 4] * 2
     told.clear()
     record = run_rung(made, OPEN, 1, tmp_path / "cache", workbench)
     assert told == []

@@ -1,10 +1,13 @@
-"""Where trials run changes nothing: one slot, two slots, a cluster that loses a node."""
+"""Where trials run changes nothing: one slot, two slots, companions, a cluster that loses a node."""
 
+import contextlib
 import os
+import signal
+from pathlib import Path
 
 import pytest
 from ray.cluster_utils import Cluster
-from search_process import SPEC, Place, wait_until
+from search_process import SPEC, Place, kill, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(480)]
 
@@ -20,6 +23,19 @@ def one_slot(tmp_path_factory):
     place = Place(tmp_path_factory.mktemp("one"), ALL_CLIMB)
     assert place.search().wait() == 0, place.output()
     return place
+
+
+WITH_COMPANIONS = ALL_CLIMB.replace("resources: {", "resources: {arms_at_once: 2, ")
+
+
+def companions():
+    """Process ids of companions, by the name that Ray gives them."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if path.read_bytes().startswith(b"ray::Companion.train"):
+                found.append(int(path.parent.name))
+    return found
 
 
 def alive(pid):
@@ -38,6 +54,27 @@ def same_arms(place, other):
 def test_two_slots_find_what_one_finds(one_slot, tmp_path):
     place = Place(tmp_path, TWO_SLOTS)
     assert place.search().wait() == 0, place.output()
+    assert same_arms(place, one_slot)
+
+
+def test_companions_change_nothing_nor_does_the_death_of_one(one_slot, tmp_path):
+    place = Place(tmp_path, WITH_COMPANIONS)
+    process = place.search()
+    assert wait_until(companions, process)
+    assert wait_until(lambda: len(place.evaluations()) > 8, process)
+    (companion,) = companions() or [0]
+    ended = companion and os.kill(companion, signal.SIGKILL)
+    assert ended is None
+    assert process.wait() == 0, place.output()
+    assert same_arms(place, one_slot)
+
+
+def test_a_search_with_companions_that_is_killed_ends_with_the_same_table(one_slot, tmp_path):
+    place = Place(tmp_path, WITH_COMPANIONS)
+    process = place.search()
+    assert wait_until(lambda: companions() and len(place.evaluations()) > 8, process)
+    kill(process)
+    assert place.resume().wait() == 0, place.output()
     assert same_arms(place, one_slot)
 
 
