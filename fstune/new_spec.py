@@ -120,7 +120,7 @@ def _first_values(name: str, task: str, start: Start) -> dict[str, Any]:
         "space": space,
         "search": {"trials": 8 if new else 24},
         "confirm": {"finalists": 2, "seeds": 5},
-        **({"resources": {"cpu_threads": 1}} if new else {}),
+        **({"resources": {"arms_at_once": 2, "cpu_threads": 1}} if new else {}),
     }
 
 

@@ -1,4 +1,4 @@
-"""Where trials run changes nothing: one slot, two slots, companions, a cluster that loses a node."""
+"""Where arms are trained changes nothing: slots, companions, a cluster that loses a node."""
 
 import contextlib
 import os
@@ -28,13 +28,14 @@ def one_slot(tmp_path_factory):
 WITH_COMPANIONS = ALL_CLIMB.replace("resources: {", "resources: {arms_at_once: 2, ")
 
 
-def companions():
-    """Process ids of companions, by the name that Ray gives them."""
+def companions_of(process):
+    """Process ids of a search's companions, by the name that Ray gives them."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
+        pid = int(path.parent.name)
         with contextlib.suppress(OSError):
-            if path.read_bytes().startswith(b"ray::Companion.train"):
-                found.append(int(path.parent.name))
+            if os.getsid(pid) == process.pid and path.read_bytes().startswith(b"ray::Companion"):
+                found.append(pid)
     return found
 
 
@@ -60,11 +61,9 @@ def test_two_slots_find_what_one_finds(one_slot, tmp_path):
 def test_companions_change_nothing_nor_does_the_death_of_one(one_slot, tmp_path):
     place = Place(tmp_path, WITH_COMPANIONS)
     process = place.search()
-    assert wait_until(companions, process)
-    assert wait_until(lambda: len(place.evaluations()) > 8, process)
-    (companion,) = companions() or [0]
-    ended = companion and os.kill(companion, signal.SIGKILL)
-    assert ended is None
+    assert wait_until(lambda: companions_of(process) and len(place.evaluations()) > 8, process)
+    (companion,) = companions_of(process)
+    os.kill(companion, signal.SIGKILL)
     assert process.wait() == 0, place.output()
     assert same_arms(place, one_slot)
 
@@ -72,7 +71,7 @@ def test_companions_change_nothing_nor_does_the_death_of_one(one_slot, tmp_path)
 def test_a_search_with_companions_that_is_killed_ends_with_the_same_table(one_slot, tmp_path):
     place = Place(tmp_path, WITH_COMPANIONS)
     process = place.search()
-    assert wait_until(lambda: companions() and len(place.evaluations()) > 8, process)
+    assert wait_until(lambda: companions_of(process) and len(place.evaluations()) > 8, process)
     kill(process)
     assert place.resume().wait() == 0, place.output()
     assert same_arms(place, one_slot)
