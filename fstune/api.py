@@ -39,7 +39,7 @@ class Found:
     """What a search has found so far; every table is read anew from the disk when it is asked for.
 
     Tables are in the units of the metrics; a delta is variant minus baseline, and `low` and `high`
-    are the bounds of its interval (95 %; those of k finalists hold together at that level).
+    are the bounds of its interval (95 %; those of k finalists hold together at 98 %).
     """
 
     spec: SearchSpec

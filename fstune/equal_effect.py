@@ -11,7 +11,7 @@ import math
 
 from fstune.arm import ArmSettings
 from fstune.statistics import OFF_IN_EFFECT
-from model.config import FutureSeed, ModelConfig
+from model.config import FutureSeed, ModelConfig, sigmoid
 
 SAME_GATE = 1.01
 """Ratio up to which two gates are one."""
@@ -70,15 +70,11 @@ def _gates(seed: FutureSeed, config: ModelConfig, travel: float) -> Gates:
     gates = []
     for layer in range(config.num_layers):
         strength = seed.strength(layer, config.num_layers)
-        bounds = [strength * _sigmoid(seed.alpha + way * reach) for way in (-1, 1)]
+        bounds = [strength * sigmoid(seed.alpha + way * reach) for way in (-1, 1)]
         # What float32 rounds away beside the state that it is added to is nothing.
         low, high = (0.0 if gate < OFF_IN_EFFECT else gate for gate in bounds)
         gates.append((low, high))
     return gates
-
-
-def _sigmoid(logit: float) -> float:
-    return 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))
 
 
 def _close(one: tuple[float, float], other: tuple[float, float]) -> bool:

@@ -195,7 +195,9 @@ def forest(trials: Sequence[TrialRecord], spec: SearchSpec, width: int) -> list[
         row = Text(left.format(trial.number, place, figure), no_wrap=True, overflow="crop")
         lines.append(row.append(axis.drawn(delta), style=colour))
         below = Text("       ", no_wrap=True, overflow="ellipsis").append(trial.verdict, colour)
-        confirmed = " on the test split" if trial.confirmation is not None else ""
+        # Its interval is wider than the heading says (`confirmation_confidence`).
+        shown = trial.confirmation and trial.confirmation.comparison
+        confirmed = " at 98% or more, test split" if shown else ""
         below.append(f"{confirmed}  {describe_candidate(trial.candidate)}", style="dim")
         lines.append(below)
     if axis.columns:

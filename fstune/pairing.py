@@ -3,6 +3,7 @@
 The only place where a baseline meets its variant: at a rung of a search, and in a confirmation.
 """
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from fstune.arm import ArmSettings, ArmSpec, EvaluatedSplit, Pair, Scalar
 from fstune.diagnostics import flags
+from fstune.errors import FstuneError
 from fstune.materials import Materials, gather
 from fstune.records import ArmPair, Comparison, CurvePoint, RungRecord
 from fstune.spec import SearchSpec
@@ -102,6 +104,7 @@ def run_rung(
         DivergedError: if an arm's loss was not finite.
         InfeasibleError: if an arm does not fit into memory.
         InputError: if the data or the checkpoint cannot be used.
+        FstuneError: if the objective's metric is no number.
     """
     started = time.perf_counter()
     goal = spec.rungs[rung]
@@ -150,6 +153,7 @@ def confirm(
         DivergedError: if an arm's loss was not finite.
         InfeasibleError: if an arm does not fit into memory.
         InputError: if the data or the checkpoint cannot be used.
+        FstuneError: if the objective's metric is no number.
     """
     assert spec.confirm is not None
     seeds = range(CONFIRMATION_SEEDS_FROM, CONFIRMATION_SEEDS_FROM + spec.confirm.seeds)
@@ -186,6 +190,12 @@ def _compare(
 ) -> Comparison:
     deltas = paired_deltas(pairs, arms[0].variant_data.metrics, confidence)
     objective = deltas[spec.metric().name]
+    if not math.isfinite(objective.mean):
+        raise FstuneError(
+            f"{spec.metric().name} is {objective.baseline} for the baseline and "
+            f"{objective.variant} for the variant at step {pairs[0].step}: every measure of the "
+            f"task {spec.task_name} must be finite"
+        )
     baseline, variant = arms[0].baseline.settings, arms[0].variant.settings
     mechanism = variant.future_seed
     largest_gate = (

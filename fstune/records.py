@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from fstune.arm import Scalar, canonical_json
 from fstune.errors import InputError, StoreError
@@ -157,6 +157,12 @@ class TrialRecord:
     confirmation: Confirmation | None = None
     equals: int | None = None
     """The trial that does the same, whose rungs and end these are."""
+
+    @property
+    def comparisons(self) -> list[Comparison]:
+        """Every rung's, and the confirmation's, if there is one that did not break off."""
+        confirmed = self.confirmation and self.confirmation.comparison
+        return [*self.rungs, *([confirmed] if confirmed else [])]
 
     @property
     def verdict(self) -> Verdict:
@@ -331,6 +337,15 @@ class SearchRecords:
         chosen = _read(self.root / "finalists.json", _FINALISTS)
         return None if chosen is None else chosen.numbers
 
+    @property
+    def num_finalists(self) -> int:
+        """How many trials share a confirmation's level, tried already or not.
+
+        Those that were chosen; where that is not known any more, those that were tried.
+        """
+        chosen = self.finalists()
+        return len(list(self.root.glob("trials/*/confirmation.json")) if chosen is None else chosen)
+
     def write_finalists(self, numbers: Sequence[int]) -> None:
         write_json(self.root / "finalists.json", asdict(Finalists(list(numbers))))
 
@@ -404,3 +419,8 @@ def _read(path: Path, kind: TypeAdapter[T]) -> T | None:
         return kind.validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        message = f"{where}: {first['msg']}" if where else first["msg"]
+        raise StoreError(f"{path} is damaged: {message}") from error

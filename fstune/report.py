@@ -212,7 +212,7 @@ def confirmation_table(records: SearchRecords, spec: SearchSpec) -> Group:
     confirmed = [trial for trial in ranked(records.trials()) if trial.confirmation is not None]
     if not confirmed:
         return Group()
-    level = confirmation_confidence(len(confirmed))
+    level = confirmation_confidence(records.num_finalists)
     lines = [Text(_heading(metric, level, "confirmed"), style="bold")]
     for trial in confirmed:
         assert trial.confirmation is not None

@@ -260,8 +260,7 @@ def _draw_path(canvas: "Canvas", path: SearchPath) -> None:
     axes.set_xlim(0, end)
     _name_ends(axes, end, names)
     axes.set_xlabel("optimiser steps of all arms")
-    bound = "lower bound of " if path.bound == "lower" else ""
-    axes.set_ylabel(f"{bound}Δ {path.metric}")
+    axes.set_ylabel(path.shown)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
 
 

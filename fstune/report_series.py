@@ -19,6 +19,7 @@ from fstune.report import describe_candidate, ranked
 from fstune.spec import SearchSpec
 from fstune.statistics import Verdict
 from fstune.store import ArmStore
+from model.config import sigmoid
 from tasks.metrics import Metric
 
 
@@ -128,8 +129,8 @@ class PathPoint:
 class SearchPath:
     """The best objective at each rung against the optimiser steps of all arms."""
 
-    metric: str
-    bound: str
+    shown: str
+    """What an objective is, in words: the delta or its bound, turned so that more is better."""
     rungs: list[tuple[int, int]]
     points: list[PathPoint]
 
@@ -303,7 +304,14 @@ def search_path(trials: Sequence[TrialRecord], spec: SearchSpec) -> SearchPath:
         spent, so_far = sum(trained.values()), best.get(rung.rung, math.nan)
         points.append(PathPoint(number, rung.rung, spent, rung.objective, so_far))
     rungs = [(rung.steps, rung.seeds) for rung in spec.rungs]
-    return SearchPath(spec.metric().name, spec.objective.bound, rungs, points)
+    return SearchPath(objective_name(spec), rungs, points)
+
+
+def objective_name(spec: SearchSpec) -> str:
+    """What candidates are ranked by, in words; more of it is better."""
+    metric = spec.metric()
+    delta = f"{'' if metric.higher_is_better else '−'}Δ {metric.name}"
+    return f"lower bound of {delta}" if spec.objective.bound == "lower" else delta
 
 
 def slices(trials: Sequence[TrialRecord], spec: SearchSpec) -> Slices:
@@ -348,7 +356,7 @@ def gate_profile(trial: TrialRecord, spec: SearchSpec, store: ArmStore) -> GateP
     num_layers = shapes.num_layers if shapes else max(found, default=-1) + 1
     if seed is None or num_layers == 0:
         return None
-    opening = 1 / (1 + math.exp(-seed.alpha))
+    opening = sigmoid(seed.alpha)
     gates = [
         Gate(layer, seed.strength(layer, num_layers) * opening, tuple(found.get(layer, ())))
         for layer in range(seed.layer_start, num_layers)

@@ -8,12 +8,11 @@ Ray. A new column of the table is one line in `COLUMNS`.
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 from fstune import report_words as words
 from fstune.arm import Scalar
-from fstune.records import BrokeOff, Comparison, SearchRecords, TrialRecord
-from fstune.report import as_json, ranked
+from fstune.records import Comparison, SearchRecords, TrialRecord
+from fstune.report import as_json, best_of, ranked
 from fstune.report_examples import ExampleDeltas, example_deltas
 from fstune.report_groups import GroupDeltas, group_deltas
 from fstune.report_importance import Importance, importance
@@ -28,6 +27,7 @@ from fstune.report_series import (
     curve,
     forest,
     gate_profile,
+    objective_name,
     search_path,
     slices,
 )
@@ -178,8 +178,9 @@ def summarise(records: SearchRecords, spec: SearchSpec) -> Summary:
     trials = records.trials()
     order = ranked(trials)
     store = ArmStore(records.runs / "arms")
-    best = next((trial for trial in order if _may_be_best(trial)), None)
-    figures, notes = _drawable(spec, trials, store, best)
+    best = best_of(trials)
+    finalists = records.num_finalists
+    figures, notes = _drawable(spec, trials, store, best, finalists)
     ended = sum(trial.end is not None for trial in trials)
     spec_file = f"{spec.name}.spec.json"
     return Summary(
@@ -187,10 +188,10 @@ def summarise(records: SearchRecords, spec: SearchSpec) -> Summary:
         state=f"{ended} of {spec.search.trials} trials ended",
         question=words.question(spec),
         setting=[*words.setting(spec), *words.without_understanding(records, spec)],
-        answer=words.answer(spec, order, best),
+        answer=words.answer(spec, order, best, finalists),
         cost=words.cost(trials, store),
         results=_results(spec, order),
-        confirmed=_confirmed(spec, order),
+        confirmed=_confirmed(spec, order, finalists),
         figures=figures,
         curves=[_curve(trial, spec) for trial in order if trial.rungs][:MOST_CURVES],
         notes=notes,
@@ -204,7 +205,11 @@ def summarise(records: SearchRecords, spec: SearchSpec) -> Summary:
 
 
 def _drawable(
-    spec: SearchSpec, trials: Sequence[TrialRecord], store: ArmStore, best: TrialRecord | None
+    spec: SearchSpec,
+    trials: Sequence[TrialRecord],
+    store: ArmStore,
+    best: TrialRecord | None,
+    finalists: int,
 ) -> tuple[list[Figure], list[Note]]:
     rows, found = forest(trials, spec, store), slices(trials, spec)
     if not rows.rows:
@@ -214,13 +219,9 @@ def _drawable(
     if best is not None:
         parts += [_gates(best, spec, store), _by_group(best, spec, store)]
     parts.append(_luck(trials, spec, store))
-    figures = _overview(spec, trials, rows, found)
+    figures = _overview(spec, trials, finalists, rows, found)
     figures += [part for part in parts if isinstance(part, Figure)]
     return figures, [part for part in parts if isinstance(part, Note)]
-
-
-def _may_be_best(trial: TrialRecord) -> bool:
-    return bool(trial.rungs) and trial.verdict not in get_args(BrokeOff)
 
 
 def _results(spec: SearchSpec, order: Sequence[TrialRecord]) -> Table:
@@ -251,14 +252,14 @@ def _results(spec: SearchSpec, order: Sequence[TrialRecord]) -> Table:
     return Table(caption, header, rows)
 
 
-def _confirmed(spec: SearchSpec, order: Sequence[TrialRecord]) -> Table | None:
-    finalists = [trial for trial in order if trial.confirmation is not None]
-    if not finalists:
+def _confirmed(spec: SearchSpec, order: Sequence[TrialRecord], finalists: int) -> Table | None:
+    confirmed = [trial for trial in order if trial.confirmation is not None]
+    if not confirmed:
         return None
-    level = confirmation_confidence(len(finalists))
+    level = confirmation_confidence(finalists)
     columns = [column for column in COLUMNS if column.title != "q"]
     rows = []
-    for trial in finalists:
+    for trial in confirmed:
         row = _compared(spec, trial, trial.confirmation and trial.confirmation.comparison)
         rows.append(
             [
@@ -295,11 +296,13 @@ def _setting_cell(value: Scalar | None) -> Cell:
 
 
 def _overview(
-    spec: SearchSpec, trials: Sequence[TrialRecord], rows: Forest, found: Slices
+    spec: SearchSpec, trials: Sequence[TrialRecord], finalists: int, rows: Forest, found: Slices
 ) -> list[Figure]:
     metric, margin = spec.metric().name, spec.objective.margin
-    confirmed = ", and in the confirmation" if any(trial.confirmation for trial in trials) else ""
-    bound = "lower bound of " if spec.objective.bound == "lower" else ""
+    confirmed = ""
+    if any(trial.confirmation for trial in trials):
+        level = words.percent(confirmation_confidence(finalists))
+        confirmed = f", and the {level} interval of the confirmation"
     figures = [
         Figure(
             "forest",
@@ -312,8 +315,8 @@ def _overview(
         Figure(
             "path",
             "The search's path",
-            f"The best {bound}Δ {metric} at each rung (line) against the optimiser steps of all "
-            "arms so far; dots are candidates. An arm that several candidates share counts once.",
+            f"The best {objective_name(spec)} at each rung (line) against the optimiser steps of "
+            "all arms so far; dots are candidates. An arm that several share counts once.",
             search_path(trials, spec),
         ),
     ]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from fstune.records import Comparison, SearchRecords, TrialRecord
 from fstune.report import describe_candidate
-from fstune.report_series import at_rung
+from fstune.report_series import at_rung, objective_name
 from fstune.selection import (
     FALSE_DISCOVERY_RATE,
     SPLITS,
@@ -108,8 +108,7 @@ def setting(spec: SearchSpec) -> list[Fact]:
         ),
         (
             "Judged by",
-            f"Δ {spec.metric().name}, ranked by its {spec.objective.bound}"
-            f"{' bound' if spec.objective.bound == 'lower' else ''}; within "
+            f"Δ {spec.metric().name}, ranked by {objective_name(spec)}; within "
             f"±{spec.objective.margin:g} it is no effect",
         ),
     ]
@@ -136,17 +135,20 @@ def _model(spec: SearchSpec) -> str:
     )
 
 
-def answer(spec: SearchSpec, order: Sequence[TrialRecord], best: TrialRecord | None) -> Answer:
+def answer(
+    spec: SearchSpec, order: Sequence[TrialRecord], best: TrialRecord | None, finalists: int
+) -> Answer:
     """The answer: a confirmed finalist's if there is one, else the best candidate's.
 
     Args:
         spec: the search's.
         order: its trials from best to worst.
         best: the best that did not break off; None if there is none.
+        finalists: how many share a confirmation's level, tried already or not.
     """
-    finalists = [trial for trial in order if trial.confirmation is not None]
-    gains = [trial for trial in finalists if trial.verdict == "gain"]
-    chosen = next(iter(gains or finalists), best)
+    tried = [trial for trial in order if trial.confirmation is not None]
+    gains = [trial for trial in tried if trial.verdict == "gain"]
+    chosen = next(iter(gains or tried), best)
     if chosen is None:
         verdict: Verdict = "running" if any(not trial.end for trial in order) else "failed"
         nothing = "No candidate has reached a rung."
@@ -155,16 +157,18 @@ def answer(spec: SearchSpec, order: Sequence[TrialRecord], best: TrialRecord | N
     if confirmed is None:
         sentence = _sentence(spec, chosen, chosen.rungs[-1], CONFIDENCE, "validation")
         return Answer(chosen.verdict, _SAYS[chosen.verdict], sentence, _unconfirmed(spec, chosen))
-    level = confirmation_confidence(len(finalists))
+    level = confirmation_confidence(finalists)
     if confirmed.comparison is None:
         sentence = f"Candidate {chosen.number} broke off when confirmed: {confirmed.failure}."
     else:
         sentence = _sentence(spec, chosen, confirmed.comparison, level, "test")
     told = (
-        f"Confirmed for {len(gains)} of {len(finalists)} finalists"
+        f"Confirmed for {len(gains)} of {finalists} finalists"
         if gains
-        else f"Not confirmed for any of {len(finalists)} finalists"
+        else f"Not confirmed for any of {finalists} finalists"
     )
+    if len(tried) < finalists:
+        told += f", of which {len(tried)} {'was' if len(tried) == 1 else 'were'} tried so far"
     told += (
         ": new seeds, and test examples that nothing had looked at. "
         f"The finalists' intervals hold together at {percent(confirmation_confidence(1))}."
@@ -217,7 +221,7 @@ def cost(trials: Sequence[TrialRecord], store: ArmStore) -> list[Fact]:
     trials = [trial for trial in trials if trial.equals is None]  # another's rungs cost nothing
     for trial in trials:
         used = set()
-        for at in _comparisons(trial):
+        for at in trial.comparisons:
             for arm in (arm for pair in at.arms for arm in (pair.baseline, pair.variant)):
                 reached[arm] = max(reached.get(arm, 0), at.steps)
                 used.add(arm)
@@ -236,11 +240,6 @@ def cost(trials: Sequence[TrialRecord], store: ArmStore) -> list[Fact]:
             ("Training of all arms", _duration(sum(outcome.train_wall_s for outcome in known))),
         ]
     return [*facts, ("Wall time of the rungs", f"{_duration(here_s)}, evaluation included")]
-
-
-def _comparisons(trial: TrialRecord) -> list[Comparison]:
-    confirmed = trial.confirmation and trial.confirmation.comparison
-    return [*trial.rungs, *([confirmed] if confirmed else [])]
 
 
 def _duration(seconds: float) -> str:
@@ -277,7 +276,7 @@ def reproduce(spec: SearchSpec, resolved: str) -> list[str]:
 
 def luck(trials: Sequence[TrialRecord], spec: SearchSpec, store: ArmStore) -> str:
     """What stands of a search's results once it is taken into account how many were tried."""
-    compared = [trial for trial in trials if trial.rungs]
+    compared = [trial for trial in trials if trial.rungs and trial.equals is None]
     if len(compared) < 2:
         return ""
     adjusted = false_discovery_adjusted(compared, spec.metric().name)

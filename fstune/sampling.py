@@ -6,7 +6,8 @@ rung that it reached, and may come back with a better one; Optuna's TPE puts wha
 first, and within a rung what is better.
 """
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Container, Mapping, Sequence
 
 import optuna
 from optuna.distributions import (
@@ -45,10 +46,31 @@ def draw(spec: SearchSpec, trials: Sequence[TrialRecord]) -> dict[str, Scalar]:
         if canonical_json(candidate) not in known:
             return candidate
         study.tell(trial, state=TrialState.FAIL)
+    many = 2 * spec.search.trials
+    if space.count(many) == many:
+        return _at_random(spec, number, known)
     left = [point for point in space.points() if canonical_json(point) not in known]
     if not left:
         raise ValueError(f"all {len(known)} candidates of the space are drawn")
     return left[derive_seed(spec.search.seed, "left", number) % len(left)]
+
+
+def _at_random(spec: SearchSpec, number: int, known: Container[str]) -> dict[str, Scalar]:
+    """A candidate unlike all before, of a space that has many more of them.
+
+    A sampler may keep to a branch of the space that is used up.
+    """
+    space = Space(spec.space)
+    candidates = (
+        space.suggest(optuna.create_study(sampler=_random(spec, number, attempt)).ask())
+        for attempt in itertools.count()
+    )
+    return next(one for one in candidates if canonical_json(one) not in known)
+
+
+def _random(spec: SearchSpec, number: int, attempt: int) -> optuna.samplers.RandomSampler:
+    seed = derive_seed(spec.search.seed, f"left/{attempt}", number) % 2**32
+    return optuna.samplers.RandomSampler(seed=seed)
 
 
 def _study(spec: SearchSpec, trials: Sequence[TrialRecord]) -> optuna.Study:

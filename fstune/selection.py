@@ -44,10 +44,21 @@ def adjusted(p_values: Mapping[int, float]) -> dict[int, float]:
 
 
 def false_discovery_adjusted(trials: Sequence[TrialRecord], metric: str) -> dict[int, float]:
-    """Adjusted p-value of each trial at the last rung that it reached."""
-    return adjusted(
-        {trial.number: trial.rungs[-1].deltas[metric].p_value for trial in trials if trial.rungs}
-    )
+    """Adjusted p-value of each trial at the last rung that it reached.
+
+    Trials that are equal in effect are one candidate: they count once and share its value.
+    """
+    reached = [trial for trial in trials if trial.rungs]
+    own = {
+        trial.number: trial.rungs[-1].deltas[metric].p_value
+        for trial in reached
+        if trial.equals is None
+    }
+    found = adjusted(own)
+    return {
+        trial.number: found[trial.number if trial.equals is None else trial.equals]
+        for trial in reached
+    }
 
 
 @dataclass(frozen=True)
@@ -71,12 +82,13 @@ def corrected_winner(
     that only the luck of the examples is corrected for; new seeds and examples have `confirm`.
 
     Returns:
-        None with fewer than two trials there, or where outcomes are not stored.
+        None with fewer than two candidates there, or where outcomes are not stored.
     """
-    furthest = max((len(trial.rungs) for trial in trials), default=0)
+    own = [trial for trial in trials if trial.equals is None]
+    furthest = max((len(trial.rungs) for trial in own), default=0)
     measured = {
         trial.number: pairs
-        for trial in trials
+        for trial in own
         if furthest and len(trial.rungs) == furthest and (pairs := _pairs(trial, store))
     }
     if len(measured) < 2:

@@ -54,10 +54,8 @@ class Side:
             raise InputError(f"{search} has no trial {number or '0'}; it has {known}")
         if not chosen.rungs:
             raise InputError(f"{search}:{chosen.number} has not come to a rung: nothing to compare")
-        # One that equals another has the other's arms.
-        own = chosen if chosen.equals is None else trials[chosen.equals]
         store = ArmStore(records.runs / "arms")
-        return cls(f"{search}:{chosen.number}", read_resolved(records.spec), own, store)
+        return cls(f"{search}:{chosen.number}", read_resolved(records.spec), chosen, store)
 
     @property
     def arms(self) -> dict[int, str]:
@@ -68,14 +66,21 @@ class Side:
 def different_context(one: Side, other: Side) -> dict[str, tuple[object, object]]:
     """Fields outside the mechanism in which two variants differ, with both values.
 
+    Of every seed that they have in common: what repetitions differ in is not seen in the first
+    (`SearchSpec.seeds`). A field stands with the values of the first seed at which it differs.
+
     Raises:
         InputError: if they have no seed in common.
     """
-    seed = min(_common_seeds(one, other))
-    contexts = [dict(_flat(side.store.described(side.arms[seed]) or {})) for side in (one, other)]
-    fields = {field: None for context in contexts for field in context}
-    values = {field: (contexts[0].get(field), contexts[1].get(field)) for field in fields}
-    return {field: both for field, both in values.items() if both[0] != both[1]}
+    found: dict[str, tuple[object, object]] = {}
+    for seed in _common_seeds(one, other):
+        left, right = (
+            dict(_flat(side.store.described(side.arms[seed]) or {})) for side in (one, other)
+        )
+        for field in (*left, *right):
+            if left.get(field) != right.get(field):
+                found.setdefault(field, (left.get(field), right.get(field)))
+    return found
 
 
 def delta_between(one: Side, other: Side) -> tuple[int, int, dict[str, Delta]]:

@@ -28,6 +28,8 @@ NOT_VARIED = {
     "train.seed": "seeds are repetitions, not candidates: give a rung more `seeds`",
     "task.data_seed": "seeds are repetitions, not candidates: give a rung more `seeds`",
     "task.train_sample": "seeds are repetitions, not candidates: give a rung more `seeds`",
+    "task.validation_size": "all candidates are compared on the same examples",
+    "task.test_size": "all finalists are confirmed on the same examples",
     "model.checkpoint": "a search has one checkpoint: write one spec for each",
     "model.init.width": "ranks follow from it: write one spec for each width",
 }

@@ -87,7 +87,8 @@ class Objective(Section):
     metric: str | None = None
     """One of the task's metrics; its primary one if absent."""
     bound: Literal["lower", "mean"] = "lower"
-    """Candidates are ranked by the delta's lower bound, or by its mean."""
+    """Candidates are ranked by the delta's lower bound, or by its mean; of a metric of which less
+    is better, by those of the delta with its sign turned."""
     margin: float = Field(0.01, ge=0, allow_inf_nan=False)
     """Practical equivalence: a delta that is surely smaller than this, either way, is no effect."""
 
@@ -108,7 +109,7 @@ class SearchSettings(Section):
     """asha, asha_promote: one in so many climbs."""
     prune_below: float | None = Field(None, allow_inf_nan=False)
     """A candidate climbs no further once it cannot reach this: once the upper bound of its delta at
-    a rung is under it. Absent for no rule."""
+    a rung is under it, the sign turned where less is better. Absent for no rule."""
     stop_after_failures: int = Field(5, ge=1)
     """So many candidates that fail in a row end the search, for the fault is hardly theirs; they
     are tried again when it is resumed. Diverged and infeasible ones are no failures."""

@@ -22,7 +22,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+from scipy.special import nctdtrinc, stdtrit
 
 from fstune.arm import Outcome, Pair
 from tasks.metrics import TOTAL, Metric
@@ -158,13 +158,16 @@ class _Interval:
     low: float
     high: float
     detectable: float
-    """Minimum detectable effect: (quantile of the level + z of the power) · standard error.
-
-    Bloom, Evaluation Review 19(5), 1995."""
+    """Minimum detectable effect, a multiple of the standard error (Bloom, Evaluation Review 19(5),
+    1995): quantile of the level + z of the power; of Student's t, the noncentrality at which it
+    passes its quantile with that power."""
     half_width: float | None = None
 
 
 _POWER_Z = NormalDist().inv_cdf(POWER)
+
+_ROUNDING = 1e-18
+"""Share of the rest's mean square below which that of seeds is rounding: 1e-9 of its spread."""
 
 
 def _of_one_seed(
@@ -190,12 +193,14 @@ def _of_several_seeds(
     )
     delta_SN = variant_SN - baseline_SN
     error, freedom = _standard_error(delta_SN)
-    half = float(stdtrit(freedom, 0.5 + confidence / 2)) * error
+    quantile = float(stdtrit(freedom, 0.5 + confidence / 2))
+    half = quantile * error
+    detectable = float(nctdtrinc(freedom, 1 - POWER, quantile)) * error
     _, of_examples, _ = mean_squares(delta_SN)
     of_these_seeds = NormalDist().inv_cdf(0.5 + confidence / 2) * math.sqrt(
         of_examples / delta_SN.size
     )
-    return _Interval(mean - half, mean + half, half + _POWER_Z * error, of_these_seeds)
+    return _Interval(mean - half, mean + half, detectable, of_these_seeds)
 
 
 def _contributions(outcome: Outcome, metric: Metric) -> NDArray[np.float64]:
@@ -238,11 +243,13 @@ def _standard_error(delta_SN: NDArray[np.float64]) -> tuple[float, int]:
     (S + max(N - E, 0)) / (seeds · examples): Hillis, Statistics in Medicine 26(3), 2007, where
     readers stand for seeds and cases for examples. The freedom is that of S, the least that his can
     be: his own errs three times as often as it says, with three seeds and in the far tail that a
-    confirmation stands on. Seeds that agree exactly, as those of a score with few values may, are
-    taken to differ by what the rest does.
+    confirmation stands on. Seeds that agree but for rounding, as those of a score with few values
+    may, are taken to differ by what the rest does.
     """
     of_seeds, of_examples, rest = mean_squares(delta_SN)
-    variance = (of_seeds or rest) + max(of_examples - rest, 0.0)
+    if of_seeds <= _ROUNDING * rest:
+        of_seeds = rest
+    variance = of_seeds + max(of_examples - rest, 0.0)
     return math.sqrt(variance / delta_SN.size), len(delta_SN) - 1
 
 
@@ -265,8 +272,8 @@ def _p_value(pairs: Sequence[Pair], metric: Metric, mean: float) -> float:
         drawn_R = _flips(len(delta_N)) @ delta_N / len(delta_N)
     else:
         drawn_R = np.mean([_renamed(pair, metric) for pair in pairs], axis=0)
-    # Rounding must not tell a draw that equals what was found from it.
-    as_large = (np.abs(drawn_R) >= abs(mean) * (1 - 1e-9)).sum()
+    # Rounding must not tell a draw that equals what was found from it; NaN tells nothing.
+    as_large = (~(np.abs(drawn_R) < abs(mean) * (1 - 1e-9))).sum()
     return float((1 + as_large) / (1 + len(drawn_R)))
 
 

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -105,19 +106,29 @@ class ArmStore:
             lock.release()
 
     def outcome(self, digest: str, step: int) -> Outcome | None:
-        """The stored evaluation at `step`, or None."""
+        """The stored evaluation at `step`, or None.
+
+        Raises:
+            StoreError: if its file cannot be read.
+        """
         path = self._evaluation(digest, step)
         if not path.exists():
             return None
-        with np.load(path, allow_pickle=False) as data:
-            rest = json.loads(str(data["rest"]))
-            measures = {
-                name.removeprefix(_MEASURE): data[name]
-                for name in data.files
-                if name.startswith(_MEASURE)
-            }
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                rest = json.loads(str(data["rest"]))
+                measures = {
+                    name.removeprefix(_MEASURE): data[name]
+                    for name in data.files
+                    if name.startswith(_MEASURE)
+                }
             rest |= {name: tuple(rest[name]) for name in ("predictions", "events")}
             return Outcome(arm=digest, measures=measures, **rest)
+        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
+            raise StoreError(
+                f"{path} is damaged: {type(error).__name__}: {error}; move it away, and the arm is "
+                "evaluated again"
+            ) from error
 
     def described(self, digest: str) -> dict[str, Any] | None:
         """What the arm's digest covers; None if it is not stored."""

@@ -121,7 +121,7 @@ class PairedTrial(tune.Trainable):
         if record.rung == len(self._spec.rungs) - 1:
             self._records.write_end(self._number, EndRecord("completed", "reached the last rung"))
         elif threshold is not None and most < threshold:
-            reason = f"delta is {most:+.4f} at most, under prune_below {threshold:+g}"
+            reason = f"gains {most:+.4f} at most, under prune_below {threshold:+g}"
             self._records.write_end(self._number, EndRecord("stopped", reason))
 
     def _report(self, progress: Progress) -> None:

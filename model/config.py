@@ -66,6 +66,11 @@ class ModelConfig:
         return self.width // self.head_size
 
 
+def sigmoid(logit: float) -> float:
+    """σ(logit), whatever its size; below -709, where the exponential would overflow, it is 0."""
+    return 0.0 if logit < -709 else 1 / (1 + math.exp(-logit))
+
+
 def default_rank(factor: float, width: int) -> int:
     """Low-rank width max(32, 32·round(factor·√C / 32)) (RWKV-LM, RWKV-v7/train_temp model.py)."""
     return max(32, 32 * round(factor * math.sqrt(width) / 32))
@@ -144,5 +149,5 @@ class FutureSeed:
 
     def largest_gate(self, num_layers: int) -> float:
         """Upper bound of the gate over layers and time: its start if frozen, σ = 1 if it learns."""
-        opening = 1.0 if self.alpha_lr > 0 else 1.0 / (1.0 + math.exp(-self.alpha))
+        opening = 1.0 if self.alpha_lr > 0 else sigmoid(self.alpha)
         return opening * max(self.strength(layer, num_layers) for layer in range(num_layers))

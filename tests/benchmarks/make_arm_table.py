@@ -4,8 +4,9 @@
         [--steps 8 24 72] [--lrs 2e-3 4e-3 8e-3 1.6e-2]
 
 `search_efficiency.py` replays searches from the table without training. The file holds the spec's
-text, and by candidate and rung the objective's delta over the rung's seeds with its bounds, and the
-delta of each seed. Run again with the same DIR, it goes on where it stopped.
+text, and by candidate and rung the objective's delta over the rung's seeds with its bounds, half of
+its interval for these very seeds (NaN with one), and the delta of each seed. Run again with the
+same DIR, it goes on where it stopped.
 """
 
 import argparse
@@ -25,7 +26,6 @@ from fstune.records import ArmPair, RungRecord
 from fstune.spec import SearchSpec, load
 from fstune.store import ArmStore
 from fstune.training import DivergedError, Progress, Workbench
-from tasks.example import metric_values
 
 SPEC = """\
 name: arm_table
@@ -77,7 +77,7 @@ def main() -> None:
     drawn = candidates(spec)
     shape = (len(drawn), len(spec.rungs))
     # A rung that an arm did not reach alive stays NaN.
-    delta, low, high = (np.full(shape, np.nan) for _ in range(3))
+    delta, low, high, half_width = (np.full(shape, np.nan) for _ in range(4))
     by_seed = np.full((*shape, spec.rungs[-1].seeds), np.nan)
     started = time.perf_counter()
     for number, candidate in enumerate(drawn):
@@ -89,6 +89,8 @@ def main() -> None:
             found = record.deltas[spec.metric().name]
             delta[number, rung] = found.mean
             low[number, rung], high[number, rung] = found.low, found.high
+            if found.half_width is not None:
+                half_width[number, rung] = found.half_width
             for pair in record.arms:
                 by_seed[number, rung, pair.seed] = _seed_delta(spec, bench.store, record, pair)
         for pair in record.arms:
@@ -106,6 +108,7 @@ def main() -> None:
         delta=delta,
         low=low,
         high=high,
+        half_width=half_width,
         by_seed=by_seed,
     )
 
@@ -113,8 +116,7 @@ def main() -> None:
 def _seed_delta(spec: SearchSpec, store: ArmStore, record: RungRecord, pair: ArmPair) -> float:
     def mean(outcome: Outcome | None) -> float:
         assert outcome is not None
-        values = metric_values(spec.metric().name, outcome.nll_sum, outcome.correct, outcome.total)
-        return float(values.mean())
+        return spec.metric().score(outcome.measures)
 
     step = record.steps
     return mean(store.outcome(pair.variant, step)) - mean(store.outcome(pair.baseline, step))

@@ -64,6 +64,8 @@ class Table:
         self.environment = json.loads(str(stored["environment"]))
         self._index = {_key(candidate): n for n, candidate in enumerate(self.candidates)}
         self._delta, self._low, self._high = (stored[key] for key in ("delta", "low", "high"))
+        # The tables at hand were made before it was kept: ranked by the bounds that they have.
+        self._half_width = stored["half_width"] if "half_width" in stored else self._low * np.nan
         self.by_seed = stored["by_seed"]
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "spec.yaml").write_text(self.text)
@@ -89,7 +91,16 @@ class Table:
         mean, low, high = (
             float(each[index, rung]) for each in (self._delta, self._low, self._high)
         )
-        return Delta(0.0, 0.0, mean, low, high, self.metric.higher_is_better)
+        half_width = float(self._half_width[index, rung])
+        return Delta(
+            baseline=0.0,
+            variant=0.0,
+            mean=mean,
+            low=low,
+            high=high,
+            higher_is_better=self.metric.higher_is_better,
+            half_width=None if np.isnan(half_width) else half_width,
+        )
 
     def record(self, index: int, rung: int) -> RungRecord:
         """What a worker would have written."""

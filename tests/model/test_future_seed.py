@@ -244,3 +244,10 @@ def test_settings_that_make_no_sense_are_refused():
             dataclasses.replace(FutureSeed(), **changes)
     with pytest.raises(ValueError, match="0 <= min <= max"):
         Schedule("linear", 1.0, 0.5)
+
+
+@pytest.mark.parametrize("alpha", [-1e6, -710.0, -30.0, 0.0, 30.0, 1e6])
+def test_a_gates_upper_bound_has_a_value_however_far_its_logit_lies(alpha):
+    bound = FutureSeed(alpha=alpha).largest_gate(4)
+    assert bound == pytest.approx(torch.tensor(alpha, dtype=torch.float64).sigmoid().item())
+    assert FutureSeed(alpha=alpha, alpha_lr=0.1).largest_gate(4) == 1.0

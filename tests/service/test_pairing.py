@@ -7,6 +7,7 @@ import pytest
 from arm_cases import SPEC, bench, spec, trained
 
 from fstune.arm import Pair, VariedSeeds
+from fstune.errors import FstuneError
 from fstune.pairing import arms_of, run_rung
 from fstune.records import RungRecord
 from fstune.spec import SearchSpec
@@ -234,6 +235,17 @@ def test_a_rung_without_evaluations_on_the_way_has_one_point(tmp_path):
 def test_an_arm_that_diverges_ends_the_rung(tmp_path):
     made = spec(tmp_path, SPEC.replace("lr: 1e-2", "lr: 1e30"))
     with pytest.raises(DivergedError):
+        rung_of(tmp_path, made, OPEN)
+
+
+def test_a_measure_that_is_no_number_has_no_verdict(tmp_path):
+    made = spec(tmp_path)
+    arm = rung_of(tmp_path, made, OPEN).arms[0].variant
+    path = tmp_path / "arms" / arm / "evaluations" / "000000002.npz"
+    data = dict(np.load(path))
+    data["measure/correct"][3] = np.nan
+    np.savez(path, **data)
+    with pytest.raises(FstuneError, match=r"token_accuracy is .* for the variant at step 2: every"):
         rung_of(tmp_path, made, OPEN)
 
 

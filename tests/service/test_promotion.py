@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ray.tune.search import Searcher
 
 from fstune.promotion import Climb, Standing, next_climb
-from fstune.records import EndRecord
+from fstune.records import EndRecord, TrialRecord
 from fstune.sampling import draw
 from fstune.trainable import OBJECTIVE
 from fstune.tuning import Climber
@@ -305,6 +305,24 @@ def test_what_was_found_guides_the_draws(tmp_path):
 SMALL = PROMOTE.replace("{uniform: [-4.0, 2.0]}", "{int_uniform: [-2, 2]}").replace(
     "trials: 20", "trials: 10"
 )
+
+
+def test_where_a_branch_without_ranges_is_used_up_the_search_goes_on_in_the_others(tmp_path):
+    space = """\
+space:
+  train.batch_size: {int_uniform: [1, 20]}
+  future_seed.alpha: {uniform: [-4.0, 2.0], when: {train.batch_size: 20}}
+search: {trials: 40, sampler: random}
+"""
+    text = SPEC.partition("space:")[0] + "fixed: {future_seed: {norm: true}}\n" + space
+    made_of = spec(tmp_path, text)
+    known = [{"train.batch_size": size} for size in range(1, 20)]
+    trials = [TrialRecord(number, candidate) for number, candidate in enumerate(known)]
+    while len(trials) < 30:
+        trials.append(TrialRecord(len(trials), draw(made_of, trials)))
+    drawn = [trial.candidate for trial in trials[19:]]
+    assert {candidate["train.batch_size"] for candidate in drawn} == {20}
+    assert len({candidate["future_seed.alpha"] for candidate in drawn}) == 11
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "gp"])

@@ -240,7 +240,7 @@ def comparison(verdict: Verdict) -> Comparison:
 )
 def test_an_unconfirmed_search_never_answers_yes(tmp_path, verdict, word):
     best = trial(0, rung_record(0), rung_record(1, verdict=verdict))
-    found = words.answer(spec(tmp_path), [best], best)
+    found = words.answer(spec(tmp_path), [best], best, 0)
     assert (found.verdict, found.word) == (verdict, word)
     assert "Not confirmed" in found.confirmation
     assert "Δ +0.2500 [" in found.sentence
@@ -252,24 +252,52 @@ def test_a_confirmation_decides_the_answer(tmp_path):
     lost = trial(0, rung_record(1), confirmation=Confirmation(comparison("inconclusive"), 1.0))
     won = trial(1, rung_record(1), confirmation=Confirmation(comparison("gain"), 1.0))
     broken = trial(2, rung_record(1), confirmation=Confirmation(None, 1.0, "loss nan"))
-    found = words.answer(made_of, [lost, won, broken], lost)
+    found = words.answer(made_of, [lost, won, broken], lost, 3)
     assert (found.word, found.verdict) == ("Yes", "gain")
     assert "(candidate 1)" in found.sentence
     assert "99.3 % interval" in found.sentence
     assert "test examples" in found.sentence
     assert "Confirmed for 1 of 3 finalists" in found.confirmation
-    found = words.answer(made_of, [lost, broken], lost)
+    found = words.answer(made_of, [lost, broken], lost, 2)
     assert (found.word, found.verdict) == ("Inconclusive", "inconclusive")
     assert "Not confirmed for any of 2 finalists" in found.confirmation
-    found = words.answer(made_of, [broken], None)
+    found = words.answer(made_of, [broken], None, 1)
     assert found.verdict == "diverged"
     assert "loss nan" in found.sentence
 
 
+def test_a_finalist_has_the_level_that_all_share_before_the_others_are_tried(tmp_path):
+    records, made_of = searched(tmp_path)
+    (records.root / "trials/0000/confirmation.json").unlink()
+    found = summarise(records, made_of)
+    assert "99 % interval" in found.answer.sentence
+    assert "Confirmed for 1 of 2 finalists, of which 1 was tried so far:" in (
+        found.answer.confirmation
+    )
+    assert "99 % intervals" in found.confirmed.caption
+
+
+@pytest.mark.parametrize(
+    ("objective", "shown"),
+    [
+        ("{metric: token_accuracy}", "lower bound of Δ token_accuracy"),
+        ("{metric: nll}", "lower bound of −Δ nll"),
+        ("{metric: nll, bound: mean}", "−Δ nll"),
+    ],
+)
+def test_what_is_shown_so_that_more_is_better_is_called_so(tmp_path, objective, shown):
+    made_of = spec(tmp_path, more=f"objective: {objective}\n")
+    records = [rung_record(rung, objective=0.25) for rung in (0, 1)]
+    found = search_path([trial(0, *records)], made_of)
+    assert found.shown == shown
+    assert found.points[-1].best == 0.25
+    assert f"ranked by {shown};" in dict(words.setting(made_of))["Judged by"]
+
+
 def test_trials_that_all_broke_off_are_a_failure(tmp_path):
     ended = trial(0, end=EndRecord("failed", "no"))
-    assert words.answer(spec(tmp_path), [ended], None).verdict == "failed"
-    assert words.answer(spec(tmp_path), [ended, trial(1)], None).verdict == "running"
+    assert words.answer(spec(tmp_path), [ended], None, 0).verdict == "failed"
+    assert words.answer(spec(tmp_path), [ended, trial(1)], None, 0).verdict == "running"
 
 
 def test_the_cost_counts_arms_once(search):

@@ -1,5 +1,7 @@
 """False discoveries and the winner's luck, against scipy and by simulation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from arm_cases import outcome
@@ -8,11 +10,24 @@ from hypothesis import strategies as st
 from scipy.stats import false_discovery_control
 
 from fstune.records import ArmPair, RungRecord, TrialRecord
-from fstune.selection import adjusted, corrected_winner
+from fstune.selection import adjusted, corrected_winner, false_discovery_adjusted
+from fstune.statistics import Delta
 from fstune.store import ArmStore
 from tasks.metrics import TOKEN_ACCURACY
 
 SIZE = 200
+
+
+def test_a_candidate_that_equals_another_is_tested_once():
+    def tried(number: int, p_value: float, equals: int | None = None) -> TrialRecord:
+        deltas = {"nll": Delta(0.0, 0.0, 0.0, 0.0, 0.0, False, p_value)}
+        rung = RungRecord(10, 1, deltas, "inconclusive", 0.0, 1.0, [], 0, [], 1.0)
+        return TrialRecord(number, {}, [rung], equals=equals)
+
+    own = [tried(0, 0.02), tried(1, 0.5), tried(2, 0.9), TrialRecord(3, {})]
+    copies = [tried(number, 0.02, equals=0) for number in (4, 5, 6)]
+    found = false_discovery_adjusted([*own, *copies], "nll")
+    assert found == pytest.approx({0: 0.06, 1: 0.75, 2: 0.9, 4: 0.06, 5: 0.06, 6: 0.06})
 
 
 @given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=30))
@@ -61,5 +76,7 @@ def test_one_candidate_or_none_has_nothing_to_correct(tmp_path):
     store = ArmStore(tmp_path)
     assert corrected_winner([], TOKEN_ACCURACY, store) is None
     assert corrected_winner(search(store, [0.9]), TOKEN_ACCURACY, store) is None
+    [one] = search(store, [0.9])
+    assert corrected_winner([one, replace(one, number=1, equals=0)], TOKEN_ACCURACY, store) is None
     trials = search(store, [0.9, 0.8], seed=1)
     assert corrected_winner(trials, TOKEN_ACCURACY, ArmStore(tmp_path / "gone")) is None

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from fstune.cli import app
 from fstune.errors import InputError
 from fstune.pairing import run_rung
+from fstune.records import SearchRecords
 from fstune.side_by_side import Side, delta_between, different_context
 from fstune.store import ArmStore
 
@@ -62,6 +63,24 @@ def test_other_contexts_are_refused_with_the_fields_that_differ(runs):
     assert "  train_digest: " in said
     assert "future_seed" not in said
     assert said.endswith("see them side by side with --unmatched")
+
+
+def test_what_only_later_seeds_differ_in_is_refused_too(tmp_path):
+    searched(tmp_path, SPEC, [1.0, -1.0])
+    text = SPEC.replace("name: small", "name: fixed_order") + "seeds: {order: false}\n"
+    searched(tmp_path, text, [1.0, -1.0])
+    sides = [Side.find(f"{name}:0", tmp_path) for name in ("small", "fixed_order")]
+    assert list(different_context(*sides)) == ["seeds.order"]
+    done = CliRunner().invoke(app, ["compare", "small:0", "fixed_order:0", "--runs", str(tmp_path)])
+    assert isinstance(done.exception, InputError)
+
+
+def test_a_trial_that_equals_another_is_shown_by_its_own_setting(runs):
+    records = SearchRecords.find(runs, "small")
+    records.write_candidate(3, {"future_seed.alpha": 1.001}, equals=0)
+    side = Side.find("small:3", runs)
+    assert side.trial.candidate == {"future_seed.alpha": 1.001}
+    assert side.arms == Side.find("small:0", runs).arms
 
 
 def test_unmatched_shows_both_and_no_delta(runs):

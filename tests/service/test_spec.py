@@ -106,6 +106,13 @@ BROKEN = {
     "a seed as candidate": ("space:", "space:\n  train.seed: {choice: [1, 2]}", [
         "11: space.train.seed: must stay as it is: seeds are repetitions, not candidates: give a "
         "rung more `seeds`"]),
+    "other examples for each candidate": (
+        "space:", "space:\n  task.validation_size: {choice: [8, 16]}", [
+        "11: space.task.validation_size: must stay as it is: all candidates are compared on the "
+        "same examples"]),
+    "other examples for the baseline": (
+        "space:", "baseline: {task.validation_size: 8}\nspace:", [
+        "10: baseline.task.validation_size: must stay as it is: all candidates are compared"]),
     "all repetitions one": ("rungs:", "seeds: {order: false, data: false, init: false}\nrungs:", [
         "7: seeds: order, data or init must be true, or all repetitions are one and the same"]),
     "name of odd letters": ("name: small", "name: small/er", [

@@ -387,6 +387,44 @@ def test_a_detectable_delta_is_detected_in_80_of_100_comparisons():
     assert sum(delta.low > 0 for delta in told) / 300 == pytest.approx(0.8, abs=0.07)
 
 
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_so_it_is_with_several_seeds_which_tell_little_of_how_seeds_differ(seeds):
+    chance = np.random.default_rng(7)
+    size, seed_spread, spread = 20, 0.3, 0.1
+    error = math.sqrt((seed_spread**2 + spread**2 / size) / seeds)
+
+    def compared(shift: float) -> Delta:
+        by_seed = shift + seed_spread * chance.standard_normal((seeds, 1))
+        noise = spread * chance.standard_normal((seeds, size))
+        return paired_deltas(nll_pairs(by_seed + noise), [NLL])["nll"]
+
+    one = compared(0.0)
+    # A multiple of the standard error, of which half of the interval is a known multiple too.
+    multiple = 2 * one.detectable / (one.high - one.low) * student_t.ppf(0.975, seeds - 1)
+    told = [compared(multiple * error) for _ in range(1000)]
+    assert sum(delta.low > 0 for delta in told) / 1000 == pytest.approx(0.8, abs=0.035)
+
+
+@pytest.mark.parametrize("swapped", [0, 1])
+def test_seeds_that_agree_but_for_rounding_are_no_surer_than_those_that_agree(swapped):
+    # Two seeds of one score whose sums are of the same thirds and tenths in another order.
+    values = np.array([1 / 3, 0.1, 0.7, -2 / 3, 0.2, 1 / 7, 0.9, -0.3, 0.6, 0.05])
+    order = np.roll(np.arange(10), 3) if swapped else np.arange(10)[::-1]
+    difference_SN = np.stack([values, values[order]])
+    assert difference_SN[0].mean() == pytest.approx(difference_SN[1].mean(), abs=1e-15)
+    found = paired_deltas(nll_pairs(difference_SN), [NLL])["nll"]
+    rest = difference_SN - difference_SN.mean(axis=0)
+    least = 12.7 * math.sqrt((rest**2).sum() / 9 / 20)
+    assert found.high - found.low > 2 * least
+
+
+def test_what_is_no_number_is_no_discovery():
+    missing = outcome([1.0, 0.0], 1, [math.nan, 1.0])
+    with np.errstate(invalid="ignore"):
+        found = paired_deltas([Pair(outcome([1.0, 0.0]), missing)], [NLL])["nll"]
+    assert found.p_value == 1.0
+
+
 def test_seeds_that_agree_with_the_mean_are_counted():
     pairs = [
         pair([0, 0, 0, 1], [1, 1, 0, 1], seed_index=0),

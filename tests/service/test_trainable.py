@@ -119,7 +119,7 @@ def test_a_delta_under_prune_below_stops_the_trial(tmp_path):
         "done": True,
     }
     assert records.end(0).state == "stopped"
-    assert records.end(0).reason == f"delta is {most:+.4f} at most, under prune_below +0.9"
+    assert records.end(0).reason == f"gains {most:+.4f} at most, under prune_below +0.9"
     assert told(trial(records).train()) == result, "a replay ends where the trial was stopped"
 
 

@@ -4,12 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from arm_cases import bench, made, spec
+from arm_cases import SPEC, bench, made, spec
 from typer.testing import CliRunner
 
 from fstune.cli import app
-from fstune.pairing import run_rung
-from fstune.records import EndRecord
+from fstune.errors import StoreError
+from fstune.pairing import confirm, run_rung
+from fstune.records import Confirmation, EndRecord
 from fstune.report import write_report
 from fstune.spec import write_resolved
 from fstune.verification import differences
@@ -90,3 +91,125 @@ def test_an_arm_of_other_settings_and_a_report_of_other_numbers_are_found(search
     assert len(found) == 2
     assert "its settings are not those of the arm's digest" in found[0]
     assert found[1].endswith("best is 1, the records say 0")
+
+
+def evaluation(records, arm, step=2):
+    return records.runs / "arms" / arm / "evaluations" / f"{step:09d}.npz"
+
+
+@pytest.mark.parametrize("content", [b"", b"PK no archive", b"\x93NUMPY"])
+def test_an_outcome_that_cannot_be_read_is_said(search, content):
+    records, _ = search
+    arm = records.rung(1, 0).arms[0].variant
+    evaluation(records, arm).write_bytes(content)
+    found = differences(*search)
+    assert f"{evaluation(records, arm)} is damaged: " in found[0]
+    assert all(
+        line.startswith(("trial 1, rung 0", f"{records.root}/report.json")) for line in found
+    )
+
+
+@pytest.mark.parametrize(
+    ("measure", "said"),
+    [(None, "do not fit together"), (lambda values: values[:-1], "do not fit together")],
+)
+def test_an_outcome_that_lacks_something_is_said(search, measure, said):
+    records, _ = search
+    path = evaluation(records, records.rung(1, 0).arms[0].variant)
+    data = dict(np.load(path))
+    if measure is None:
+        del data["measure/nll_sum"]
+    else:
+        data["measure/nll_sum"] = measure(data["measure/nll_sum"])
+    np.savez(path, **data)
+    assert said in differences(*search)[0]
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]"])
+def test_an_arm_that_cannot_be_read_is_said(search, content):
+    records, _ = search
+    path = records.runs / "arms" / records.rung(0, 0).arms[0].baseline / "arm.json"
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    assert any(str(path) in line for line in differences(*search))
+
+
+def test_another_candidates_arm_in_its_place_is_found_though_all_figures_fit(search):
+    records, made_of = search
+    better = records.rung(0, 0)
+    path = records.root / "trials/0001/rung-0.json"
+    path.write_text((records.root / "trials/0000/rung-0.json").read_text())
+    write_report(records, made_of)
+    arm = better.arms[0].variant
+    found = differences(*search)
+    assert f"trial 1, rung 0: arm {arm} is not of its candidate and seed 0" in found
+    assert all(" the outcomes say " not in line for line in found)
+
+
+def test_a_shut_gate_that_is_only_told_is_found(search):
+    records, made_of = search
+    changed(
+        records.root / "trials/0001/rung-0.json",
+        lambda content: content.update(largest_gate=0.0, verdict="no effect"),
+    )
+    write_report(records, made_of)
+    [line] = differences(*search)
+    assert "trial 1, rung 0: the largest gate is 0.0, its settings say " in line
+
+
+@pytest.mark.parametrize("change", [lambda c: c.update(seeds=3), lambda c: c["deltas"].pop("nll")])
+def test_a_record_that_tells_too_much_or_too_little_is_found(search, change):
+    records, made_of = search
+    changed(records.root / "trials/0001/rung-0.json", change)
+    write_report(records, made_of)
+    [line] = differences(*search)
+    assert line.startswith("trial 1, rung 0: ")
+
+
+def test_a_record_that_cannot_be_read_is_an_error_without_a_traceback(search):
+    records, _ = search
+    path = records.root / "trials/0001/rung-0.json"
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(StoreError, match=r"rung-0\.json is damaged"):
+        differences(*search)
+
+
+@pytest.fixture
+def confirmed(tmp_path):
+    """A search with two finalists, of which the first alone is confirmed."""
+    text = SPEC.replace("validation_size: 6", "validation_size: 6, test_size: 5")
+    made_of = spec(tmp_path, text + "confirm: {finalists: 2, seeds: 2}\n")
+    records = made(tmp_path, made_of)
+    for number in (0, 1):
+        candidate = {"future_seed.alpha": 1.0 - number}
+        records.write_candidate(number, candidate)
+        for rung in (0, 1):
+            record = run_rung(made_of, candidate, rung, records.cache, bench(tmp_path)[0])
+            records.write_rung(number, record)
+        records.write_end(number, EndRecord("completed", "so"))
+    records.write_finalists([0, 1])
+    found = confirm(made_of, {"future_seed.alpha": 1.0}, 2, records.cache, bench(tmp_path)[0])
+    records.write_confirmation(0, Confirmation(found, 1.0))
+    write_report(records, made_of)
+    return records, made_of
+
+
+def test_a_confirmation_that_is_not_through_comes_out_again(confirmed):
+    assert differences(*confirmed) == []
+
+
+def test_finalists_that_were_changed_are_found(confirmed):
+    records, _ = confirmed
+    records.write_finalists([0])
+    assert any("trial 0, confirmation: nll low is" in line for line in differences(*confirmed))
+    records.write_finalists([1])
+    assert "it is none of the finalists" in differences(*confirmed)[0]
+
+
+def test_a_confirmations_arm_of_other_settings_is_found(confirmed):
+    records, _ = confirmed
+    arm = records.confirmation(0).comparison.arms[1].variant
+    changed(records.runs / "arms" / arm / "arm.json", lambda c: c["seeds"].update(order=1))
+    [line] = differences(*confirmed)
+    assert f"{arm}/arm.json: its settings are not those of the arm's digest" in line
