@@ -104,9 +104,9 @@ def shown_example(
 
 
 def _shipped_with(task: "AnyTask") -> dict[str, "SearchSpec"]:
-    """The shipped searches that are named after a task."""
-    names = [name for name in shipped() if name.removesuffix("_tiny") == task.name]
-    return {name: load(find(name)) for name in names}
+    """The shipped searches of a task that are named after it."""
+    specs = {name: load(find(name)) for name in shipped() if name.startswith(task.name)}
+    return {name: spec for name, spec in specs.items() if spec.task_name == task.name}
 
 
 def _shipped_spec(task: "AnyTask") -> "SearchSpec":

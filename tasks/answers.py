@@ -64,6 +64,11 @@ def to_the_line_end(tokenizer: Tokenizer, max_new_tokens: int) -> Generation:
     return Generation(max_new_tokens, stop=(tuple(tokenizer.encode("\n")),))
 
 
+def written_line(tokenizer: Tokenizer, written: Sequence[int]) -> str:
+    """What was written up to the first line end, which may stand inside a token."""
+    return tokenizer.decode(written).partition("\n")[0]
+
+
 def reference(gold: Sequence[str]) -> str:
     """What the scorer needs of an example."""
     return json.dumps(list(gold), ensure_ascii=False)
@@ -74,7 +79,7 @@ def answer_scorer(tokenizer: Tokenizer, closed: frozenset[str] = frozenset()) ->
 
     def measure(example: Example, prediction: Prediction) -> dict[str, float]:
         gold = json.loads(example.reference)
-        written = tokenizer.decode(prediction.generated[0])
+        written = written_line(tokenizer, prediction.generated[0])
         return {
             ANSWER_EM.name: exact_match(written, gold),
             ANSWER_F1.name: word_f1(written, gold, closed),

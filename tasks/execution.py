@@ -21,6 +21,7 @@ from tasks.sandbox import LIMITS, Limits, Returned, run
 Verdict: TypeAlias = Literal["passed", "failed", "timeout"]
 
 _NAMES: Mapping[str, object] = {
+    "abs": abs,
     "complex": complex,
     "float": float,
     "frozenset": frozenset,
@@ -33,9 +34,10 @@ _NAMES: Mapping[str, object] = {
 }
 _CALLED = frozenset({*_NAMES, "sys.getsizeof"}) - {"math", "sys"}
 _CONSTANTS = frozenset({"math.pi", "math.e", "math.inf"})
+_SUMS = (ast.Add, ast.Sub, ast.Div)
 _NODES = (
     *(ast.Constant, ast.List, ast.Tuple, ast.Set, ast.Dict, ast.keyword, ast.Load),
-    *(ast.UnaryOp, ast.unaryop, ast.BinOp, ast.Add, ast.Sub, ast.Div),
+    *(ast.UnaryOp, ast.unaryop, ast.BinOp, *_SUMS),
 )
 """What an expression of ours consists of: literals, sums, and calls of what is named above."""
 
@@ -169,12 +171,19 @@ class _Parts:
 
     def part(self, node: ast.expr) -> ast.expr:
         """An operand: ours as it is, the program's as a name."""
-        if _program_says(node):
-            self.calls.append(ast.unparse(node))
-            return ast.Name(_answer(len(self.calls) - 1), ast.Load())
-        if not _is_ours(node):
-            raise UnsupportedTestError(f"cannot be compared with: {ast.unparse(node)}")
-        return node
+        if not _program_says(node):
+            if not _is_ours(node):
+                raise UnsupportedTestError(f"cannot be compared with: {ast.unparse(node)}")
+            return node
+        # An object of the program's would answer for it, and see what it is compared with.
+        if isinstance(node, ast.BinOp) and isinstance(node.op, _SUMS):
+            return ast.BinOp(self.part(node.left), node.op, self.part(node.right))
+        if isinstance(node, ast.Call) and _dotted(node.func) == "abs" and len(node.args) == 1:
+            return ast.Call(node.func, [self.part(node.args[0])], [])
+        if _reckons(node):
+            raise UnsupportedTestError(f"only the program's word: {ast.unparse(node)}")
+        self.calls.append(ast.unparse(node))
+        return ast.Name(_answer(len(self.calls) - 1), ast.Load())
 
 
 def _answer(place: int) -> str:
@@ -186,6 +195,14 @@ def _program_says(node: ast.AST) -> bool:
     if isinstance(node, ast.Name):
         return node.id not in _NAMES
     return any(map(_program_says, ast.iter_child_nodes(node)))
+
+
+def _reckons(node: ast.AST) -> bool:
+    """Whether an expression reckons or compares, but for what the program's functions are given."""
+    if isinstance(node, ast.Call) and _is_the_programs(node.func):
+        return False
+    operates = isinstance(node, ast.BinOp | ast.BoolOp | ast.Compare)
+    return operates or any(map(_reckons, ast.iter_child_nodes(node)))
 
 
 def _is_the_programs(function: ast.expr) -> bool:

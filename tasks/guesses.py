@@ -85,11 +85,12 @@ def _blind(alphabet: Sequence[int] | None, evaluated: Split) -> Guess | None:
 
     def guess(example: Example) -> Prediction:
         tokens = tuple(rng.choices(alphabet or (-1,), k=_targets(example)))
-        return Prediction(
-            tokens=tokens,
-            choice_nll=tuple(rng.random() for _ in example.choices),
-            generated=(tokens[len(example.target_positions) :],),
-        )
+        nll = tuple(rng.random() for _ in example.choices)
+        inside = len(example.target_positions)
+        if alphabet is None and nll:
+            chosen = example.choices[nll.index(min(nll))]
+            tokens = (*tokens[:inside], *chosen, *tokens[inside:])[: len(tokens)]
+        return Prediction(tokens=tokens, choice_nll=nll, generated=(tokens[inside:],))
 
     return guess
 

@@ -44,7 +44,7 @@ class Hotpot(AnsweringTask[HotpotSettings]):
     """Answers a question from two of ten paragraphs."""
 
     name = "hotpot"
-    version = 2
+    version = 3
     summary = "answer a question whose evidence lies in two of ten paragraphs"
     licence = "CC BY-SA 4.0"
     origin = "HotpotQA, distractor setting: hub hotpotqa/hotpot_qa, or local JSONL by `files`"

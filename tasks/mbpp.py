@@ -103,7 +103,7 @@ class Mbpp(CollectedTask[MbppSettings]):
     """Writes a program."""
 
     name = "mbpp"
-    version = 1
+    version = 2
     summary = "write a short Python program for a problem and its tests, among other problems"
     licence = "CC BY 4.0"
     origin = "MBPP: hub google-research-datasets/mbpp, or local JSONL by `files`"

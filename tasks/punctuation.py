@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import ClassVar, Literal, TypeVar
 
-from tasks.answers import normalised, to_the_line_end
+from tasks.answers import normalised, to_the_line_end, written_line
 from tasks.collected import CollectedSettings, CollectedTask
 from tasks.example import Example, Split, Tokenizer
 from tasks.metrics import EXACT_MATCH, NLL, TOKEN_ACCURACY, Metric
@@ -121,7 +121,7 @@ class Punctuation(_PunctuationTask[PunctuationSettings]):
     """Rewrites a text with its marks and cases."""
 
     name = "punctuation"
-    version = 1
+    version = 2
     summary = "rewrite a text that has lost its punctuation and case"
     needs_future = False
     Settings = PunctuationSettings
@@ -137,7 +137,7 @@ class Punctuation(_PunctuationTask[PunctuationSettings]):
 
     def scorer(self, settings: PunctuationSettings, tokenizer: Tokenizer) -> Scorer | None:
         def measure(example: Example, prediction: Prediction) -> dict[str, float]:
-            written = tokenizer.decode(prediction.generated[0])
+            written = written_line(tokenizer, prediction.generated[0])
             return restored(aligned(words(example.reference), words(written)))
 
         return measure if settings.generate else None
@@ -199,6 +199,22 @@ class PunctuationInPlaceSettings(_PunctuationSettings):
 
     name: Literal["punctuation_inplace"] = "punctuation_inplace"
     """Which task it is."""
+    stride: int = 1
+    """Words from one that is labelled to the next; 1 labels all of them. With more, the others
+    stand around it as evidence, which the control shuffled_future can permute."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.stride >= 1, "stride >= 1", self.stride)
+        require(
+            self.stride > 1 or self.control != "shuffled_future",
+            "stride > 1 with control shuffled_future, which leaves labelled words in place,",
+            self.stride,
+        )
+
+    def labelled(self, text: str) -> list[Word]:
+        """The words of a text that get a label."""
+        return words(text)[:: self.stride]
 
 
 _MARK_OF = ("", *MARKS)
@@ -235,7 +251,7 @@ class PunctuationInPlace(_PunctuationTask[PunctuationInPlaceSettings]):
             return Word(word.bare, mark, case)
 
         def measure(example: Example, prediction: Prediction) -> dict[str, float]:
-            pairs = zip(words(example.reference), prediction.tokens, strict=True)
+            pairs = zip(settings.labelled(example.reference), prediction.tokens, strict=True)
             return restored((word, said(word, token)) for word, token in pairs)
 
         return measure
@@ -253,9 +269,9 @@ class PunctuationInPlace(_PunctuationTask[PunctuationInPlaceSettings]):
             return Prediction(symbols.tokens(neither * len(example.target_tokens)))
 
         def one_sentence(example: Example) -> Prediction:
-            labels = [neither] * len(example.target_tokens)
+            labels = [neither] * len(words(example.reference))
             labels[0], labels[-1] = capital, period
-            return Prediction(symbols.tokens(labels))
+            return Prediction(symbols.tokens(labels[:: settings.stride]))
 
         return {"copy": copy, "one_sentence": one_sentence}
 
@@ -278,10 +294,10 @@ class PunctuationInPlace(_PunctuationTask[PunctuationInPlaceSettings]):
             before = frame.before(text, len(shown))
             if isinstance(before, Dropped):
                 return before
-            labels = [_LABEL_OF[word.mark, word.case] for word in words(text)]
+            labels = [_LABEL_OF[word.mark, word.case] for word in settings.labelled(text)]
             return Example(
                 prompt=(*before, *shown),
-                target_positions=tuple(len(before) + place for place in places),
+                target_positions=tuple(len(before) + place for place in places[:: settings.stride]),
                 target_tokens=symbols.tokens(labels),
                 reference=text,
             )

@@ -7,6 +7,7 @@ What cannot be had is refused with one line that says what to do; nothing half-r
 
 import hashlib
 import json
+import logging
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 from tasks.example import TaskError
+from tasks.progress import Progress
 
 Row: TypeAlias = Mapping[str, Any]
 
@@ -31,6 +33,8 @@ _PYTHON_TYPES: dict[str, tuple[type, ...]] = {
     "number": (float, int),
 }
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+# Rows whose fields are read at once, where all rows are gone through.
+_CHUNK = 256
 # Raised with every change of how a line becomes a row.
 _READER = 1
 
@@ -142,15 +146,23 @@ def fingerprint(source: Source, cache_dir: Path, data_dirs: Sequence[Path]) -> s
 class Rows:
     """Rows of one pool, by index, under the task's field names."""
 
-    def __init__(self, dataset: Any, fields: Sequence[str]) -> None:
+    def __init__(self, dataset: Any, check: Callable[[int, Row], None] | None = None) -> None:
+        """Of a data set that has these fields only.
+
+        Args:
+            dataset: of the package `datasets`.
+            check: refuses a row or some fields of it, by index; None where all have been checked.
+        """
         self._dataset = dataset
-        self._fields = tuple(fields)
+        self._check = check
 
     def __len__(self) -> int:
         return len(self._dataset)
 
     def __getitem__(self, index: int) -> Row:
         row: Row = self._dataset[index]
+        if self._check is not None:
+            self._check(index, row)
         return row
 
     @property
@@ -160,20 +172,28 @@ class Rows:
 
     def only(self, fields: Sequence[str]) -> Iterator[Row]:
         """Every row with these fields alone, which is quicker, in row order."""
-        columns = self._dataset.select_columns(list(fields))[:]
-        for values in zip(*(columns[name] for name in fields), strict=True):
-            yield dict(zip(fields, values, strict=True))
+        selected = self._dataset.select_columns(list(fields))
+        progress = Progress()
+        for first in range(0, len(selected), _CHUNK):
+            progress.tell(f"{', '.join(fields)} of {first} of {len(selected)} rows looked at")
+            columns = selected[first : first + _CHUNK]
+            chunk = zip(*(columns[name] for name in fields), strict=True)
+            for index, values in enumerate(chunk, start=first):
+                row = dict(zip(fields, values, strict=True))
+                if self._check is not None:
+                    self._check(index, row)
+                yield row
 
     def groups(
         self, group_fields: Sequence[str], name: Callable[[Row], str] | None = None
-    ) -> list[str]:
+    ) -> Iterator[str]:
         """The group of every row, in row order: its name, or its fields without case and spacing.
 
         Args:
             group_fields: the fields.
             name: from these.
         """
-        return [name(row) if name else _agreement(row) for row in self.only(group_fields)]
+        return (name(row) if name else _agreement(row) for row in self.only(group_fields))
 
 
 def _agreement(row: Row) -> str:
@@ -189,10 +209,15 @@ def open_rows(source: Source, pool: str, cache_dir: Path, data_dirs: Sequence[Pa
     name = source.pools[pool]
     columns = {field: source.columns.get(field, field) for field in source.fields}
     if source.files is not None:
-        dataset = _read_file(find_file(name, data_dirs), source.fields, columns, cache_dir)
-    else:
-        dataset = _read_hub(source, name, columns, cache_dir)
-    return Rows(dataset, list(source.fields))
+        return Rows(_read_file(find_file(name, data_dirs), source.fields, columns, cache_dir))
+    where = f"{source.hub}{'/' + source.config if source.config else ''} split {name}"
+
+    def check(index: int, row: Row) -> None:
+        for field_name, value in row.items():
+            place = f"{where}, row {index}: {columns[field_name]}"
+            _check_shape(value, source.fields[field_name], place)
+
+    return Rows(_read_hub(source, name, columns, cache_dir, where), check)
 
 
 def _datasets() -> Any:
@@ -219,22 +244,28 @@ def _read_file(
     except datasets.exceptions.DatasetGenerationError as error:
         if isinstance(error.__cause__, TaskError):
             raise error.__cause__ from None
-        raise
+        raise TaskError(f"{path}: {_first_line(error.__cause__ or error)}") from error
 
 
 def _lines(path: Path, fields: Mapping[str, Shape], columns: Mapping[str, str]) -> Iterator[Row]:
     """Rows of a JSONL file under the task's field names; blank lines are skipped."""
     empty = True
-    with path.open(encoding="utf-8") as file:
+    progress = Progress()
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
+            progress.tell(f"{path}: {number} lines read")
             if not line.strip():
                 continue
             where = f"{path}:{number}"
             try:
-                values = json.loads(line)
+                values = json.loads(line.decode())
+            except UnicodeDecodeError as error:
+                raise TaskError(f"{where}: not UTF-8: {error.reason}") from error
             except json.JSONDecodeError as error:
                 what = f"{error.msg} at column {error.colno}"
                 raise TaskError(f"{where}: not a line of JSON: {what}") from error
+            except RecursionError as error:
+                raise TaskError(f"{where}: too deeply nested") from error
             if not isinstance(values, dict):
                 raise TaskError(f"{where}: a row is a JSON object, got {_short(values)}")
             _check_columns(columns, list(values), where)
@@ -247,8 +278,9 @@ def _lines(path: Path, fields: Mapping[str, Shape], columns: Mapping[str, str]) 
         raise TaskError(f"{path}: no rows; a row is one JSON object in one line")
 
 
-def _read_hub(source: Source, split: str, columns: Mapping[str, str], cache_dir: Path) -> Any:
-    where = f"{source.hub}{'/' + source.config if source.config else ''} split {split}"
+def _read_hub(
+    source: Source, split: str, columns: Mapping[str, str], cache_dir: Path, where: str
+) -> Any:
     dataset = _load_hub(source.hub, source.config, source.revision, split, cache_dir)
     _check_columns(columns, dataset.column_names, where)
     dataset = dataset.select_columns(list(columns.values()))
@@ -257,15 +289,16 @@ def _read_hub(source: Source, split: str, columns: Mapping[str, str], cache_dir:
         dataset = dataset.rename_columns(renamed)
     if len(dataset) == 0:
         raise TaskError(f"{where}: no rows")
-    first = dataset[0]
-    for name, shape in source.fields.items():
-        _check_shape(first[name], shape, f"{where}: {columns[name]}")
     return dataset
 
 
 @lru_cache(maxsize=16)
 def _load_hub(hub: str, config: str, revision: str, split: str, cache_dir: Path) -> Any:
     datasets = _datasets()
+    # It warns of every attempt to reach the hub; what came of them is told below.
+    warning = logging.getLogger("huggingface_hub")
+    level = warning.level
+    warning.setLevel(logging.ERROR)
     try:
         return datasets.load_dataset(
             hub,
@@ -274,14 +307,22 @@ def _load_hub(hub: str, config: str, revision: str, split: str, cache_dir: Path)
             revision=revision or None,
             cache_dir=str(cache_dir / "rows"),
         )
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    # RuntimeError: a data set that is a script.
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         advice = "give local JSONL with `files:`"
-        if "gated" in str(error) or "private" in str(error):
-            advice = f"accept its terms and log in with `hf auth login`, or {advice}"
+        if any(word in str(error) for word in ("gated", "private", "cannot be accessed")):
+            advice = (
+                f"log in with `hf auth login` and, where it is gated, accept its terms, or {advice}"
+            )
         raise TaskError(
-            f"data set {hub} cannot be read from the hub ({first_line}): {advice}"
+            f"data set {hub} cannot be read from the hub ({_first_line(error)}): {advice}"
         ) from error
+    finally:
+        warning.setLevel(level)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _check_columns(columns: Mapping[str, str], present: Sequence[str], where: str) -> None:
@@ -327,8 +368,11 @@ def _feature(shape: Shape) -> Any:
 
 
 def _content_hash(path: Path) -> str:
-    status = path.stat()
-    return _hash_file(path, status.st_size, status.st_mtime_ns)
+    try:
+        status = path.stat()
+        return _hash_file(path, status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise TaskError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 @lru_cache(maxsize=64)

@@ -3,9 +3,10 @@
 Kept apart: a group of rows (a question, a document) feeds one split only, and so do near-copies
 where a source can tell them (`Source.marks`). Generated rows, and collected ones of which there is
 one pool only, belong to the split that the hash of their group names. Other collected rows come
-from the split's pool; train drops every group that the other pools hold; where test has no pool of
-its own, validation reads its own from the front and test from the back. Of near-copies train's are
-left out, then test's. Collected rows are read in the order of a hash of data seed and group, so
+from the split's pool; train drops every group that the other pools hold. Where test has no pool of
+its own it shares validation's: of groups of several rows (an article) each is one of theirs by
+hash, else validation reads from the front and test from the back. Of near-copies train's are left
+out, then test's. Collected rows are read in the order of a hash of data seed and group, so
 that neither another size nor another row, unless it is a copy, moves the ones before. No split
 depends on the size of train, and no other split on its sample. A task's material (rows to quote
 from) is in groups of the train pool that give no example; rows that generated examples quote
@@ -14,21 +15,20 @@ from) is in groups of the train pool that give no example; rows that generated e
 
 import hashlib
 import json
-import logging
 import random
 import shutil
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from filelock import FileLock
 
 from tasks.controls import controlled
 from tasks.example import Example, Split, TaskError, Tokenizer
+from tasks.progress import Progress
 from tasks.sources import Generated, Row, Rows, Source, fingerprint, open_rows
 from tasks.task import SPLIT_NAMES, Builder, Dropped, Material, SplitName, TaskSettings
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tasks.registry import AnyTask
 
 # Raised with every change of how rows are ordered, kept apart or stored.
-_VERSION = 2
+_VERSION = 3
 
 # Shares of generated rows, in sixteenths; the hash of a group says whose it is.
 _OWNERS: tuple[SplitName, ...] = ("validation",) * 2 + ("test",) * 2 + ("train",) * 12
@@ -56,11 +56,6 @@ _MATERIAL_SHARE = 16
 # example where nothing repeats.
 _DRAWS_PER_EXAMPLE = 64
 _MIN_DRAWS = 10_000
-
-# What takes longer than this says how far it is, and again after as long.
-_PROGRESS_PERIOD_S = 2.0
-
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -234,12 +229,10 @@ class _Selection:
 
     def examples(self, rows: Iterator[Row]) -> Iterator[Example]:
         found = 0
-        told_at = time.monotonic()
+        progress = Progress()
         for row in rows:
             self.rows_read += 1
-            if time.monotonic() - told_at > _PROGRESS_PERIOD_S:
-                told_at = time.monotonic()
-                _LOG.info("%s, %d built from %d rows", self.asked, found, self.rows_read)
+            progress.tell(f"{self.asked}, {found} built from {self.rows_read} rows")
             built = self.build(row)
             if isinstance(built, Example):
                 built = controlled(built, self.control)
@@ -290,6 +283,30 @@ class _Pool:
         return (self.stored[index] for index in self.order)
 
 
+class _Group(NamedTuple):
+    """A group of rows without its name, which may be as long as a document."""
+
+    place: bytes
+    """Names it, and where the split reads its row: a hash of the split's seed and its name."""
+    owner: int
+    """Says which of the splits that share a pool it belongs to."""
+    is_material: bool
+
+    @classmethod
+    def of(cls, name: str, seed: str, wants_material: bool) -> "_Group":
+        share = hashlib.sha256(f"material\0{name}".encode()).digest()[0] % _MATERIAL_SHARE
+        owner = hashlib.sha256(f"owner\0{name}".encode()).digest()[0]
+        return cls(_place(name, seed), owner, wants_material and share == 0)
+
+    def owned_by(self, owners: Sequence[SplitName]) -> SplitName:
+        """Which of the splits it belongs to; each has its share of `owners`."""
+        return owners[self.owner % len(owners)]
+
+
+def _place(name: str, seed: str) -> bytes:
+    return hashlib.sha256(f"{seed}\0{name}".encode()).digest()
+
+
 class _Collected:
     """The rows of a source as one split and its builder may use them."""
 
@@ -298,14 +315,15 @@ class _Collected:
         self._source = source
         self._pools = source.pools
         self._one_pool = len(set(self._pools.values())) == 1
-        self._groups_of: dict[SplitName, list[str]] = {}
+        self._of_many_rows = bool(source.row_fields)
+        self._groups_of: dict[SplitName, list[_Group]] = {}
 
     def pool(self) -> _Pool:
         """The rows that may give examples."""
         request = self._request
         # One that has none of its own shares validation's, or all have the same.
-        shared = request.split not in self._pools
-        name: SplitName = "validation" if shared else request.split
+        name: SplitName = request.split if request.split in self._pools else "validation"
+        shared = request.split not in self._pools and not self._of_many_rows
         if self._one_pool:
             shared, name = False, "train"
         stored = self._rows(name)
@@ -313,14 +331,15 @@ class _Collected:
         taken = self._taken(name)
         copies = self._copies(stored, self._held(request.split if self._one_pool else name))
         left_out: Counter[str] = Counter()
-        rows = groups
+        places = (group.place for group in groups)
         if self._source.row_fields:
             rows = stored.groups((*self._source.group_fields, *self._source.row_fields))
-        first_row: dict[str, int] = {}
-        for index, (group, row) in enumerate(zip(groups, rows, strict=True)):
-            if group in taken or self._of_another_split(group):
+            places = (_place(row, request.seed) for row in rows)
+        first_row: dict[bytes, int] = {}
+        for index, (group, row) in enumerate(zip(groups, places, strict=True)):
+            if group.place in taken or self._of_another_split(group):
                 left_out["rows that another split holds"] += 1
-            elif name == "train" and self._is_material(group):
+            elif name == "train" and group.is_material:
                 left_out["rows kept as material"] += 1
             elif index in copies:
                 left_out[_COPIES] += 1
@@ -328,10 +347,7 @@ class _Collected:
                 left_out["repeats of another row"] += 1
             else:
                 first_row[row] = index
-        ordered = sorted(
-            first_row, key=lambda row: hashlib.sha256(f"{request.seed}\0{row}".encode()).digest()
-        )
-        order = [first_row[row] for row in ordered]
+        order = [first_row[row] for row in sorted(first_row)]
         if not shared:
             return _Pool(stored, order, len(groups), "rows", left_out)
         used = _rows_of_validation(request)
@@ -348,7 +364,7 @@ class _Collected:
         stored = self._rows("train")
         taken = self._taken("train")
         groups = enumerate(self._groups("train"))
-        chosen = (i for i, group in groups if group not in taken and self._is_material(group))
+        chosen = (i for i, group in groups if group.is_material and group.place not in taken)
         return [stored[index] for index in islice(chosen, self._source.material)]
 
     def quotes(self) -> "_Quotes":
@@ -368,38 +384,43 @@ class _Collected:
             [
                 index
                 for index, group in enumerate(self._groups(name))
-                if group not in taken and _owner(group, owners) == split
+                if group.place not in taken and group.owned_by(owners) == split
             ],
         )
 
     def _rows(self, pool: str) -> Rows:
         return open_rows(self._source, pool, self._request.cache_dir, self._request.data_dirs)
 
-    def _groups(self, pool: SplitName) -> list[str]:
+    def _groups(self, pool: SplitName) -> list[_Group]:
         """The group of every row of a pool."""
         if pool not in self._groups_of:
-            source = self._source
-            self._groups_of[pool] = self._rows(pool).groups(source.group_fields, source.group_name)
+            source, seed = self._source, self._request.seed
+            names = self._rows(pool).groups(source.group_fields, source.group_name)
+            self._groups_of[pool] = [_Group.of(name, seed, source.material > 0) for name in names]
         return self._groups_of[pool]
 
-    def _taken(self, pool: SplitName) -> set[str]:
-        """Groups that go to the pools that have precedence over this one."""
+    def _taken(self, pool: SplitName) -> set[bytes]:
+        """Places of the groups that go to the pools that have precedence over this one."""
         if self._one_pool:
             return set()
         return {
-            group
+            group.place
             for other in _BEFORE[pool]
             if other in self._pools
             for group in self._groups(other)
         }
 
-    def _of_another_split(self, group: str) -> bool:
-        """Whether the one pool's group belongs to another split; material is no split's."""
-        return self._one_pool and self._split_of(group) not in (self._request.split, None)
+    def _of_another_split(self, group: _Group) -> bool:
+        """Whether a group of a shared pool belongs to another split; material is no split's."""
+        split = self._request.split
+        if self._one_pool:
+            return self._split_of(group) not in (split, None)
+        halved = self._of_many_rows and "test" not in self._pools and split != "train"
+        return halved and group.owned_by(("validation", "test")) != split
 
-    def _split_of(self, group: str) -> SplitName | None:
+    def _split_of(self, group: _Group) -> SplitName | None:
         """The split to which a group belongs where all have one pool; None for material."""
-        return None if self._is_material(group) else _owner(group, _OWNERS)
+        return None if group.is_material else group.owned_by(_OWNERS)
 
     def _held(self, split: SplitName) -> set[str]:
         """The marks of the rows that go to splits before this one."""
@@ -432,12 +453,6 @@ class _Collected:
         rows = enumerate(stored.only(self._source.group_fields))
         return {index for index, row in rows if not held.isdisjoint(marks(row))}
 
-    def _is_material(self, group: str) -> bool:
-        if self._source.material == 0:
-            return False
-        digest = hashlib.sha256(f"material\0{group}".encode()).digest()
-        return digest[0] % _MATERIAL_SHARE == 0
-
 
 class _Quotes(Sequence[Row]):
     """Some of the rows of a pool, read when they are looked at."""
@@ -459,11 +474,6 @@ class _Quotes(Sequence[Row]):
         if isinstance(place, slice):
             return _Quotes(self._stored, self._indices[place])
         return self._stored[self._indices[place]]
-
-
-def _owner(group: str, owners: Sequence[SplitName]) -> SplitName:
-    """Which of the splits that share a pool a group belongs to; each has its share of `owners`."""
-    return owners[hashlib.sha256(f"owner\0{group}".encode()).digest()[0] % len(owners)]
 
 
 def _rows_of_validation(request: _Request) -> int:

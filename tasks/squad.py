@@ -51,7 +51,7 @@ class Squad(AnsweringTask[SquadSettings]):
     """Answers a question from a passage."""
 
     name = "squad"
-    version = 1
+    version = 2
     summary = "answer a question with a span of a passage, alone or among other passages"
     licence = "CC BY-SA 4.0"
     origin = "SQuAD v1.1: hub rajpurkar/squad, or local JSONL by `files`"
@@ -89,7 +89,10 @@ class Squad(AnsweringTask[SquadSettings]):
             context = [passage]
             if settings.fill_to:
                 room = settings.fill_to - fixed - len(passage)
-                context = _among_others(row, passage, _fitting(others, row, gold), room)
+                fitting = _fitting(others, row, gold)
+                if sum(map(len, fitting)) < room <= sum(map(len, others.values())):
+                    return Dropped("answers that too many other passages hold")
+                context = _among_others(row, passage, fitting, room)
             parts = [list(chain(header, *context)), question]
             if settings.order == "question_first":
                 parts.reverse()

@@ -155,7 +155,7 @@ OTHER: dict[str, dict[str, Any]] = {
     "needle": HUB | HIDDEN | {"columns": {"text": "page"}, "distractors": 2},
     "passkey": HIDDEN,
     "punctuation": TRANSCRIBED | {"max_answer_tokens": 99, "generate": False},
-    "punctuation_inplace": TRANSCRIBED,
+    "punctuation_inplace": TRANSCRIBED | {"stride": 3},
     "permfill": SIZED
     | {"items": 5, "anchors": 1, "alphabet": "0123456789abcdefghijkl", "mask": "?"},
     "protein_contact": HUB

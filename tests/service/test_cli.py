@@ -13,6 +13,7 @@ from arm_cases import SPEC, made, rung_record, spec
 from fstune.cli import main
 from fstune.records import EndRecord
 from fstune.spec import shipped
+from fstune.task_page import declarations
 from tasks import registry
 
 OWN_VARIABLES = ("FSTUNE_DATA", "FSTUNE_RUNS", "MLFLOW_TRACKING_URI", "COLUMNS")
@@ -192,6 +193,14 @@ def test_a_task_is_shown_with_its_settings_and_metrics(tmp_path, name):
     assert len(settings) == len(dataclasses.fields(task.Settings)) - 1
     assert not [line for line in settings if ":  (default" in line]
     assert text.splitlines()[-1].startswith("example: ") or "⟦" in text
+
+
+def test_a_task_is_shown_with_the_sizes_of_its_searches(tmp_path):
+    lines = fstune(tmp_path, "tasks", "hotpot").stdout.splitlines()
+    sizes = [line.partition(":")[0] for line in lines if line.startswith("sizes in ")]
+    assert sizes == ["sizes in hotpot_len4096", "sizes in hotpot_tiny"]
+    assert "sizes in hotpot_len4096: train 700, validation 140, test 140" in lines
+    assert "sizes in sudoku_after" not in declarations(registry.get("sudoku"))
 
 
 def test_a_task_is_shown_with_one_of_its_examples_and_its_target(tmp_path):

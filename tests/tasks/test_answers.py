@@ -3,6 +3,7 @@
 import pytest
 from task_cases import Bytes
 
+from model.tokenizer import WorldTokenizer
 from tasks.answers import (
     CLOSED,
     answer_scorer,
@@ -65,3 +66,13 @@ def test_the_greedy_answer_is_scored_against_the_references():
     found = answer_scorer(Bytes())(example, prediction)
     assert found == {"answer_em": 1.0, "answer_f1": 1.0}
     assert to_the_line_end(Bytes(), 7).stop == ((10,),)
+
+
+def test_what_stands_behind_the_line_end_is_no_part_of_the_answer():
+    world = WorldTokenizer()
+    written = tuple(world.encode(" ten\n\nQuestion: how many"))
+    stop = to_the_line_end(world, 24).stop[0]
+    assert stop[0] not in written  # merged with the line end behind it
+    example = Example((1,), (*world.encode(" ten"), *stop), reference=reference(["ten"]))
+    found = answer_scorer(world)(example, Prediction((0,) * 2, generated=(written,)))
+    assert found == {"answer_em": 1.0, "answer_f1": 1.0}

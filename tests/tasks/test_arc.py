@@ -4,7 +4,7 @@ import json
 from collections import Counter
 
 import pytest
-from task_cases import Bytes, arc_row
+from task_cases import ARC_FILES, Bytes, arc_row
 
 from tasks import registry
 from tasks.example import Example
@@ -82,6 +82,18 @@ def test_a_prompt_is_never_cut():
     assert build(arc_row(1), max_prompt_tokens=length - 1) == Dropped(
         f"prompts over {length - 1} tokens"
     )
+
+
+def test_who_chooses_blindly_says_what_is_chosen(tmp_path, case_data):
+    asked = settings(train_size=12, validation_size=12, files=ARC_FILES)
+    train, split = (
+        load_split(TASK, asked, name, TOKENIZER, tmp_path, [case_data])
+        for name in ("train", "validation")
+    )
+    chance = guess_scores(TASK, asked, TOKENIZER, train, split)["chance"]
+    # Two tokens: a space, which all answers have, and the label.
+    assert chance["token_accuracy"] == pytest.approx((1 + chance["option_accuracy"]) / 2)
+    assert 0 < chance["option_accuracy"] < 1
 
 
 def test_chance_is_one_in_as_many_as_there_are_options(tmp_path, real_data):

@@ -183,6 +183,21 @@ def kept(text):
     )
 
 
+def test_no_number_of_a_programs_own_is_close_to_every_other():
+    program = """
+class Close(float):
+    def __sub__(self, other):
+        return 0.0
+    __rsub__ = __sub__
+def abs(number):
+    return 0.0
+def f():
+    return Close(41)
+"""
+    checks = [check_of(f"assert {test}") for test in ("abs(f() - 42) < 1e-6", "f() - 41 == 0")]
+    assert judged(program, checks) == Outcome("failed", 1, 2)
+
+
 def test_setup_stands_between_the_program_and_the_calls():
     reply = run("class Node: value = 3\n", ["root.value", "Node.value"], setup="root = Node()")
     assert reply.calls == (Returned(3), Returned(3))

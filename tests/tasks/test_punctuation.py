@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -11,6 +12,7 @@ from task_cases import WORDS, Bytes, prose_row, write_rows
 from model.tokenizer import WorldTokenizer
 from tasks import registry
 from tasks.answers import normalised
+from tasks.controls import controlled
 from tasks.example import TaskError
 from tasks.guesses import guess_scores
 from tasks.metrics import gathered
@@ -105,6 +107,32 @@ def test_a_label_stands_at_its_words_last_token(tokenizer):
     )
 
 
+def test_of_every_so_many_words_one_is_labelled():
+    every, some = (build(INPLACE, ROW, stride=stride) for stride in (1, 4))
+    assert some.prompt == every.prompt
+    assert some.target_positions == every.target_positions[::4]
+    assert some.target_tokens == every.target_tokens[::4]
+    settings = INPLACE.Settings(**SIZES, stride=4)
+    measures = INPLACE.scorer(settings, TOKENIZER)(some, Prediction(some.target_tokens))
+    told = words(CLEAN)[::4]
+    assert measures["mark_true"] == measures["mark_hits"] == sum(bool(w.mark) for w in told)
+    guesses = INPLACE.trivial(settings, TOKENIZER, None)
+    for name, guess in INPLACE.trivial(INPLACE.Settings(**SIZES), TOKENIZER, None).items():
+        assert guesses[name](some).tokens == guess(every).tokens[::4]
+
+
+def test_the_control_permutes_most_of_what_stands_to_the_right():
+    with pytest.raises(ValueError, match=r"stride > 1 with control shuffled_future.*got 1"):
+        INPLACE.Settings(**SIZES, control="shuffled_future")
+    shares, world = [], WorldTokenizer()
+    for number in range(20):
+        example = build(INPLACE, prose_row(number), world, stride=8)
+        behind = slice(example.target_positions[0] + 1, None)
+        shuffled = controlled(example, "shuffled_future").prompt[behind]
+        shares.append(np.not_equal(shuffled, example.prompt[behind]).mean())
+    assert np.mean(shares) > 0.7
+
+
 SENTENCE = st.lists(
     st.tuples(
         st.sampled_from(WORDS),
@@ -155,6 +183,19 @@ def test_scores_against_a_count_by_hand():
         "said": 3,
         "true": 3,
     }
+
+
+def test_what_is_written_behind_the_line_end_does_not_count():
+    world = WorldTokenizer()
+    example = build(AFTER, ROW, world)
+    scorer = AFTER.scorer(AFTER.Settings(**SIZES), world)
+    behind = (*world.encode(f" {CLEAN}\n\nNoisy, but why?"),)
+    assert example.answer[-1] not in behind
+    found, wanted = (
+        scorer(example, Prediction(example.answer, generated=(written,)))
+        for written in (behind, example.answer)
+    )
+    assert found == wanted
 
 
 def test_words_that_are_left_out_or_made_up_cost():

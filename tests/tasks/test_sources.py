@@ -1,17 +1,20 @@
 """Rows from files and from a data set in the hub's form, and what cannot be read."""
 
 import json
+import logging
 import os
+import socket
 import subprocess
 import sys
-import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import datasets
 import pytest
 from task_cases import Bytes, hotpot_row, write_rows
 
-from tasks import registry
+from tasks import progress, registry
 from tasks.example import TaskError
 from tasks.sources import Files, Source, find_file, open_rows
 from tasks.splits import load_split
@@ -100,6 +103,24 @@ def test_a_bad_line_is_named(line, message, files, load, tmp_path):
     assert nothing_cached(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"question": "\xe9"}', "train.jsonl:21: not UTF-8: "),
+        (b"[" * 10**5, "train.jsonl:21: too deeply nested"),
+        (json.dumps(hotpot_row(1, answer="\ud800")).encode(), "train.jsonl: 'utf-8' codec can't"),
+    ],
+)
+def test_bytes_that_are_no_text_are_named(line, message, files, load, tmp_path):
+    with files.open("ab") as file:
+        file.write(line + b"\n")
+    with pytest.raises(TaskError) as caught:
+        load()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert nothing_cached(tmp_path)
+
+
 def test_an_empty_file_is_refused(files, load):
     files.write_text("\n")
     with pytest.raises(TaskError, match=r"train\.jsonl: no rows"):
@@ -122,7 +143,7 @@ def test_values_are_read_as_they_stand(tmp_path):
     )
     read = open_rows(source, "train", tmp_path / "cache", [])
     assert [read[i] for i in range(len(read))] == [{k: row[k] for k in fields} for row in written]
-    assert read.groups(("text",)) == ["2001-01-01", "007"]
+    assert list(read.groups(("text",))) == ["2001-01-01", "007"]
     write_rows(path, [written[0] | {"numbers": [True]}])
     with pytest.raises(TaskError, match="numbers: integer is wanted, got true"):
         open_rows(source, "train", tmp_path / "cache", [])
@@ -157,8 +178,92 @@ def test_the_hub_and_files_read_alike(files, load, tmp_path):
         load(files=None, hub=str(hub), hub_config="", columns={"answer": "no_such"})
 
 
-def test_a_hub_out_of_reach_is_one_line_that_says_what_to_do(tmp_path):
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"question": None}, "split validation, row 7: question: text is wanted, got null"),
+        ({"answer": None}, "split validation, row 7: answer: text is wanted, got null"),
+        (
+            {"context": {"title": ["a", None], "sentences": [["b"], ["c"]]}},
+            "split validation, row 7: context.title: text is wanted, got null",
+        ),
+    ],
+)
+def test_a_gap_in_a_row_of_the_hub_is_named(changes, message, load, tmp_path):
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    data = [*rows(0, 7), hotpot_row(7, **changes), *rows(8, 4)]
+    datasets.Dataset.from_list(data).to_parquet(hub / "validation.parquet")
+    datasets.Dataset.from_list(rows(20, 4)).to_parquet(hub / "train.parquet")
+    with pytest.raises(TaskError) as caught:
+        load("validation", files=None, hub=str(hub), hub_config="", validation_size=12)
+    assert message in str(caught.value)
+    assert nothing_cached(tmp_path)
+
+
+def test_a_data_set_that_is_a_script_is_refused(load, tmp_path):
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub/hub.py").touch()
+    with pytest.raises(TaskError, match=r"hub cannot be read .*scripts are no longer supported"):
+        load(files=None, hub=str(tmp_path / "hub"), hub_config="")
+
+
+class Gated(BaseHTTPRequestHandler):
+    """A hub that shows nothing to strangers."""
+
+    def do_HEAD(self):
+        self.send_response(403)
+        self.send_header("X-Error-Code", "GatedRepo")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_GET = do_HEAD
+
+    def log_message(self, *args):
+        pass
+
+
+class Private(Gated):
+    """A hub that does not tell strangers what there is."""
+
+    def do_HEAD(self):
+        self.send_response(401)
+        self.send_header("X-Error-Code", "RepoNotFound")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_GET = do_HEAD
+
+
+@pytest.fixture
+def hub_at(request):
+    """Environment in which the hub is offline, at an address where nobody listens, or a server."""
+    if request.param == "offline":
+        yield {"HF_HUB_OFFLINE": "1"}
+    elif request.param == "nobody":
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))  # and does not listen
+            yield {"HF_ENDPOINT": f"http://127.0.0.1:{taken.getsockname()[1]}"}
+    else:
+        with ThreadingHTTPServer(("127.0.0.1", 0), request.param) as server:
+            Thread(target=server.serve_forever, daemon=True).start()
+            yield {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}"}
+            server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("hub_at", "told", "advice"),
+    [
+        ("offline", "", "give local JSONL with `files:`"),
+        ("nobody", "Couldn't reach", "give local JSONL with `files:`"),
+        (Gated, "gated", "where it is gated, accept its terms, or"),
+        (Private, "cannot be accessed", "log in with `hf auth login`"),
+    ],
+    indirect=["hub_at"],
+)
+def test_a_hub_that_gives_nothing_is_one_line_that_says_what_to_do(hub_at, told, advice, tmp_path):
     code = (
+        "import time; time.sleep = lambda seconds: None\n"  # between the hub's attempts
         "from pathlib import Path; from task_cases import Bytes; from tasks import registry\n"
         "from tasks.splits import load_split; from tasks.example import TaskError\n"
         "task = registry.get('hotpot')\n"
@@ -167,17 +272,30 @@ def test_a_hub_out_of_reach_is_one_line_that_says_what_to_do(tmp_path):
         "except TaskError as error: print(error)\n"
     )
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    env = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": paths, "HF_HOME": str(tmp_path / "hf")}
-    start = time.monotonic()
+    env = os.environ | {"PYTHONPATH": paths, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0"}
+    env |= hub_at
     result = subprocess.run(
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
     )
-    assert time.monotonic() - start < 20
     assert result.stdout.count("\n") == 1
     assert result.stdout.startswith("data set hotpotqa/hotpot_qa cannot be read from the hub (")
-    assert "give local JSONL with `files:`" in result.stdout
+    assert told in result.stdout.partition(")")[0]
+    assert advice in result.stdout
     assert result.stderr == ""
     assert nothing_cached(tmp_path)
+
+
+def test_what_takes_long_says_how_far_it_is(files, load, caplog, monkeypatch):
+    caplog.set_level(logging.INFO, logger="tasks")
+    load()
+    assert not caplog.messages
+    monkeypatch.setattr(progress, "PERIOD_S", -1.0)
+    load(max_prompt_tokens=1999)  # another split of rows that are read
+    assert "question of 0 of 20 rows looked at" in caplog.messages
+    assert "hotpot train: 12 examples asked, 11 built from 12 rows" in caplog.messages
+    write_rows(files, rows(0, 30))
+    load()
+    assert f"{files}: 30 lines read" in caplog.messages
 
 
 def test_reading_prints_nothing(files, load, capfd):

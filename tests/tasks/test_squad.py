@@ -1,9 +1,11 @@
 """squad's template, its filling with other passages, and its reasons to leave a row out."""
 
+import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
-from task_cases import Bytes, squad_row
+from task_cases import Bytes, squad_row, write_rows
 
 from tasks import registry
 from tasks.answers import normalised
@@ -11,6 +13,7 @@ from tasks.example import TaskError
 from tasks.sources import Files
 from tasks.splits import load_split
 from tasks.task import SPLIT_NAMES, Dropped
+from tasks.text import one_line
 
 TASK = registry.get("squad")
 TOKENIZER = Bytes()
@@ -78,31 +81,54 @@ def test_rows_that_do_not_fit_are_left_out(changes, settings, reason):
     assert build(squad_row(1, **changes), **settings) == Dropped(reason)
 
 
+def test_a_row_whose_answer_too_many_passages_hold_is_left_out():
+    row = squad_row(3, answers={"text": ["The"]})
+    reason = Dropped("answers that too many other passages hold")
+    assert build(row, MATERIAL, fill_to=600, max_prompt_tokens=300) == reason
+
+
 @pytest.mark.parametrize("fill_to", [1, 511])
 def test_a_length_under_the_longest_prompt_is_refused(fill_to):
     with pytest.raises(ValueError, match="fill_to is 0 or at least max_prompt_tokens"):
         build(squad_row(1), fill_to=fill_to)
 
 
+@pytest.mark.parametrize("own_validation", [True, False])
+def test_articles_feed_one_split_each(tmp_path, own_validation):
+    write_rows(tmp_path / "train.jsonl", [squad_row(number) for number in range(400)])
+    write_rows(tmp_path / "other.jsonl", [squad_row(number) for number in range(320, 800)])
+    files = Files("train.jsonl", "other.jsonl" if own_validation else "train.jsonl")
+    asked = TASK.Settings(train_size=80, validation_size=24, test_size=24, files=files)
+    articles = {}
+    for name in SPLIT_NAMES:
+        split = load_split(TASK, asked, name, TOKENIZER, tmp_path / "cache", [tmp_path])
+        texts = [TOKENIZER.decode(split.example(i).prompt) for i in range(len(split))]
+        articles[name] = {int(text.split(" is on ")[0].split()[-1]) // 2 for text in texts}
+    assert not articles["train"] & (articles["validation"] | articles["test"])
+    assert not articles["validation"] & articles["test"]
+
+
 def test_real_articles_feed_one_split_each(tmp_path, real_data):
     file = str(real_data / "squad" / "train.jsonl")
-    files = Files(train=file, validation=file)
     asked = TASK.Settings(
         train_size=400,
         validation_size=60,
         test_size=60,
-        files=files,
+        files=Files(train=file, validation=file),
         max_prompt_tokens=1200,
         fill_to=2048,
     )
-    contexts = {}
+    article_of = {
+        one_line(row["question"]): row["title"]
+        for row in map(json.loads, Path(file).read_text(encoding="utf-8").splitlines())
+    }
+    articles = {}
     for name in SPLIT_NAMES:
         split = load_split(TASK, asked, name, TOKENIZER, tmp_path, [])
         assert set(split.prompt_lengths.tolist()) == {2048}
-        contexts[name] = {
-            TOKENIZER.decode(split.example(i).prompt).partition("Question: ")[2]
-            for i in range(len(split))
-        }
-        assert len(contexts[name]) == len(split)
-    assert not contexts["train"] & contexts["validation"]
-    assert not contexts["test"] & (contexts["train"] | contexts["validation"])
+        texts = [TOKENIZER.decode(split.example(i).prompt) for i in range(len(split))]
+        questions = {text.rpartition("Question: ")[2].partition("\n")[0] for text in texts}
+        assert len(questions) == len(split)
+        articles[name] = {article_of[question] for question in questions}
+    assert not articles["train"] & (articles["validation"] | articles["test"])
+    assert not articles["validation"] & articles["test"]

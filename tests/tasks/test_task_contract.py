@@ -139,6 +139,9 @@ def _evenness(split):
 
 @pytest.mark.parametrize("control", ["shuffled_future", "repeat_prompt"])
 def test_controls_keep_what_is_wanted(task, settings, build, control):
+    if control == "shuffled_future" and hasattr(settings, "stride"):
+        # With 1 all that stands to the right is labelled, and refused.
+        settings = replace(settings, stride=2)
     plain = build(settings, "train", "plain")
     if control == "shuffled_future" and len(plain.target_tokens) == 0:
         with pytest.raises(TaskError, match="nothing to shuffle behind their first target"):
