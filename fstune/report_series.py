@@ -129,7 +129,8 @@ class SearchPath:
     """The best objective at each rung against the optimiser steps of all arms."""
 
     metric: str
-    bound: str
+    maximised: str
+    """What of the metric the search looks for the most of."""
     rungs: list[tuple[int, int]]
     points: list[PathPoint]
 
@@ -303,7 +304,9 @@ def search_path(trials: Sequence[TrialRecord], spec: SearchSpec) -> SearchPath:
         spent, so_far = sum(trained.values()), best.get(rung.rung, math.nan)
         points.append(PathPoint(number, rung.rung, spent, rung.objective, so_far))
     rungs = [(rung.steps, rung.seeds) for rung in spec.rungs]
-    return SearchPath(spec.metric().name, spec.objective.bound, rungs, points)
+    turned = "" if spec.metric().higher_is_better else "−"
+    bound = "lower bound of " if spec.objective.bound == "lower" else ""
+    return SearchPath(spec.metric().name, f"{bound}{turned}Δ", rungs, points)
 
 
 def slices(trials: Sequence[TrialRecord], spec: SearchSpec) -> Slices:

@@ -8,12 +8,11 @@ Ray. A new column of the table is one line in `COLUMNS`.
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 from fstune import report_words as words
 from fstune.arm import Scalar
-from fstune.records import BrokeOff, Comparison, SearchRecords, TrialRecord
-from fstune.report import as_json, ranked
+from fstune.records import Comparison, SearchRecords, TrialRecord
+from fstune.report import as_json, best_of, ranked
 from fstune.report_examples import ExampleDeltas, example_deltas
 from fstune.report_groups import GroupDeltas, group_deltas
 from fstune.report_importance import Importance, importance
@@ -178,7 +177,7 @@ def summarise(records: SearchRecords, spec: SearchSpec) -> Summary:
     trials = records.trials()
     order = ranked(trials)
     store = ArmStore(records.runs / "arms")
-    best = next((trial for trial in order if _may_be_best(trial)), None)
+    best = best_of(trials)
     figures, notes = _drawable(spec, trials, store, best)
     ended = sum(trial.end is not None for trial in trials)
     spec_file = f"{spec.name}.spec.json"
@@ -217,10 +216,6 @@ def _drawable(
     figures = _overview(spec, trials, rows, found)
     figures += [part for part in parts if isinstance(part, Figure)]
     return figures, [part for part in parts if isinstance(part, Note)]
-
-
-def _may_be_best(trial: TrialRecord) -> bool:
-    return bool(trial.rungs) and trial.verdict not in get_args(BrokeOff)
 
 
 def _results(spec: SearchSpec, order: Sequence[TrialRecord]) -> Table:
@@ -299,22 +294,26 @@ def _overview(
 ) -> list[Figure]:
     metric, margin = spec.metric().name, spec.objective.margin
     confirmed = ", and in the confirmation" if any(trial.confirmation for trial in trials) else ""
-    bound = "lower bound of " if spec.objective.bound == "lower" else ""
+    path = search_path(trials, spec)
+    of_whom = (
+        " Its bound is for the seeds that were run." if spec.objective.bound == "lower" else ""
+    )
     figures = [
         Figure(
             "forest",
             f"Δ {metric} of every candidate",
             f"Variant minus baseline: mean and {_LEVEL} interval at the last rung that the "
             f"candidate reached{confirmed}; dots are single seeds. The band is ±{margin:g}, within "
-            "which a delta is no effect. A hollow mark is a candidate that was stopped there.",
+            "which a delta is no effect. A hollow mark is a candidate that came no further.",
             rows,
         ),
         Figure(
             "path",
             "The search's path",
-            f"The best {bound}Δ {metric} at each rung (line) against the optimiser steps of all "
-            "arms so far; dots are candidates. An arm that several candidates share counts once.",
-            search_path(trials, spec),
+            f"The best {path.maximised} {metric} at each rung (line) against the optimiser steps "
+            f"of all arms so far; dots are candidates.{of_whom} An arm that several candidates "
+            "share counts once.",
+            path,
         ),
     ]
     if found.paths:
