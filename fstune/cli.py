@@ -6,6 +6,7 @@ defaults of options.
 
 import contextlib
 import logging
+import shlex
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
@@ -119,17 +120,19 @@ def resume_search(
 
 
 @app.command()
-def confirm(name: Name, runs: Runs = RUNS, tracking_uri: Tracking = None) -> None:
+def confirm(
+    name: Name, runs: Runs = RUNS, tracking_uri: Tracking = None, quiet: Quiet = False
+) -> None:
     """Try a search's finalists again on new seeds and the test split: one look."""
     from fstune.live import quietly
     from fstune.report import confirmation_table
 
-    with _telling("reading the search"):
+    with _telling("reading the search", quiet):
         from fstune.confirmation import run_confirmation
         from fstune.search import Search
 
         found = Search.open(name, runs, tracking_uri)
-    with _telling("confirming the finalists"), quietly(found.records.log):
+    with _telling("confirming the finalists", quiet), quietly(found.records.log):
         run_confirmation(found)
     _console().print(confirmation_table(found.records, found.spec))
     _tell_unsent(found)
@@ -197,7 +200,8 @@ def report(
 def ui(
     runs: Runs = RUNS,
     port: Annotated[
-        int | None, typer.Option("--port", help="5000 if absent, or a free one.")
+        int | None,
+        typer.Option("--port", min=1, max=65535, help="5000 if absent, or a free one."),
     ] = None,
 ) -> None:
     """MLflow's pages over the runs on 127.0.0.1, until Ctrl-C."""
@@ -303,7 +307,7 @@ def tasks(
     console = _console()
     if name is None:
         for heading, lines in overview():
-            console.print(heading, style="bold", highlight=False, soft_wrap=True)
+            console.print(heading, style="bold", highlight=False, soft_wrap=True, markup=False)
             for line in lines:
                 console.print(f"  {line}", highlight=False, soft_wrap=True, markup=False)
         return
@@ -446,6 +450,12 @@ def main() -> None:
     except FstuneError as error:
         typer.echo(str(error), err=True)
         sys.exit(error.exit_code)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        # A folder or file that the user named: --runs, --figures, --out.
+        if error.filename is None:
+            raise
+        typer.echo(f"{error.filename}: {error.strerror}", err=True)
+        sys.exit(InputError.exit_code)
 
 
 def _opened(name: str, runs: Path) -> "tuple[SearchRecords, SearchSpec]":
@@ -458,6 +468,7 @@ def _opened(name: str, runs: Path) -> "tuple[SearchRecords, SearchSpec]":
 def _run(search: "Search", quiet: bool) -> None:
     """Run under the live view; afterwards, or when stopped, say what to do next."""
     from fstune.live import View, live, quietly
+    from fstune.records import shown_uri
     from fstune.report import result_table
 
     records, again = search.records, _resume_command(search)
@@ -470,24 +481,22 @@ def _run(search: "Search", quiet: bool) -> None:
         ):
             search.run()
     except KeyboardInterrupt:
-        console.print(f"stopped; nothing is lost. Go on with: {again}", highlight=False)
+        _say(console, f"stopped; nothing is lost. Go on with: {again}")
         raise
     except FstuneError:
         raise
     except BaseException:
-        console.print(
-            f"the search broke off; see {records.log}. Go on with: {again}", highlight=False
-        )
+        _say(console, f"the search broke off; see {records.log}. Go on with: {again}")
         raise
     finally:
         console.print(result_table(records, search.spec))
     _tell_unsent(search)
     if not quiet:
-        console.print(f"records: {records.root}; MLflow: {search.tracking_uri}", highlight=False)
+        _say(console, f"records: {records.root}; MLflow: {shown_uri(search.tracking_uri)}")
 
 
 def _resume_command(search: "Search") -> str:
-    runs = f" --runs {search.runs}" if search.runs.name != RUNS.name else ""
+    runs = f" --runs {shlex.quote(str(search.runs))}" if search.runs != RUNS.resolve() else ""
     return f"fstune resume {search.spec.name}{runs}"
 
 
@@ -495,7 +504,12 @@ def _tell_unsent(search: "Search") -> None:
     """Say what MLflow lacks, if it lacks something."""
     if search.records.unsent:
         told = f"MLflow is behind ({search.records.unsent}); what it lacks is sent by"
-        _console().print(f"{told} {_resume_command(search)}", highlight=False, markup=False)
+        _say(_console(), f"{told} {_resume_command(search)}")
+
+
+def _say(console: "Console", text: str) -> None:
+    """Print a line whole, whatever is in it: paths and commands are there to be copied."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ Every record is written once. Writing it again is allowed if it says the same, w
 is held to what happened. No torch, no Ray.
 """
 
+import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -395,6 +396,11 @@ class SearchRecords:
 def local_uri(runs: Path) -> str:
     """MLflow's SQLite store in a folder of runs; MLflow refuses its file store since 3.17."""
     return f"sqlite:///{runs.resolve() / 'mlflow.db'}"
+
+
+def shown_uri(uri: str) -> str:
+    """A server's address as it may be shown and kept: without a name and a password in it."""
+    return re.sub(r"(?<=://)[^/]*@", "", uri)
 
 
 def search_names(runs: Path) -> Sequence[str]:

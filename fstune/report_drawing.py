@@ -260,7 +260,7 @@ def _draw_path(canvas: "Canvas", path: SearchPath) -> None:
     axes.set_xlim(0, end)
     _name_ends(axes, end, names)
     axes.set_xlabel("optimiser steps of all arms")
-    axes.set_ylabel(path.shown)
+    axes.set_ylabel(f"{path.maximised} {_with_unit(path.metric)}")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
 
 
@@ -303,7 +303,7 @@ def _draw_slices(canvas: "Canvas", slices: Slices) -> None:
             axes.plot([place], [point.mean], "o", ms=4.5, mfc=face, mec=VARIANT, mew=1, zorder=3)
         axes.set_xlabel(short(path))
     for axes in panels[::columns]:
-        axes.set_ylabel(f"Δ {slices.metric}")
+        axes.set_ylabel(f"Δ {_with_unit(slices.metric)}")
 
 
 def _places(axes: "Axes", values: Sequence[Scalar], log_scaled: bool) -> list[float]:

@@ -129,8 +129,9 @@ class PathPoint:
 class SearchPath:
     """The best objective at each rung against the optimiser steps of all arms."""
 
-    shown: str
-    """What an objective is, in words: the delta or its bound, turned so that more is better."""
+    metric: str
+    maximised: str
+    """What of the metric the search looks for the most of."""
     rungs: list[tuple[int, int]]
     points: list[PathPoint]
 
@@ -304,14 +305,18 @@ def search_path(trials: Sequence[TrialRecord], spec: SearchSpec) -> SearchPath:
         spent, so_far = sum(trained.values()), best.get(rung.rung, math.nan)
         points.append(PathPoint(number, rung.rung, spent, rung.objective, so_far))
     rungs = [(rung.steps, rung.seeds) for rung in spec.rungs]
-    return SearchPath(objective_name(spec), rungs, points)
+    return SearchPath(spec.metric().name, _maximised(spec), rungs, points)
 
 
 def objective_name(spec: SearchSpec) -> str:
     """What candidates are ranked by, in words; more of it is better."""
-    metric = spec.metric()
-    delta = f"{'' if metric.higher_is_better else '−'}Δ {metric.name}"
-    return f"lower bound of {delta}" if spec.objective.bound == "lower" else delta
+    return f"{_maximised(spec)} {spec.metric().name}"
+
+
+def _maximised(spec: SearchSpec) -> str:
+    turned = "" if spec.metric().higher_is_better else "−"
+    bound = "lower bound of " if spec.objective.bound == "lower" else ""
+    return f"{bound}{turned}Δ"
 
 
 def slices(trials: Sequence[TrialRecord], spec: SearchSpec) -> Slices:

@@ -303,20 +303,24 @@ def _overview(
     if any(trial.confirmation for trial in trials):
         level = words.percent(confirmation_confidence(finalists))
         confirmed = f", and the {level} interval of the confirmation"
+    of_whom = (
+        " Its bound is for the seeds that were run." if spec.objective.bound == "lower" else ""
+    )
     figures = [
         Figure(
             "forest",
             f"Δ {metric} of every candidate",
             f"Variant minus baseline: mean and {_LEVEL} interval at the last rung that the "
             f"candidate reached{confirmed}; dots are single seeds. The band is ±{margin:g}, within "
-            "which a delta is no effect. A hollow mark is a candidate that was stopped there.",
+            "which a delta is no effect. A hollow mark is a candidate that came no further.",
             rows,
         ),
         Figure(
             "path",
             "The search's path",
             f"The best {objective_name(spec)} at each rung (line) against the optimiser steps of "
-            "all arms so far; dots are candidates. An arm that several share counts once.",
+            f"all arms so far; dots are candidates.{of_whom} An arm that several candidates "
+            "share counts once.",
             search_path(trials, spec),
         ),
     ]

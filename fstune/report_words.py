@@ -5,11 +5,12 @@ Words and numbers only; `report_view` puts them together. No torch, no Ray.
 
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fstune.records import Comparison, SearchRecords, TrialRecord
-from fstune.report import describe_candidate
+from fstune.report import describe_candidate, interval
 from fstune.report_series import at_rung, objective_name
 from fstune.selection import (
     FALSE_DISCOVERY_RATE,
@@ -18,10 +19,10 @@ from fstune.selection import (
     false_discovery_adjusted,
 )
 from fstune.spec import SearchSpec
+from fstune.spec_sections import of_mechanism
 from fstune.statistics import (
     CONFIDENCE,
     VERDICT_RULES,
-    Delta,
     Verdict,
     confirmation_confidence,
 )
@@ -39,7 +40,7 @@ _SAYS: dict[Verdict, str] = {
     "inconclusive": "Inconclusive",
     "diverged": "Diverged",
     "failed": "Failed",
-    "infeasible": "Infeasible here",
+    "infeasible": "Infeasible",
     "running": "Not yet",
 }
 
@@ -63,8 +64,20 @@ class Answer:
 
 
 def subject(spec: SearchSpec) -> str:
-    """What is compared with its absence."""
-    return "Future-Seed" if spec.has_mechanism() else "the variant"
+    """What is compared with its absence; the variant, where the baseline has the mechanism too."""
+    return "Future-Seed" if spec.has_mechanism() and not _in_both(spec) else "the variant"
+
+
+def _in_both(spec: SearchSpec) -> bool:
+    """Whether the baseline has the mechanism, with settings of its own."""
+    return any(of_mechanism(path) for path in spec.baseline)
+
+
+def _baseline(spec: SearchSpec) -> str:
+    """What the baseline has instead."""
+    own = describe_candidate(spec.baseline)
+    off = spec.has_mechanism() and not _in_both(spec)
+    return ", ".join(filter(None, ["the mechanism off" if off else "", own]))
 
 
 def question(spec: SearchSpec) -> str:
@@ -82,13 +95,14 @@ def setting(spec: SearchSpec) -> list[Fact]:
     task, rungs = registry.get(spec.task_name), spec.rungs
     sizes = spec.task
     fixed = spec.fixed_seed()
-    baseline = describe_candidate(spec.baseline) if spec.baseline else "the mechanism off"
+    mechanism = f"Future-Seed, fixed: {json.dumps(fixed) if fixed else 'its defaults'}"
     climbs = " → ".join(f"{rung.steps} steps × {_seeds(rung.seeds)}" for rung in rungs)
     train = spec.train
+    for_whom = " for the seeds that were run" if spec.objective.bound == "lower" else ""
     return [
-        ("Mechanism", f"{subject(spec)}, fixed: {json.dumps(fixed) if fixed else 'its defaults'}"),
+        ("Mechanism", mechanism if spec.has_mechanism() else "none: two settings are compared"),
         ("Varied", ", ".join(spec.space) or "nothing"),
-        ("Baseline", baseline),
+        ("Baseline", _baseline(spec)),
         ("Task", f"{task.name}, version {task.version}: {task.summary}"),
         (
             "Examples",
@@ -108,7 +122,7 @@ def setting(spec: SearchSpec) -> list[Fact]:
         ),
         (
             "Judged by",
-            f"Δ {spec.metric().name}, ranked by {objective_name(spec)}; within "
+            f"Δ {spec.metric().name}, ranked by {objective_name(spec)}{for_whom}; within "
             f"±{spec.objective.margin:g} it is no effect",
         ),
     ]
@@ -150,9 +164,7 @@ def answer(
     gains = [trial for trial in tried if trial.verdict == "gain"]
     chosen = next(iter(gains or tried), best)
     if chosen is None:
-        verdict: Verdict = "running" if any(not trial.end for trial in order) else "failed"
-        nothing = "No candidate has reached a rung."
-        return Answer(verdict if order else "running", _SAYS["running"], nothing, "")
+        return _without_a_best(spec, order)
     confirmed = chosen.confirmation
     if confirmed is None:
         sentence = _sentence(spec, chosen, chosen.rungs[-1], CONFIDENCE, "validation")
@@ -174,6 +186,26 @@ def answer(
         f"The finalists' intervals hold together at {percent(confirmation_confidence(1))}."
     )
     return Answer(chosen.verdict, _SAYS[chosen.verdict], sentence, told)
+
+
+def _without_a_best(spec: SearchSpec, order: Sequence[TrialRecord]) -> Answer:
+    """What is said while no candidate stands, or once none is left to hope for."""
+    ends = [trial.end for trial in order if trial.end is not None]
+    reached = sum(bool(trial.rungs) for trial in order)
+    nothing = (
+        f"No candidate stands: {reached} of {len(order)} reached a rung, and broke off later."
+        if reached
+        else "No candidate has reached a rung."
+    )
+    if len(ends) < max(len(order), spec.search.trials):
+        return Answer("running", _SAYS["running"], nothing, "")
+    ways = Counter(end.state for end in ends)
+    verdict: Verdict = ends[0].broke_off or "failed"
+    if len(ways) > 1:
+        verdict = "failed"
+    told = ", ".join(f"{count} {state}" for state, count in ways.items())
+    first = f"Candidate {order[0].number} {ends[0].state}: {ends[0].reason}"
+    return Answer(verdict, _SAYS[verdict], f"{nothing} {told}. {first}", "")
 
 
 def _sentence(
@@ -200,11 +232,6 @@ def _unconfirmed(spec: SearchSpec, chosen: TrialRecord) -> str:
     return f"{picked} `fstune confirm {spec.name}` tries it on new seeds and the test examples."
 
 
-def interval(delta: Delta) -> str:
-    """A delta with its bounds."""
-    return f"{delta.mean:+.4f} [{delta.low:+.4f}, {delta.high:+.4f}]"
-
-
 def percent(share: float) -> str:
     """A share of 1 in per cent, to three digits."""
     return f"{100 * share:.3g} %"
@@ -217,20 +244,21 @@ def _seeds(count: int) -> str:
 def cost(trials: Sequence[TrialRecord], store: ArmStore) -> list[Fact]:
     """What was spent: steps, tokens and seconds of every arm, each counted once."""
     reached: dict[str, int] = {}
-    uses = 0
     trials = [trial for trial in trials if trial.equals is None]  # another's rungs cost nothing
     for trial in trials:
-        used = set()
         for at in trial.comparisons:
             for arm in (arm for pair in at.arms for arm in (pair.baseline, pair.variant)):
                 reached[arm] = max(reached.get(arm, 0), at.steps)
-                used.add(arm)
-        uses += len(used)
     outcomes = [store.outcome(arm, step) for arm, step in reached.items()]
     known = [outcome for outcome in outcomes if outcome is not None]
-    here_s = sum(rung.wall_s for trial in trials for rung in trial.rungs)
+    rungs = [rung for trial in trials for rung in trial.rungs]
+    asked, reused = 2 * sum(rung.seeds for rung in rungs), sum(rung.reused for rung in rungs)
     facts = [
-        ("Arms", f"{len(reached)} trained; {uses - len(reached)} of {uses} uses were reuse"),
+        (
+            "Arms",
+            f"{len(reached)}; of {asked} that the rungs asked for, {reused} had been trained that "
+            "far before, for another candidate or search",
+        ),
         ("Optimiser steps", f"{sum(reached.values()):,}"),
     ]
     if len(known) == len(outcomes):
@@ -239,7 +267,8 @@ def cost(trials: Sequence[TrialRecord], store: ArmStore) -> list[Fact]:
             ("Tokens trained on", f"{tokens:,}"),
             ("Training of all arms", _duration(sum(outcome.train_wall_s for outcome in known))),
         ]
-    return [*facts, ("Wall time of the rungs", f"{_duration(here_s)}, evaluation included")]
+    here_s = _duration(sum(rung.wall_s for rung in rungs))
+    return [*facts, ("Wall time of the rungs", f"{here_s}, evaluation included")]
 
 
 def _duration(seconds: float) -> str:

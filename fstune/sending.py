@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fstune.records import SearchRecords, TrialRecord
+from fstune.records import SearchRecords, TrialRecord, shown_uri
 from fstune.tracking import Tracker
 from fstune.trial_reader import TrialReader
 
@@ -127,7 +127,8 @@ class Sender:
             at = time.strftime("%Y-%m-%d %H:%M:%S")
             # Standard output is the search's log file while it runs.
             print(f"fstune: {at} MLflow: {first_line or 'up to date again'}")  # noqa: T201
-        self._records.write_unsent(f"{self._tracker.uri}: {first_line}" if first_line else "")
+        uri = shown_uri(self._tracker.uri)
+        self._records.write_unsent(f"{uri}: {first_line}" if first_line else "")
 
 
 def _root(error: BaseException) -> str:

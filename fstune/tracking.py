@@ -11,6 +11,8 @@ was killed is brought up to date by logging its records again: what is there alr
     metrics      baseline/<metric>, variant/<metric>, delta/<metric>, delta/<metric>_low and _high,
                  all at the same optimiser steps, mean over the seeds of the rung;
                  confirm/… the same of a confirmation, with the tag fstune.confirmed, its verdict
+    arm runs     two beneath each trial's, fstune.role baseline and variant: the same curves under
+                 one name, <metric>, so that MLflow draws both on one axis
 """
 
 import json
@@ -36,6 +38,7 @@ from fstune.statistics import Delta
 
 _SEARCH, _TRIAL, _RUNGS = "fstune.search", "fstune.trial", "fstune.rungs"
 _STATE = "fstune.state"
+_ROLE = "fstune.role"
 _IDENTITY = "fstune.search_id"
 _PARENT = "mlflow.parentRunId"
 _DESCRIPTION = "mlflow.note.content"
@@ -86,6 +89,7 @@ class Tracker:
         self._experiment = ""
         self._connected: MlflowClient | None = None
         self._trials: dict[int, str] = {}
+        self._arms: dict[int, dict[str, str]] = {}
         self._rungs: dict[int, int] = {}
         self._ended: set[int] = set()
 
@@ -145,6 +149,7 @@ class Tracker:
             ]
             # Timestamps come from the record: should a kill fall between metrics and tags, logging
             # the same points again leaves one of each.
+            self._log_arms(trial.number, rung)
             client.log_batch(run_id, metrics=_points(rung), tags=tags)
             self._rungs[trial.number] = rung.rung + 1
         confirmed = trial.confirmation and trial.confirmation.comparison
@@ -230,7 +235,7 @@ class Tracker:
 
     def _know_children(self) -> None:
         """Which trial has which run, how many rungs are logged there, and whether it is over."""
-        self._trials, self._rungs, self._ended = {}, {}, set()
+        self._trials, self._arms, self._rungs, self._ended = {}, {}, {}, set()
         of_trial: dict[int, list[Run]] = {}
         for run in self._search(_tagged({_PARENT: self._parent})):
             of_trial.setdefault(int(run.data.tags[_TRIAL]), []).append(run)
@@ -276,6 +281,40 @@ class Tracker:
             self._client.log_batch(run_id, params=params)
         return run_id
 
+    def _log_arms(self, number: int, rung: RungRecord) -> None:
+        """Put both arms' curves up to a rung on a run each."""
+        for role, run_id in self._arms_of(number).items():
+            metrics = [
+                metric
+                for point in rung.curve
+                for metric in _finite(
+                    {name: getattr(delta, role) for name, delta in point.deltas.items()},
+                    point.step,
+                    int(point.ended_at * 1000),
+                )
+            ]
+            self._client.log_batch(run_id, metrics=metrics)
+            # What is logged has been trained and evaluated, whatever becomes of the trial.
+            self._client.set_terminated(run_id, "FINISHED")
+
+    def _arms_of(self, number: int) -> dict[str, str]:
+        """The runs of a trial's baseline and variant, by role; made where they are missing."""
+        if number not in self._arms:
+            parent = {_PARENT: self._trials[number]}
+            known: dict[str, list[Run]] = {}
+            for run in self._search(_tagged(parent)):
+                known.setdefault(run.data.tags[_ROLE], []).append(run)
+            found = {role: self._only(runs).info.run_id for role, runs in known.items()}
+            for role in ("baseline", "variant"):
+                if role not in found:
+                    tags = parent | {_SEARCH: self._spec.name, _TRIAL: str(number), _ROLE: role}
+                    run = self._client.create_run(
+                        self._experiment, tags=tags, run_name=f"trial {number} {role}"
+                    )
+                    found[role] = run.info.run_id
+            self._arms[number] = found
+        return self._arms[number]
+
     def _set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         self._client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
@@ -303,6 +342,10 @@ def _values(deltas: Mapping[str, Delta], step: int, at_ms: int, prefix: str = ""
             f"{prefix}delta/{name}_low": delta.low,
             f"{prefix}delta/{name}_high": delta.high,
         }
+    return _finite(values, step, at_ms)
+
+
+def _finite(values: Mapping[str, float], step: int, at_ms: int) -> list[Metric]:
     return [
         Metric(key, value, at_ms, step) for key, value in values.items() if math.isfinite(value)
     ]

@@ -18,7 +18,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = ("first_search", "own_task", "own_mechanism", "cluster", "verdicts", "export")
+PAGES = (
+    *("first_search", "own_task", "own_mechanism", "cluster", "verdicts", "export"),
+    "reading_a_report",
+)
 BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PATIENCE_S = 1500
 

@@ -113,6 +113,7 @@ class Place:
         runs = {}
         for run in client.search_runs([experiment.experiment_id], max_results=1000):
             name = run.data.tags.get("fstune.trial", "parent")
+            name = f"{name}{run.data.tags.get('fstune.role', '')}"
             assert name not in runs, f"two runs of {name}"
             history = {
                 key: [

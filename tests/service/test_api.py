@@ -149,12 +149,13 @@ import json
 from fstune.api import load, search
 from fstune.report import as_json
 
-found = search("small.yaml", overrides={"search.trials": 2, "resources.cpu_threads": 1})
+CHANGES = {"search.trials": 2, "resources.cpu_threads": 1}
+found = search("small.yaml", overrides=CHANGES)
 told = json.dumps(as_json(found.records, found.spec))
 assert found.spec.search.trials == len(found.trials) == 2
 assert found.trials["delta"].notna().all()
 assert found.arms["token_accuracy"].notna().all()
-again = search("small.yaml", resume=True)
+again = search("small.yaml", overrides=CHANGES, resume=True)
 assert json.dumps(as_json(again.records, again.spec)) == told
 assert load("small").trials.equals(found.trials)
 search("small.yaml")

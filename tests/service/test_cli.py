@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from arm_cases import SPEC, made, rung_record, spec
 
+from fstune import api, cli
 from fstune.cli import main
 from fstune.records import EndRecord
+from fstune.search import Search
 from fstune.spec import shipped
 from fstune.task_page import declarations
 from tasks import registry
@@ -169,6 +171,24 @@ def test_a_search_that_exists_is_not_begun_again(runs, refusal_here):
     assert "fstune resume small" in line
 
 
+def test_a_search_is_not_gone_on_with_as_if_it_were_another(tmp_path, runs, refusal_here):
+    more = ("--set", "train.lr=1", "--set", "search.trials=9", "--set", "resources.gpus=0")
+    (line,) = refusal_here("search", "spec.yaml", "--resume", *more)
+    assert "made from a spec with another train, search, resources than spec.yaml has now" in line
+    assert "fstune resume small" in line
+    assert api.prepare("spec.yaml", resume=True).spec == spec(tmp_path)
+
+
+def test_what_to_type_next_names_the_folder_of_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made_of = spec(tmp_path)
+    wanted = {"mlruns": "", "o t/mlruns": f" --runs '{tmp_path}/o t/mlruns'"}
+    for folder, runs in wanted.items():
+        records = made(tmp_path / folder, made_of)
+        search = Search(made_of, records, (tmp_path / folder).resolve(), "")
+        assert cli._resume_command(search) == f"fstune resume small{runs}"
+
+
 def test_too_few_data_exit_2_with_what_there_was(tmp_path, refusal_here):
     text = SPEC.replace("length: 2, train_size: 10", "length: 1, alphabet: ab, train_size: 10")
     (tmp_path / "spec.yaml").write_text(text)
@@ -269,6 +289,24 @@ def test_a_tracking_uri_that_mlflow_does_not_know_is_refused_before_anything(
     (line,) = refusal_here("search", "small.yaml", "--tracking-uri", "htp://somewhere")
     assert line.startswith("--tracking-uri htp://somewhere: MLflow cannot use it: ")
     assert not (tmp_path / "mlruns").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("report", "small", "--figures", "spec.yaml"), "spec.yaml: File exists"),
+        (("report", "small", "--figures", "spec.yaml/drawn"), "spec.yaml/drawn: Not a directory"),
+        (("search", "quickstart", "--runs", "spec.yaml"), "spec.yaml/cache: Not a directory"),
+    ],
+)
+def test_a_folder_that_can_be_none_is_named(runs, refusal_here, arguments, told):
+    (line,) = refusal_here(*arguments)
+    assert line.endswith(told)
+
+
+def test_a_port_that_can_be_none_is_refused(tmp_path, runs):
+    (runs / "mlflow.db").touch()
+    assert "65535" in fstune(tmp_path, "ui", "--port", 70000, code=2).stderr
 
 
 def test_the_ui_needs_a_store(tmp_path, refusal_here):

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -128,6 +129,32 @@ def test_the_page_says_how_to_do_it_again(search, text):
     assert records.spec.read_text() in [data_of(link) for link in Page(text).links]
     assert "fstune search small.spec.json --runs again" in text
     assert made_of.digest in text
+
+
+def test_examples_are_shown_in_the_metric_that_picked_them(search, tmp_path):
+    records, made_of = search
+    by_nll = made_of.model_copy(
+        update={"objective": made_of.objective.model_copy(update={"metric": "nll"})}
+    )
+    for objective, shown in ((made_of, False), (by_nll, True)):
+        summary = summarise(records, objective)
+        tables = [table for table in Page(page(summary)).tables if table[0][0][1] == "example"]
+        best = summary.examples.gained[0]
+        header, row = ([text for _, text in cells] for cells in tables[0][:2])
+        assert ("baseline: nll" in header) == shown
+        if shown:
+            at = header.index("baseline: nll")
+            assert row[at : at + 2] == [f"{best.baseline:.4f}", f"{best.variant:.4f}"]
+
+
+def test_many_right_tokens_are_counted_in_full(search):
+    summary = summarise(*search)
+    gained = [
+        dataclasses.replace(at, tokens=300, variant_right=123.25) for at in summary.examples.gained
+    ]
+    examples = dataclasses.replace(summary.examples, gained=gained)
+    told = dataclasses.replace(summary, examples=examples)
+    assert "<td>123.2 of 300</td>" in page(told)
 
 
 def test_hostile_values_stay_text(tmp_path):

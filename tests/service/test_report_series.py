@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from arm_cases import made, rung_record, spec
+from arm_cases import SPEC, made, rung_record, spec
 from report_cases import CORRECT, searched
 
 from fstune import report_words as words
@@ -113,6 +113,7 @@ def test_the_path_counts_every_arm_once_and_by_its_furthest_step(tmp_path):
         (1, 1, 26),
     ]
     assert [at.best for at in found.points] == [0.1, 0.2, 0.3, 0.3, 0.2]
+    assert found.maximised == "lower bound of Δ"
 
 
 def test_slices_show_all_candidates_at_the_rung_that_all_reach(search):
@@ -289,22 +290,68 @@ def test_what_is_shown_so_that_more_is_better_is_called_so(tmp_path, objective, 
     made_of = spec(tmp_path, more=f"objective: {objective}\n")
     records = [rung_record(rung, objective=0.25) for rung in (0, 1)]
     found = search_path([trial(0, *records)], made_of)
-    assert found.shown == shown
+    assert f"{found.maximised} {found.metric}" == shown
     assert found.points[-1].best == 0.25
-    assert f"ranked by {shown};" in dict(words.setting(made_of))["Judged by"]
+    assert f"ranked by {shown}" in dict(words.setting(made_of))["Judged by"]
 
 
-def test_trials_that_all_broke_off_are_a_failure(tmp_path):
-    ended = trial(0, end=EndRecord("failed", "no"))
-    assert words.answer(spec(tmp_path), [ended], None, 0).verdict == "failed"
-    assert words.answer(spec(tmp_path), [ended, trial(1)], None, 0).verdict == "running"
+def broken(number: int, state: Any, *rungs: RungRecord) -> TrialRecord:
+    return trial(number, *rungs, end=EndRecord(state, "arm x: loss nan at step 7"))
+
+
+@pytest.mark.parametrize("state", ["diverged", "infeasible", "failed"])
+def test_trials_that_all_broke_off_are_the_answer(tmp_path, state):
+    made_of = spec(tmp_path)
+    ended = [broken(number, state) for number in range(4)]
+    found = words.answer(made_of, ended, None, 0)
+    assert (found.verdict, found.headline) == (state, state.capitalize())
+    assert "No candidate has reached a rung. 4 " + state in found.sentence
+    assert "loss nan at step 7" in found.sentence
+    # One that is still at work, or yet to come, may do better.
+    for order in ([*ended[1:], trial(0)], ended[1:]):
+        assert words.answer(made_of, order, None, 0).headline == "Not yet: running"
+
+
+def test_trials_that_broke_off_above_a_rung_are_told_apart(tmp_path):
+    ended = [broken(0, "diverged", rung_record(0)), *(broken(n, "failed") for n in (1, 2, 3))]
+    found = words.answer(spec(tmp_path), ended, None, 0)
+    assert found.verdict == "failed"
+    assert "1 of 4 reached a rung, and broke off later. 1 diverged, 3 failed" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("space", "baseline", "asked", "mechanism", "against"),
+    [
+        ("future_seed.alpha", "", "Does Future-Seed raise", "Future-Seed", "the mechanism off"),
+        (
+            "future_seed.alpha",
+            "task.control: repeat_prompt",
+            "Does Future-Seed raise",
+            "Future-Seed",
+            "the mechanism off, task.control=repeat_prompt",
+        ),
+        ("future_seed.alpha", "future_seed.norm: true", "the variant", "Future-Seed", "norm=True"),
+        ("train.lr", "train.lr: 0.001", "the variant", "none", "train.lr=0.001"),
+    ],
+)
+def test_the_question_is_of_what_the_arms_differ_in(
+    tmp_path, space, baseline, asked, mechanism, against
+):
+    varied = f"{space}: {{uniform: [0.01, 0.02]}}"
+    text = SPEC.replace("future_seed.alpha: {uniform: [-40.0, 2.0]}", varied)
+    made_of = spec(tmp_path, text, f"baseline: {{{baseline}}}\n")
+    assert asked in words.question(made_of)
+    facts = dict(words.setting(made_of))
+    assert facts["Mechanism"].startswith(mechanism)
+    assert facts["Baseline"] == against
 
 
 def test_the_cost_counts_arms_once(search):
     records, _ = search
     facts = dict(words.cost(records.trials(), store_of(records)))
     # Three trials of one arm name: base0, base1, variant0, variant1, used by 2, 2 and 1 trials.
-    assert facts["Arms"] == "4 trained; 6 of 10 uses were reuse"
+    # Two trials asked for 2 and then 4 arms, one for 2.
+    assert facts["Arms"].startswith("4; of 14 that the rungs asked for, 0 had been trained that")
     assert facts["Optimiser steps"] == str(4 * 4)
     assert facts["Tokens trained on"] == "400"
     assert facts["Training of all arms"] == "6 s"
@@ -333,3 +380,8 @@ def test_a_curve_of_nll_turns_what_is_better(tmp_path):
     found = forest([trial(0, record)], made_of, ArmStore(tmp_path))
     assert not found.higher_is_better
     assert "lower nll" in words.question(made_of)
+    # The objective is turned so that more is better, and said to be.
+    assert search_path([trial(0, record)], made_of).maximised == "lower bound of −Δ"
+    assert (
+        "bound of −Δ nll for the seeds that were run" in dict(words.setting(made_of))["Judged by"]
+    )

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import time
 
@@ -14,7 +15,8 @@ pytestmark = pytest.mark.timeout(240)
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
     place = Place(tmp_path_factory.mktemp("unbroken"))
-    assert place.search().wait() == 0, place.output()
+    assert place.start("search", "small.yaml", "--quiet").wait() == 0, place.output()
+    shutil.copy(place.folder / "output.txt", place.folder / "told-quietly.txt")
     return place
 
 
@@ -39,6 +41,12 @@ def test_an_unbroken_search_decides_something(unbroken):
     assert [trial["number"] for trial in trials] == list(range(6))
     assert {trial["state"] for trial in trials} == {"completed", "stopped"}
     assert not list(unbroken.runs.glob("arms/*/checkpoints/*")), "an ended search keeps no weights"
+
+
+def test_a_quiet_search_prints_its_table_and_nothing_else(unbroken):
+    told = (unbroken.folder / "told-quietly.txt").read_text()
+    assert told.splitlines() == unbroken.table()
+    assert "\x1b" not in told
 
 
 def test_killing_the_driver_at_random_moments_changes_nothing(unbroken, tmp_path):

@@ -55,7 +55,8 @@ def assert_all_arrived(uri: str, records: SearchRecords, status: str = "FINISHED
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time"])
     parent = next(run for run in runs if "fstune.trial" not in run.data.tags)
-    trials = [run for run in runs if run is not parent]
+    arms = [run for run in runs if "fstune.role" in run.data.tags]
+    trials = [run for run in runs if run is not parent and run not in arms]
     assert parent.info.status == status
     expected = records.trials()
     assert [int(run.data.tags["fstune.trial"]) for run in trials] == list(range(len(expected)))
@@ -64,6 +65,11 @@ def assert_all_arrived(uri: str, records: SearchRecords, status: str = "FINISHED
         steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "delta/nll")]
         assert steps == sorted(steps)
         assert run.info.status == "FINISHED"
+    of_trial = [run.data.tags["mlflow.parentRunId"] for run in arms]
+    assert of_trial == [run.info.run_id for run in trials for _ in range(2)]
+    for run in arms:
+        curve = wanted_points(expected[int(run.data.tags["fstune.trial"])].rungs)
+        assert points(client, run)["nll"] == curve[f"{run.data.tags['fstune.role']}/nll"]
     files = {file.path for file in client.list_artifacts(parent.info.run_id)}
     assert {"spec.json", "page.html"} <= files
     assert parent.data.tags["mlflow.note.content"] == "told"
@@ -84,7 +90,7 @@ def test_what_is_recorded_is_sent_without_being_asked(records, tmp_path, ending)
     until(
         lambda: (
             (found := client.get_experiment_by_name("small"))
-            and len(client.search_runs([found.experiment_id])) == 2
+            and len(client.search_runs([found.experiment_id])) == 4
         )
     )
     happen(records, 1)
@@ -107,6 +113,19 @@ def test_a_server_that_never_answers_holds_nothing_up(records, tmp_path, ending,
     happen(records, 1)
     again.finish(ending)
     assert_all_arrived(local_uri(records.runs), records)
+
+
+def test_a_password_is_kept_nowhere(records, tmp_path, ending, monkeypatch):
+    monkeypatch.setattr(sending, "AT_END_S", 0.1)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with silent_server() as uri:
+        sends = sender(records, tmp_path, uri.replace("//", "//me:secret@"))
+        sends.finish(ending)
+        assert records.unsent.startswith(f"{uri}: it took more than")
+    until(lambda: "it took more than" not in records.unsent)
+    kept = [path for path in records.runs.rglob("*") if path.is_file()]
+    assert kept
+    assert not any(b"secret" in path.read_bytes() for path in kept)
 
 
 def test_an_end_waits_no_longer_than_it_may(records, tmp_path, ending, monkeypatch):

@@ -73,11 +73,21 @@ def search(runs, tmp_path, request) -> Tracked:
     return Tracked(runs, tmp_path, request.node.name[:60].replace("[", "-").rstrip("]"))
 
 
-def found_runs(client: MlflowClient, search: Tracked) -> list[Any]:
-    """All runs of the search: its parent first, then its trials by number."""
+def all_runs(client: MlflowClient, search: Tracked) -> list[Any]:
     experiment = client.get_experiment_by_name(search.spec.name)
-    found = client.search_runs([experiment.experiment_id])
+    return list(client.search_runs([experiment.experiment_id]))
+
+
+def found_runs(client: MlflowClient, search: Tracked) -> list[Any]:
+    """The search's runs without those of arms: its parent first, then its trials by number."""
+    found = [run for run in all_runs(client, search) if "fstune.role" not in run.data.tags]
     return sorted(found, key=lambda run: int(run.data.tags.get("fstune.trial", -1)))
+
+
+def arm_runs(client: MlflowClient, search: Tracked) -> list[Any]:
+    """The runs of arms, by trial and role."""
+    found = [run for run in all_runs(client, search) if "fstune.role" in run.data.tags]
+    return sorted(found, key=lambda run: (int(run.data.tags["fstune.trial"]), run.info.run_name))
 
 
 def points(client: MlflowClient, run: Any) -> dict[str, list[tuple[int, float, int]]]:
@@ -111,6 +121,21 @@ def assert_as_recorded(client: MlflowClient, search: Tracked) -> None:
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert points(client, run) == wanted_points(trial.rungs)
         assert run.data.params == {k: str(v) for k, v in trial.candidate.items()}
+    reached = [(run, trial) for run, trial in zip(children, trials, strict=True) if trial.rungs]
+    arms = arm_runs(client, search)
+    assert [
+        (run.data.tags["mlflow.parentRunId"], run.data.tags["fstune.role"]) for run in arms
+    ] == [(run.info.run_id, role) for run, _ in reached for role in ("baseline", "variant")]
+    for run, (_, trial) in zip(arms, (each for each in reached for _ in range(2)), strict=True):
+        role = run.data.tags["fstune.role"]
+        wanted = wanted_points(trial.rungs)
+        # Under names without a role, or MLflow would draw each arm on an axis of its own.
+        assert points(client, run) == {
+            key.removeprefix(f"{role}/"): values
+            for key, values in wanted.items()
+            if key.startswith(f"{role}/")
+        }
+        assert run.info.status == "FINISHED"
 
 
 def test_a_trials_run_holds_the_numbers_of_its_record(search, client):
@@ -194,9 +219,10 @@ def test_runs_of_requests_that_came_through_twice_are_one(search, client):
     search.reach(0, 0)
     search.sync(0)
     parent, first = found_runs(client, search)
-    for run in (parent, first):
+    for run in (parent, first, *arm_runs(client, search)):
         tags = {k: v for k, v in run.data.tags.items() if k.startswith(("fstune.", "mlflow.p"))}
         client.create_run(run.info.experiment_id, tags=tags)
+    search.reach(0, 1)
     search.sync(0, search.opened())
     assert [run.info.run_id for run in found_runs(client, search)] == [
         parent.info.run_id,
@@ -286,8 +312,9 @@ def test_the_table_for_readers_has_every_name_and_no_other(search, client, tmp_p
     search.tracker.close("FINISHED", files[0])
     search.tracker.publish(files[1:], "told")
     parent, trial = found_runs(client, search)
+    arm, _ = arm_runs(client, search)
     logged = {file.path for file in client.list_artifacts(parent.info.run_id)}
-    for run in (parent, trial):
+    for run in (parent, trial, arm):
         logged |= {name for name in run.data.tags if not name.startswith("mlflow.")}
         logged |= set(run.data.params) | set(run.data.metrics)
     general = {
