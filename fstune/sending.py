@@ -6,6 +6,8 @@ nothing is sent twice: after every failure the thread looks up anew what the ser
 missing at the end is noted in the records; `fstune resume` sends it.
 """
 
+import contextlib
+import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -127,7 +129,13 @@ class Sender:
             at = time.strftime("%Y-%m-%d %H:%M:%S")
             # Standard output is the search's log file while it runs.
             print(f"fstune: {at} MLflow: {first_line or 'up to date again'}")  # noqa: T201
-        self._records.write_unsent(f"{self._tracker.uri}: {first_line}" if first_line else "")
+        server = _PASSWORD.sub("", self._tracker.uri)
+        with contextlib.suppress(OSError):  # a full disk: what is sent does not depend on the note
+            self._records.write_unsent(f"{server}: {first_line}" if first_line else "")
+
+
+_PASSWORD = re.compile(r"(?<=//)[^/]*@")
+"""What an address has before its host: a user's name and password, for no file."""
 
 
 def _root(error: BaseException) -> str:
