@@ -143,14 +143,15 @@ def prepare(
 
     Raises:
         InputError: the spec, its files, its data or the machine do not allow the search, or there
-            is one of that name; says what is wrong and where.
+            is one of that name (with `resume`: one made from another spec); says what is wrong and
+            where.
     """
     path, runs = find(str(spec)), Path(runs)
     name = load_spec(path, overrides).name
     from fstune.search import Search
 
     if resume and (runs / "searches" / name / "spec.json").exists():
-        return Search.open(name, runs, tracking_uri)
+        return Search.take_up(path, runs, overrides, tracking_uri)
     return Search.create(path, runs, [Path(folder) for folder in data], overrides, tracking_uri)
 
 

@@ -127,6 +127,15 @@ def run_rung(
     )
 
 
+def confirmed_arms(
+    spec: SearchSpec, candidate: Mapping[str, Scalar], cache: Path
+) -> list[SeedArms]:
+    """The arms of a finalist's confirmation; arguments as of `confirm`."""
+    assert spec.confirm is not None
+    seeds = range(CONFIRMATION_SEEDS_FROM, CONFIRMATION_SEEDS_FROM + spec.confirm.seeds)
+    return arms_of(spec, candidate, cache, seeds, "test")
+
+
 def confirm(
     spec: SearchSpec,
     candidate: Mapping[str, Scalar],
@@ -151,9 +160,7 @@ def confirm(
         InfeasibleError: if an arm does not fit into memory.
         InputError: if the data or the checkpoint cannot be used.
     """
-    assert spec.confirm is not None
-    seeds = range(CONFIRMATION_SEEDS_FROM, CONFIRMATION_SEEDS_FROM + spec.confirm.seeds)
-    arms = arms_of(spec, candidate, cache, seeds, "test")
+    arms = confirmed_arms(spec, candidate, cache)
     pairs = _advance(arms, spec.rungs[-1].steps, bench)
     return _compare(spec, arms, pairs, confirmation_confidence(finalists), confirms=True)
 
