@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
-from fstune.errors import InputError
 from fstune.places import RUNS
 from fstune.records import Comparison, SearchRecords, TrialRecord
 from fstune.report import best_of, ranked
 from fstune.selection import false_discovery_adjusted
-from fstune.spec import SearchSpec, asks_probe, find, read_resolved
+from fstune.spec import SearchSpec, find, read_resolved
 from fstune.spec import load as load_spec
 from fstune.statistics import Delta
 from fstune.store import ArmStore
@@ -153,37 +152,8 @@ def prepare(
     from fstune.search import Search
 
     if resume and stored.exists():
-        _refuse_another(wanted, read_resolved(stored), path, asks_probe(path, overrides))
-        return Search.open(wanted.name, runs, tracking_uri)
+        return Search.take_up(path, runs, overrides, tracking_uri)
     return Search.create(path, runs, [Path(folder) for folder in data], overrides, tracking_uri)
-
-
-def _refuse_another(wanted: SearchSpec, made: SearchSpec, path: Path, probed: bool) -> None:
-    """Refuse to go on with a search as if it had been made from this spec.
-
-    Args:
-        wanted: what the spec says now, its files not looked for.
-        made: what the search was made from.
-        path: the spec's file.
-        probed: whether the batch size is whatever fits.
-    """
-    if probed:
-        train = wanted.train.model_copy(update={"batch_size": made.train.batch_size})
-        wanted = wanted.model_copy(update={"train": train})
-    changed = [
-        name
-        for name in SearchSpec.model_fields
-        if made.model_copy(update={name: getattr(wanted, name)}).digest != made.digest
-    ]
-    if wanted.resources != made.resources:
-        changed.append("resources")  # no part of the digest
-    if not changed:
-        return
-    raise InputError(
-        f"a search called {made.name!r} exists, made from a spec with another {', '.join(changed)} "
-        f"than {path} has now; go on with it as it is by `fstune resume {made.name}`, or give this "
-        "one another name"
-    )
 
 
 def search(

@@ -10,7 +10,7 @@ from pathlib import Path
 import ray
 
 from fstune.errors import InputError, SearchFailedError
-from fstune.pairing import confirm
+from fstune.pairing import confirm, confirmed_arms
 from fstune.records import BrokeOff, Confirmation, SearchRecords
 from fstune.report import ranked
 from fstune.search import MAX_WORKER_LOSSES, Search, gpus_per_trial
@@ -80,12 +80,12 @@ def _confirm_in_worker(root: str, number: int, finalists: int) -> None:
     except (DivergedError, InfeasibleError) as error:
         how: BrokeOff = "diverged" if isinstance(error, DivergedError) else "infeasible"
         records.write_confirmation(number, Confirmation(None, time.time(), str(error), how))
-        return
-    if found.verdict == "gain":
-        _, variant = spec.settings(trial.candidate)
-        keep(found.arms[0].variant, variant, bench.store, records, number)
-    records.write_confirmation(number, Confirmation(found, time.time()))
-    for pair in found.arms:
-        for arm in (pair.baseline, pair.variant):
-            if spec.resources.keep_checkpoints == "open":
-                bench.store.drop_checkpoints(arm)
+    else:
+        if found.verdict == "gain":
+            _, variant = spec.settings(trial.candidate)
+            keep(found.arms[0].variant, variant, bench.store, records, number)
+        records.write_confirmation(number, Confirmation(found, time.time()))
+    if spec.resources.keep_checkpoints == "open":
+        for both in confirmed_arms(spec, trial.candidate, records.cache):
+            for arm in (both.baseline, both.variant):
+                bench.store.drop_checkpoints(arm.digest)

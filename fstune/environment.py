@@ -1,5 +1,6 @@
-"""What this machine has: device, cores, versions, commit. Recorded with every search."""
+"""What this machine has: device, cores, versions, code. Recorded with every search."""
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -9,10 +10,15 @@ from pathlib import Path
 
 import torch
 
+import model
+import tasks
 from model.wkv.choice import survey
 from tasks.sandbox import refusal
 
-PACKAGES = ("fstune", "torch", "ray", "optuna", "mlflow", "datasets", "transformers", "numpy")
+PACKAGES = (
+    *("fstune", "torch", "ray", "optuna", "mlflow", "datasets", "transformers", "numpy"),
+    "pyrwkv-tokenizer",
+)
 
 MATMUL_TOLERANCE = 1e-6
 """Float32 sums of 256 products err by 4e-7 either way; rounding to bf16 would err by 3e-3."""
@@ -40,12 +46,13 @@ def describe_device() -> str:
 
 
 def describe() -> dict[str, str]:
-    """Versions, device and commit, as tags."""
+    """Versions, device, and commit and digest of the code, as tags."""
     facts = {f"version.{name}": importlib.metadata.version(name) for name in PACKAGES}
     return facts | {
         "device": describe_device(),
         "python": platform.python_version(),
-        "commit": _commit(Path(__file__).parent),
+        "commit": commit_of(Path(__file__).parent),
+        "code": code_digest(Path(__file__).parent, *map(Path, (*model.__path__, *tasks.__path__))),
     }
 
 
@@ -105,10 +112,32 @@ def workbench_facts() -> dict[str, str]:
     }
 
 
-def _commit(folder: Path) -> str:
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
+def commit_of(folder: Path) -> str:
+    """The commit that a folder's sources are of; "unknown" where no repository tracks them.
+
+    A repository that only lies around them, as around a virtual environment, does not count.
+    """
+    if not _git(folder, "ls-files", "."):
+        return "unknown"
+    return _git(folder, "describe", "--always", "--dirty", "--abbrev=12") or "unknown"
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    """What git prints; nothing where there is no git, or it fails."""
+    command = ["git", "-C", str(folder), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return done.stdout.strip() or "unknown"
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def code_digest(*packages: Path) -> str:
+    """SHA-256 of the Python sources of packages, shortened to 16 digits."""
+    digest = hashlib.sha256()
+    for package in packages:
+        for path in sorted(package.rglob("*.py")):
+            content = path.read_bytes()
+            digest.update(f"{path.relative_to(package.parent)} {len(content)}\n".encode())
+            digest.update(content)
+    return digest.hexdigest()[:16]

@@ -89,11 +89,30 @@ def gather(settings: ArmSettings, cache: Path, split: EvaluatedSplit = "validati
         InputError: if the checkpoint or the data cannot be used, with what there was.
     """
     context = settings.model_copy(update={"future_seed": None, "train": TrainSettings()})
-    return _gather(context.model_dump_json(), cache, split)
+    path = settings.model.checkpoint
+    # Arms read the file each for itself: one that became another stands for other arms.
+    digest = None if path is None else _digest_of(Path(path))
+    return _gather(context.model_dump_json(), digest, cache, split)
+
+
+def _digest_of(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise InputError(f"model.checkpoint: {error}") from error
+    return _digest_at(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _digest_at(path: Path, size: int, changed_ns: int) -> str:
+    """SHA-256 of a file; size and time of change are there to notice that it became another."""
+    return file_digest(path)
 
 
 @lru_cache(maxsize=32)
-def _gather(settings_json: str, cache: Path, split: EvaluatedSplit) -> Materials:
+def _gather(
+    settings_json: str, checkpoint_digest: str | None, cache: Path, split: EvaluatedSplit
+) -> Materials:
     settings = ArmSettings.model_validate_json(settings_json)
     path = settings.model.checkpoint
     config = settings.model.init or checkpoint_config(Path(path or ""))
@@ -113,7 +132,7 @@ def _gather(settings_json: str, cache: Path, split: EvaluatedSplit) -> Materials
     return Materials(
         config=config,
         tokenizer=tokenizer,
-        checkpoint_digest=None if path is None else file_digest(Path(path)),
+        checkpoint_digest=checkpoint_digest,
         train=train,
         evaluated=evaluated,
         metrics=task.measured(settings.task),

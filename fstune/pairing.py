@@ -130,6 +130,15 @@ def run_rung(
     )
 
 
+def confirmed_arms(
+    spec: SearchSpec, candidate: Mapping[str, Scalar], cache: Path
+) -> list[SeedArms]:
+    """The arms of a finalist's confirmation; arguments as of `confirm`."""
+    assert spec.confirm is not None
+    seeds = range(CONFIRMATION_SEEDS_FROM, CONFIRMATION_SEEDS_FROM + spec.confirm.seeds)
+    return arms_of(spec, candidate, cache, seeds, "test")
+
+
 def confirm(
     spec: SearchSpec,
     candidate: Mapping[str, Scalar],
@@ -155,9 +164,7 @@ def confirm(
         InputError: if the data or the checkpoint cannot be used.
         FstuneError: if the objective's metric is no number.
     """
-    assert spec.confirm is not None
-    seeds = range(CONFIRMATION_SEEDS_FROM, CONFIRMATION_SEEDS_FROM + spec.confirm.seeds)
-    arms = arms_of(spec, candidate, cache, seeds, "test")
+    arms = confirmed_arms(spec, candidate, cache)
     pairs = _advance(arms, "test", spec.rungs[-1].steps, bench)
     return _compare(spec, arms, pairs, confirmation_confidence(finalists), confirms=True)
 

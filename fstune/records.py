@@ -2,7 +2,8 @@
 
     <runs>/searches/<name>/spec.json               the resolved spec
     <runs>/searches/<name>/spec.yaml               the user's text
-    <runs>/searches/<name>/environment.json        versions, device, commit
+    <runs>/searches/<name>/environment.json        versions, device, code; environment-002.json and
+                                                   so on where it went on with others
     <runs>/searches/<name>/guesses.json            what chance and trivial strategies score
     <runs>/searches/<name>/trials/0003/candidate.json
     <runs>/searches/<name>/trials/0003/rung-0.json
@@ -20,6 +21,7 @@ Every record is written once. Writing it again is allowed if it says the same, w
 is held to what happened. No torch, no Ray.
 """
 
+import json
 import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -226,6 +228,24 @@ class SearchRecords:
         return self.root / "environment.json"
 
     @property
+    def environments(self) -> list[Path]:
+        """What the search was made on, and what else it went on with."""
+        return sorted(self.root.glob("environment*.json"), key=lambda path: path.stem)
+
+    def write_environment(self, facts: Mapping[str, str]) -> bool:
+        """Note what the search goes on with, if that is not the latest known; whether it was not.
+
+        Args:
+            facts: versions, device and code.
+        """
+        known = self.environments
+        if known and json.loads(known[-1].read_text(encoding="utf-8")) == facts:
+            return False
+        name = f"environment-{len(known) + 1:03d}.json" if known else self.environment.name
+        write_json(self.root / name, facts)
+        return True
+
+    @property
     def tune(self) -> Path:
         return self.root / "tune"
 
@@ -297,6 +317,15 @@ class SearchRecords:
             trials.append(trial)
         return trials
 
+    def first_compared(self) -> TrialRecord | None:
+        """The first trial that has reached a rung by itself."""
+        number = 0
+        while (trial := self.trial(number)) is not None:
+            if trial.rungs and trial.equals is None:
+                return trial
+            number += 1
+        return None
+
     def rung(self, number: int, rung: int) -> RungRecord | None:
         return _read(self._folder(number) / f"rung-{rung}.json", _RUNG)
 
@@ -306,12 +335,13 @@ class SearchRecords:
     def failed_in_a_row(self) -> list[int]:
         """The latest of the trials that have ended, as far back as they failed."""
         streak = []
-        for folder in sorted(self.root.glob("trials/[0-9]*"), reverse=True):
-            end = self.end(int(folder.name))
+        numbers = (int(folder.name) for folder in self.root.glob("trials/[0-9]*"))
+        for number in sorted(numbers, reverse=True):
+            end = self.end(number)
             if end is not None and end.state != "failed":
                 break
             if end is not None:
-                streak.append(int(folder.name))
+                streak.append(number)
         return streak
 
     def reopen(self, number: int) -> None:
@@ -428,5 +458,5 @@ def _read(path: Path, kind: TypeAdapter[T]) -> T | None:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
-        message = f"{where}: {first['msg']}" if where else first["msg"]
-        raise StoreError(f"{path} is damaged: {message}") from error
+        fault = f"{where}: {first['msg']}" if where else first["msg"]
+        raise StoreError(f"{path} is damaged: {fault}; put back a copy of it") from error

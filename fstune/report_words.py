@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from fstune.records import Comparison, SearchRecords, TrialRecord
 from fstune.report import describe_candidate, interval
@@ -289,9 +290,16 @@ def facts(records: SearchRecords, spec: SearchSpec) -> list[Fact]:
     if ends:
         when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(max(ends)))
         found.append(("last evaluation", when))
-    if records.environment.exists():
-        environment = json.loads(records.environment.read_text(encoding="utf-8"))
-        found += [(name.replace("version.", ""), str(value)) for name, value in environment.items()]
+    environments = [json.loads(p.read_text(encoding="utf-8")) for p in records.environments]
+    for first in environments[:1]:
+        found += [(name.replace("version.", ""), str(value)) for name, value in first.items()]
+    for before, after in pairwise(environments):
+        changed = [
+            f"{name.replace('version.', '')}: {before.get(name)}, then {after.get(name)}"
+            for name in {**before, **after}
+            if before.get(name) != after.get(name)
+        ]
+        found.append(("went on with", "; ".join(changed)))
     return found
 
 

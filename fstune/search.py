@@ -26,8 +26,9 @@ from fstune.arm import Scalar
 from fstune.environment import WORKER_VARIABLES, cores, describe
 from fstune.errors import InputError, SearchFailedError
 from fstune.materials import checkpoint_config, gather
+from fstune.pairing import arms_of
 from fstune.probe import probe
-from fstune.records import SearchRecords, local_uri
+from fstune.records import SearchRecords, TrialRecord, local_uri
 from fstune.report import write_report
 from fstune.report_page import write_page
 from fstune.sending import Beginning, Ending, Sender
@@ -43,7 +44,7 @@ from fstune.spec import (
 )
 from fstune.store import ArmStore, write_atomic, write_json
 from fstune.tracking import Tracker, client_of
-from fstune.trainable import PairedTrial
+from fstune.trainable import PairedTrial, require_same_arms
 from fstune.tuning import (
     Bookkeeper,
     Climber,
@@ -108,10 +109,7 @@ class Search:
         spec = load(spec_path, overrides)
         records = SearchRecords(runs.resolve() / "searches" / spec.name)
         if records.spec.exists():
-            raise InputError(
-                f"a search called {spec.name!r} exists in {runs}; go on with it by "
-                f"`fstune resume {spec.name}`, or give this one another name"
-            )
+            raise _name_is_taken(spec.name, runs)
         places = [*data_dirs, spec_path.resolve().parent]
         spec = resolved(spec, places)
         if asks_probe(spec_path, overrides):
@@ -122,11 +120,42 @@ class Search:
         cache = runs.resolve() / "cache"
         baseline, variant = spec.settings(_any_candidate(spec))
         gather(variant, cache)
-        records.write_guesses(gather(baseline, cache).guesses(baseline.task))
-        write_json(records.environment, describe())
-        write_atomic(records.user_spec, spec_path.read_bytes())
-        write_resolved(spec, records.spec)
-        return cls._tracked(spec, records, runs.resolve(), tracking_uri)
+        guesses = gather(baseline, cache).guesses(baseline.task)
+        records.root.mkdir(parents=True, exist_ok=True)
+        with _held(records):
+            if records.spec.exists():  # another process was quicker
+                raise _name_is_taken(spec.name, runs)
+            records.write_guesses(guesses)
+            write_json(records.environment, describe())
+            write_atomic(records.user_spec, spec_path.read_bytes())
+            search = cls._tracked(spec, records, runs.resolve(), tracking_uri)
+            write_resolved(spec, records.spec)  # last: with it the search exists
+        return search
+
+    @classmethod
+    def take_up(
+        cls, spec_path: Path, runs: Path, overrides: Sequence[str], tracking_uri: str | None
+    ) -> "Search":
+        """The search that was made before from this spec.
+
+        Raises:
+            InputError: if there is none of its name, or it was made from another spec.
+        """
+        spec = load(spec_path, overrides)
+        made = read_resolved(SearchRecords.find(runs.resolve(), spec.name).spec)
+        if asks_probe(spec_path, overrides):
+            spec = load(spec_path, [*overrides, f"train.batch_size={made.train.batch_size}"])
+        differing = made.differing(spec)
+        if differing:
+            told = "\n".join(
+                f"  {path}: {was}, now {now}" for path, (was, now) in differing.items()
+            )
+            raise InputError(
+                f"{spec.name} was made from another spec:\n{told}\n"
+                f"go on with it as it was by `fstune resume {spec.name}`, or give this one another "
+                "name"
+            )
+        return cls.open(spec.name, runs, tracking_uri)
 
     @classmethod
     def open(cls, name: str, runs: Path, tracking_uri: str | None = None) -> "Search":
@@ -174,12 +203,21 @@ class Search:
             raise KeyboardInterrupt
         if self.spec.resources.keep_checkpoints == "open":
             for trial in self.records.trials():
-                for pair in (pair for rung in trial.rungs for pair in rung.arms):
-                    store.drop_checkpoints(pair.baseline)
+                for digest in self._baselines(trial):
+                    store.drop_checkpoints(digest)
         if session.status == "FAILED":
             raise SearchFailedError(
                 f"no trial of {self.spec.name} reached a rung; see {self.records.log}"
             )
+
+    def _baselines(self, trial: TrialRecord) -> set[str]:
+        """The baselines that were trained for a trial, also for a rung that broke off."""
+        found = {pair.baseline for rung in trial.rungs for pair in rung.arms}
+        if trial.end is not None and trial.end.broke_off in ("diverged", "infeasible"):
+            seeds = range(self.spec.rungs[len(trial.rungs)].seeds)
+            arms = arms_of(self.spec, trial.candidate, self.records.cache, seeds)
+            found |= {both.baseline.digest for both in arms}
+        return found
 
     def _given_up(self, failed: Sequence[int]) -> SearchFailedError:
         """The end of a search whose candidates fail one after the other; it can be resumed."""
@@ -200,14 +238,19 @@ class Search:
         """Hold the search, with Ray started and MLflow's parent run open; end both afterwards.
 
         Raises:
-            InputError: if another process holds it, or GPUs or a cluster are asked for that are not
-                there.
+            InputError: if another process holds it; if GPUs or a cluster are asked for that are not
+                there; or if what its arms stand on is not what it was.
         """
-        with self._lock(), _sigterm_as_sigint():
+        with _held(self.records), _sigterm_as_sigint():
             _require_gpus(self.spec)
             _require_cluster(self.spec)
+            require_same_arms(self.records, self.spec)
             os.environ.update(TUNE_SETTINGS)
-            beginning = Beginning(describe(), self._datasets())
+            environment = describe()
+            if self.records.write_environment(environment):
+                # Tune's snapshot holds objects of the code that wrote it.
+                shutil.rmtree(self.records.tune, ignore_errors=True)
+            beginning = Beginning(environment, self._datasets())
             tracker = Tracker(self.records, self.spec, self.runs, self.tracking_uri)
             sender = Sender(tracker, self.records, beginning)
             session = Session()
@@ -290,20 +333,32 @@ class Search:
             f"{name}-validation": materials.evaluated.digest,
         }
 
-    @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
-        lock = FileLock(self.records.root / "lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise InputError(
-                f"{self.spec.name} is running in another process; "
-                f"see `fstune status {self.spec.name}`"
-            ) from None
-        try:
-            yield
-        finally:
-            lock.release()
+
+@contextlib.contextmanager
+def _held(records: SearchRecords) -> Iterator[None]:
+    """Keep other processes from the search; a kill lets go of it.
+
+    Raises:
+        InputError: if another process has it.
+    """
+    lock = FileLock(records.root / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"{records.name} is running in another process; see `fstune status {records.name}`"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _name_is_taken(name: str, runs: Path) -> InputError:
+    return InputError(
+        f"a search called {name!r} exists in {runs}; go on with it by `fstune resume {name}`, or "
+        "give this one another name"
+    )
 
 
 def needs(spec_name: str, data_dirs: Sequence[Path]) -> dict[str, str]:
@@ -347,7 +402,7 @@ def resolved(spec: SearchSpec, data_dirs: Sequence[Path]) -> SearchSpec:
 
 
 def _any_candidate(spec: SearchSpec) -> dict[str, Scalar]:
-    """Some candidate: the first point, completed by the middle of nowhere in particular."""
+    """Some candidate: the first point, completed by a draw, or else a draw."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     if spec.points:
@@ -382,8 +437,15 @@ def _require_cluster(spec: SearchSpec) -> None:
 def gpus_per_trial(spec: SearchSpec) -> float:
     gpus = spec.resources.gpus
     if gpus is None:
-        gpus = min(1, torch.cuda.device_count())
+        gpus = min(1, _gpus_there())
     return gpus / spec.resources.concurrent_trials
+
+
+def _gpus_there() -> int:
+    """GPUs of the cluster that was joined, or of this machine."""
+    if os.environ.get("RAY_ADDRESS") and ray.is_initialized():
+        return int(ray.cluster_resources().get("GPU", 0))
+    return torch.cuda.device_count()
 
 
 def _start_ray(spec: SearchSpec) -> None:

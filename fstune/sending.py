@@ -6,6 +6,7 @@ nothing is sent twice: after every failure the thread looks up anew what the ser
 missing at the end is noted in the records; `fstune resume` sends it.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -127,8 +128,9 @@ class Sender:
             at = time.strftime("%Y-%m-%d %H:%M:%S")
             # Standard output is the search's log file while it runs.
             print(f"fstune: {at} MLflow: {first_line or 'up to date again'}")  # noqa: T201
-        uri = shown_uri(self._tracker.uri)
-        self._records.write_unsent(f"{uri}: {first_line}" if first_line else "")
+        server = shown_uri(self._tracker.uri)
+        with contextlib.suppress(OSError):  # a full disk: what is sent does not depend on the note
+            self._records.write_unsent(f"{server}: {first_line}" if first_line else "")
 
 
 def _root(error: BaseException) -> str:

@@ -260,8 +260,10 @@ def _files(files: object) -> Iterator[tuple[str, str]]:
 
 
 def write_resolved(spec: SearchSpec, path: Path) -> None:
-    """Stores a spec as JSON, defaults included."""
-    path.write_text(spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    """Stores a spec as JSON, defaults included; whole or not at all."""
+    draft = path.with_name(f".{path.name}-draft")
+    draft.write_text(spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    draft.replace(path)
 
 
 def read_resolved(path: Path) -> SearchSpec:

@@ -7,7 +7,7 @@ how a file becomes a spec in `spec`.
 import copy
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -239,12 +239,37 @@ class SearchSpec(Section):
         Files count by their own names, not by the folders they were found in; what is in them
         counts in the digests of the arms.
         """
-        values = self.model_dump(mode="json", exclude={"name", "resources"})
+        values = self._values()
+        for name in ("name", "resources"):
+            del values[name]
+        return digest_of(values)
+
+    def differing(self, other: "SearchSpec") -> dict[str, tuple[object, object]]:
+        """Paths at which another spec says something else, with both values; files as in `digest`.
+
+        A path that one of them does not have has None there.
+        """
+        mine, theirs = dict(_flat(self._values())), dict(_flat(other._values()))
+        both = {path: (mine.get(path), theirs.get(path)) for path in {**mine, **theirs}}
+        return {path: values for path, values in both.items() if values[0] != values[1]}
+
+    def _values(self) -> dict[str, JsonValue]:
+        """All that the spec says, without the folders of its files."""
+        values: dict[str, Any] = self.model_dump(mode="json")
         values["model"]["checkpoint"] = _file_name(values["model"]["checkpoint"])
         files = values["task"].get("files")
         if files:
             values["task"]["files"] = {split: _file_name(file) for split, file in files.items()}
-        return digest_of(values)
+        return values
+
+
+def _flat(values: Mapping[str, JsonValue], at: str = "") -> Iterator[tuple[str, JsonValue]]:
+    """Every value with its path."""
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{at}{key}.")
+        else:
+            yield f"{at}{key}", value
 
 
 def _file_name(path: str | None) -> str | None:

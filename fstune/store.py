@@ -10,13 +10,14 @@ Every write is atomic: what is there is whole. What a checkpoint's files hold is
 affair; nothing here trains or knows torch.
 """
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ class ArmStore:
             raise StoreError(f"{path} holds other settings than its digest says; move it away")
         return digest
 
-    @contextmanager
+    @contextlib.contextmanager
     def lock(self, digest: str, on_wait: Callable[[], None]) -> Iterator[None]:
         """Hold the arm, so that no other process trains it; a kill releases it.
 
@@ -109,21 +110,13 @@ class ArmStore:
         """The stored evaluation at `step`, or None.
 
         Raises:
-            StoreError: if its file cannot be read.
+            StoreError: if its file is damaged.
         """
         path = self._evaluation(digest, step)
-        if not path.exists():
-            return None
         try:
-            with np.load(path, allow_pickle=False) as data:
-                rest = json.loads(str(data["rest"]))
-                measures = {
-                    name.removeprefix(_MEASURE): data[name]
-                    for name in data.files
-                    if name.startswith(_MEASURE)
-                }
-            rest |= {name: tuple(rest[name]) for name in ("predictions", "events")}
-            return Outcome(arm=digest, measures=measures, **rest)
+            return _read_outcome(digest, path)
+        except FileNotFoundError:
+            return None
         except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
             raise StoreError(
                 f"{path} is damaged: {type(error).__name__}: {error}; move it away, and the arm is "
@@ -147,13 +140,11 @@ class ArmStore:
             return
         names = {field.name for field in fields(Outcome)} - {"arm", "measures"}
         rest = json.dumps({name: getattr(outcome, name) for name in sorted(names)})
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            draft = Path(folder) / "outcome.npz"
-            measures = {f"{_MEASURE}{name}": values for name, values in outcome.measures.items()}
-            arrays: dict[str, Any] = {"rest": np.array(rest), **measures}
-            np.savez(draft, **arrays)
-            draft.replace(path)
+        measures = {f"{_MEASURE}{name}": values for name, values in outcome.measures.items()}
+        arrays: dict[str, Any] = {"rest": np.array(rest), **measures}
+        draft = io.BytesIO()
+        np.savez(draft, **arrays)
+        write_atomic(path, draft.getvalue())
 
     def divergence(self, digest: str) -> Divergence | None:
         """How the arm ended, if its loss was not finite at some step."""
@@ -204,11 +195,30 @@ class ArmStore:
                 shutil.rmtree(path, ignore_errors=True)
 
     def drop_checkpoints(self, digest: str) -> None:
-        """Free the space of an arm that will not go on; its evaluations stay."""
-        shutil.rmtree(self.root / digest / "checkpoints", ignore_errors=True)
+        """Free the space of an arm that will not go on; its evaluations stay.
+
+        One that a process trains at this moment, for another search, keeps what it has.
+        """
+        folder = self.root / digest / "checkpoints"
+        if not folder.exists():
+            return
+        with contextlib.suppress(Timeout), FileLock(self.root / digest / "lock", timeout=0):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _evaluation(self, digest: str, step: int) -> Path:
         return self.root / digest / "evaluations" / f"{step:09d}.npz"
+
+
+def _read_outcome(digest: str, path: Path) -> Outcome:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
+        rest = json.loads(str(data["rest"]))
+        measures = {
+            name.removeprefix(_MEASURE): data[name]
+            for name in data.files
+            if name.startswith(_MEASURE)
+        }
+    rest |= {name: tuple(rest[name]) for name in ("predictions", "events")}
+    return Outcome(arm=digest, measures=measures, **rest)
 
 
 def _is_whole(checkpoint: Path) -> bool:

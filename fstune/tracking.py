@@ -3,9 +3,9 @@
 The only place that imports MLflow. Everything logged comes from the records, so that a search which
 was killed is brought up to date by logging its records again: what is there already is left alone.
 
-    parent run   tags fstune.search, fstune.search_id, fstune.spec_digest, commit, device, python,
-                 version.<package>; the spec as written and as resolved, the report as JSON and, at
-                 the end, as HTML, the table as CSV, and a description in Markdown
+    parent run   tags fstune.search, fstune.search_id, fstune.spec_digest, commit, code, device,
+                 python, version.<package>; the spec as written and as resolved, the report as JSON
+                 and, at the end, as HTML, the table as CSV, and a description in Markdown
     trial run    params: the candidate's settings; tags fstune.trial, fstune.verdict, fstune.state,
                  fstune.reason, fstune.rungs, fstune.arm.seed<k>.baseline and .variant
     metrics      baseline/<metric>, variant/<metric>, delta/<metric>, delta/<metric>_low and _high,
@@ -91,7 +91,7 @@ class Tracker:
         self._trials: dict[int, str] = {}
         self._arms: dict[int, dict[str, str]] = {}
         self._rungs: dict[int, int] = {}
-        self._ended: set[int] = set()
+        self._ended: dict[int, str] = {}
 
     @property
     def uri(self) -> str:
@@ -102,7 +102,7 @@ class Tracker:
         """Make the parent run, or find the one that was there before; and its trials' runs.
 
         Args:
-            environment: versions, device and commit, for tags.
+            environment: versions, device and code, for tags.
             datasets: digest of each split, by its name.
         """
         client = self._client
@@ -133,7 +133,8 @@ class Tracker:
 
         Apart from `open`: files may go to another place than figures, which may be out of reach.
         """
-        for path in (self._records.spec, self._records.user_spec, self._records.environment):
+        records = self._records
+        for path in (records.spec, records.user_spec, *records.environments):
             if path.exists():
                 self._client.log_artifact(self._parent, str(path))
 
@@ -158,7 +159,8 @@ class Tracker:
             points = _values(confirmed.deltas, confirmed.steps, at_ms, "confirm/")
             tags = [RunTag("fstune.confirmed", trial.confirmation.verdict)]
             client.log_batch(run_id, metrics=points, tags=tags)
-        if trial.end is not None and trial.number not in self._ended:
+        # One that failed may have been tried again, and ended otherwise.
+        if trial.end is not None and self._ended.get(trial.number) != trial.end.state:
             self._set_tags(
                 run_id,
                 {
@@ -169,7 +171,7 @@ class Tracker:
             )
             failed = trial.end.state == "failed"
             client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
-            self._ended.add(trial.number)
+            self._ended[trial.number] = trial.end.state
 
     def close(self, status: str, report: Path | None) -> None:
         """End the parent run and every open one as `status` (FINISHED, KILLED, FAILED)."""
@@ -234,8 +236,8 @@ class Tracker:
         return self._connected
 
     def _know_children(self) -> None:
-        """Which trial has which run, how many rungs are logged there, and whether it is over."""
-        self._trials, self._arms, self._rungs, self._ended = {}, {}, {}, set()
+        """Which trial has which runs, how many rungs are logged there, and how it ended."""
+        self._trials, self._arms, self._rungs, self._ended = {}, {}, {}, {}
         of_trial: dict[int, list[Run]] = {}
         for run in self._search(_tagged({_PARENT: self._parent})):
             of_trial.setdefault(int(run.data.tags[_TRIAL]), []).append(run)
@@ -245,7 +247,7 @@ class Tracker:
             self._rungs[number] = int(run.data.tags.get(_RUNGS, 0))
             # A stop ends runs too; only that of a trial which ended has a state.
             if _STATE in run.data.tags and run.info.status in ("FINISHED", "FAILED"):
-                self._ended.add(number)
+                self._ended[number] = run.data.tags[_STATE]
 
     def _search(self, wanted: str) -> list[Run]:
         found: list[Run] = []

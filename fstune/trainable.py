@@ -13,12 +13,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from ray import tune
 
-from fstune.errors import FstuneError
-from fstune.pairing import run_rung
+from fstune.arm import canonical_json
+from fstune.errors import FstuneError, InputError
+from fstune.pairing import arms_of, run_rung
 from fstune.records import EndRecord, RungRecord, SearchRecords
 from fstune.spec import SearchSpec, read_resolved
+from fstune.store import ArmStore
 from fstune.training import DivergedError, InfeasibleError, Progress
 from fstune.workers import Companions, workbench
 
@@ -61,12 +64,16 @@ class PairedTrial(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
+        if self._bench.device.type == "cuda":
+            # After a fault in a kernel nothing runs in this process any more, and this raises: Tune
+            # then takes up the trial in another process.
+            torch.cuda.synchronize()
         rung = self._rung
         record = self._records.rung(self._number, rung)
         if record is None and self._records.end(self._number) is None:
             record = self._run(rung)
-        if record is not None:
-            self._judge(record)
+        if record is not None and (end := end_at(self._spec, record)) is not None:
+            self._records.write_end(self._number, end)
         self._rung += 1
         return {
             OBJECTIVE: float("nan") if record is None else record.objective,
@@ -97,12 +104,15 @@ class PairedTrial(tune.Trainable):
     def _run(self, rung: int) -> RungRecord | None:
         """The rung's record; None if the trial ended without one, which is then noted."""
         try:
+            require_same_arms(self._records, self._spec)
             record = run_rung(self._spec, self._candidate, rung, self._records.cache, self._bench)
             self._records.write_rung(self._number, record)
         except DivergedError as error:
             self._records.write_end(self._number, EndRecord("diverged", str(error)))
+            self._drop_checkpoints(rung, error.arm)
         except InfeasibleError as error:
             self._records.write_end(self._number, EndRecord("infeasible", str(error)))
+            self._drop_checkpoints(rung, error.arm)
         except FstuneError as error:
             self._records.write_end(self._number, EndRecord("failed", str(error)))
         except Exception as error:  # noqa: BLE001  # one bad trial never ends the search
@@ -113,16 +123,17 @@ class PairedTrial(tune.Trainable):
             return record
         return None
 
-    def _judge(self, record: RungRecord) -> None:
-        """Note an end that the trial's own numbers bring about; the driver notes ASHA's."""
-        threshold = self._spec.search.prune_below
-        delta = record.deltas[self._spec.metric().name]
-        most = delta.high if delta.higher_is_better else -delta.low
-        if record.rung == len(self._spec.rungs) - 1:
-            self._records.write_end(self._number, EndRecord("completed", "reached the last rung"))
-        elif threshold is not None and most < threshold:
-            reason = f"gains {most:+.4f} at most, under prune_below {threshold:+g}"
-            self._records.write_end(self._number, EndRecord("stopped", reason))
+    def _drop_checkpoints(self, rung: int, broken_off: str) -> None:
+        """Free what was trained for a rung that is never reached; its arms stand in no record.
+
+        Baselines are shared and stay, but for one that broke off.
+        """
+        if self._spec.resources.keep_checkpoints == "all":
+            return
+        seeds = range(self._spec.rungs[rung].seeds)
+        arms = arms_of(self._spec, self._candidate, self._records.cache, seeds)
+        for digest in (broken_off, *(both.variant.digest for both in arms)):
+            self._bench.store.drop_checkpoints(digest)
 
     def _report(self, progress: Progress) -> None:
         now = time.monotonic()
@@ -131,6 +142,45 @@ class PairedTrial(tune.Trainable):
         self._told_at = now
         place = {"rung": self._rung, "pid": os.getpid(), "at": time.time()}
         self._records.write_progress(self._number, asdict(progress) | place)
+
+
+def end_at(spec: SearchSpec, record: RungRecord) -> EndRecord | None:
+    """The end that a trial's own numbers at a rung bring about; the driver notes ASHA's."""
+    threshold = spec.search.prune_below
+    delta = record.deltas[spec.metric().name]
+    most = delta.high if delta.higher_is_better else -delta.low
+    if record.rung == len(spec.rungs) - 1:
+        return EndRecord("completed", "reached the last rung")
+    if threshold is not None and most < threshold:
+        reason = f"gains {most:+.4f} at most, under prune_below {threshold:+g}"
+        return EndRecord("stopped", reason)
+    return None
+
+
+def require_same_arms(records: SearchRecords, spec: SearchSpec) -> None:
+    """Refuse to train beside arms that stand on other data, or on another checkpoint or task.
+
+    The digests of the first arms compared tell: other files under the old names change them.
+
+    Raises:
+        InputError: names what is not as it was.
+    """
+    first = records.first_compared()
+    if first is None:
+        return
+    told = first.rungs[0].arms[0]
+    (now,) = arms_of(spec, first.candidate, records.cache, [told.seed])
+    store = ArmStore(records.runs / "arms")
+    for digest, arm in ((told.baseline, now.baseline), (told.variant, now.variant)):
+        if arm.digest == digest:
+            continue
+        was, stands_on = store.described(digest) or {}, json.loads(canonical_json(arm.as_json()))
+        changed = [name for name, value in stands_on.items() if was.get(name) != value]
+        raise InputError(
+            f"{spec.name}: its arms would not be those that it began with: other "
+            f"{', '.join(changed)} than arm {digest} has; put the old files or the old fstune "
+            "back, or make a new search"
+        )
 
 
 @lru_cache(maxsize=4)

@@ -29,7 +29,7 @@ from fstune.sampling import draw, sampler
 from fstune.space import Space
 from fstune.spec import SearchSpec
 from fstune.store import ArmStore
-from fstune.trainable import OBJECTIVE, RUNG_CLOCK
+from fstune.trainable import OBJECTIVE, RUNG_CLOCK, end_at
 
 
 class SpaceFunction:
@@ -102,7 +102,7 @@ class Climber(Searcher):
         self._spec = spec
         self._records = records
         self._config = spec.model.init or checkpoint_config(Path(str(spec.model.checkpoint)))
-        self._trials = records.trials()
+        self._trials = self._read()
         self._running: dict[str, int] = {}
         self._settings: dict[str, BothArms] = {}
 
@@ -134,7 +134,16 @@ class Climber(Searcher):
         Path(checkpoint_path).write_bytes(b"")  # Tune wants a file; the records hold all there is
 
     def restore(self, checkpoint_path: str) -> None:
-        self._trials = self._records.trials()
+        self._trials = self._read()
+
+    def _read(self) -> list[TrialRecord]:
+        """All trials; an end that a kill kept from being noted after its rung is noted now."""
+        for trial in self._records.trials():
+            if trial.end is None and trial.rungs and trial.equals is None:
+                end = end_at(self._spec, trial.rungs[-1])
+                if end is not None:
+                    self._records.write_end(trial.number, end)
+        return self._records.trials()
 
     @property
     def _all_drawn(self) -> bool:

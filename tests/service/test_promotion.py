@@ -261,6 +261,26 @@ def test_a_killed_search_ends_as_one_that_ran_through(tmp_path, kill_at, trained
     assert repeated == (0 if trained else 1)
 
 
+def test_an_end_that_a_kill_kept_from_being_noted_is_noted_by_the_next_driver(tmp_path):
+    search = Climbing(tmp_path / "last")
+    search.run()
+    ended = search.table()
+    for trial in search.records.trials():
+        if trial.end.state == "completed" and trial.equals is None:
+            search.records.reopen(trial.number)
+    search.killed()
+    search.run()
+    assert search.table() == ended
+    pruned = Climbing(tmp_path / "pruned", PROMOTE.replace("trials: 20", PRUNED))
+    pruned.ask()
+    pruned.train("t0")
+    pruned.killed()
+    assert pruned.records.end(0).reason == "delta is +0.2600 at most, under prune_below +0.9"
+
+
+PRUNED = "trials: 20, prune_below: 0.9"
+
+
 def test_two_slots_that_are_killed_train_nothing_twice(tmp_path):
     search = Climbing(tmp_path)
     search.run(slots=2, until=11)

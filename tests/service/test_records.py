@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import math
 
 import pytest
@@ -133,3 +134,21 @@ def test_a_search_is_found_by_name_and_others_are_named(tmp_path):
         SearchRecords.find(tmp_path, "smal")
     with pytest.raises(InputError, match="known: none"):
         SearchRecords.find(tmp_path / "elsewhere", "small")
+
+
+def test_another_environment_is_noted_beside_the_first(records):
+    first, second = {"commit": "a", "python": "3.11"}, {"commit": "b", "python": "3.11"}
+    noted = [records.write_environment(facts) for facts in (first, first, second, second, first)]
+    assert noted == [True, False, True, False, True]
+    assert [json.loads(path.read_text()) for path in records.environments] == [first, second, first]
+    assert records.environments[0] == records.environment
+
+
+def test_a_damaged_record_is_named(records):
+    records.write_candidate(0, CANDIDATE)
+    records.write_rung(0, rung_record(0))
+    path = records.root / "trials" / "0000" / "rung-0.json"
+    for content in (b"", path.read_bytes()[:-9], b"{}"):
+        path.write_bytes(content)
+        with pytest.raises(StoreError, match=r"0000/rung-0\.json is damaged: "):
+            records.trials()

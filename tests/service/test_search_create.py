@@ -3,15 +3,22 @@ import re
 import socket
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
-from arm_cases import SPEC
+from arm_cases import SPEC, rung_record
 
 from fstune.errors import InputError, SpecError
+from fstune.materials import _gather
+from fstune.pairing import arms_of
+from fstune.records import ArmPair
 from fstune.search import Search
 from fstune.spec import read_resolved
+from fstune.store import ArmStore
+from fstune.trainable import require_same_arms
 
 HOTPOT = (
     SPEC.partition("task:")[0]
@@ -117,6 +124,45 @@ def test_a_name_is_given_once(desk):
     assert "`fstune resume small`" in refusal
 
 
+def test_of_two_that_make_one_search_at_once_one_does(desk):
+    """The slower one is told, and changes nothing of what the other made."""
+    texts = {f"{number}.yaml": SPEC.replace("trials: 4", f"trials: {number}") for number in (5, 6)}
+    both = threading.Barrier(2)
+
+    def make(name: str) -> Search | str:
+        both.wait()
+        try:
+            return desk.create(texts[name], name)
+        except InputError as error:
+            return str(error)
+
+    with ThreadPoolExecutor() as pool:
+        made = list(pool.map(make, texts))
+    (search,) = [each for each in made if isinstance(each, Search)]
+    (refusal,) = [each for each in made if isinstance(each, str)]
+    assert refusal.startswith(("a search called 'small' exists", "small is running in another"))
+    assert read_resolved(search.records.spec) == search.spec
+    assert search.records.user_spec.read_text() == texts[f"{search.spec.search.trials}.yaml"]
+
+
+def test_a_search_is_taken_up_under_its_own_spec_alone(desk):
+    made = desk.create(f"{SPEC}resources: {{gpus: 0}}\n")
+    path = desk.folder / "spec.yaml"
+    assert Search.take_up(path, desk.runs, [], None).spec == made.spec
+    with pytest.raises(InputError) as caught:
+        Search.take_up(path, desk.runs, ["search.trials=7", "resources.cpu_threads=1"], None)
+    told = str(caught.value).splitlines()
+    assert told[0] == "small was made from another spec:"
+    assert set(told[1:3]) == {
+        "  search.trials: 4, now 7",
+        "  resources.cpu_threads: None, now 1",
+    }
+    assert "`fstune resume small`" in told[3]
+    path.write_text(f"{SPEC}fixed: {{future_seed: {{}}}}\nresources: {{gpus: 0}}\n")
+    with pytest.raises(InputError, match=r"fixed\.future_seed: None, now {}"):
+        Search.take_up(path, desk.runs, [], None)
+
+
 def test_a_missing_file_is_named_with_the_places(desk):
     data = desk.folder / "data"
     text = SPEC.partition("model:")[0] + "model: {checkpoint: model.pth}\n"
@@ -138,6 +184,27 @@ def test_too_little_data_is_counted(desk):
     assert desk.create(HOTPOT.replace("name: small", "name: enough")).spec.task.train_size == 2
     refusal = desk.refusal(HOTPOT.replace("train_size: 2", "train_size: 7"))
     assert re.search(r"\b7\b.*\b3\b", refusal), refusal
+
+
+def test_a_search_whose_data_became_others_is_not_taken_up(desk, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for name in ("train.jsonl", "v.jsonl"):
+        rows = [row(f"{name} {number}") for number in range(5)]
+        (desk.folder / name).write_text("".join(f"{json.dumps(line)}\n" for line in rows))
+    search = desk.create(HOTPOT)
+    candidate = {"future_seed.alpha": 2.0}
+    (arms,) = arms_of(search.spec, candidate, search.records.cache, [0])
+    store = ArmStore(search.runs / "arms")
+    pair = ArmPair(0, store.register(arms.baseline), store.register(arms.variant))
+    search.records.write_candidate(0, candidate)
+    search.records.write_rung(0, rung_record(arms=[pair]))
+    require_same_arms(search.records, search.spec)
+    rows = [row(f"another {number}") for number in range(5)]
+    (desk.folder / "train.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in rows))
+    _gather.cache_clear()  # as in a new process
+    with pytest.raises(InputError, match=r"small: its arms .* other train_digest than"):
+        search.run()
+    assert not (desk.runs / "mlflow.db").exists()
 
 
 def row(question: str) -> dict[str, object]:

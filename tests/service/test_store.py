@@ -78,6 +78,17 @@ def test_an_outcome_that_is_there_stays(store):
     assert store.outcome("arm", 10).ended_at == 1.0
 
 
+@pytest.mark.parametrize("length", [0, 1, 300, -1])
+def test_a_damaged_outcome_is_named(store, length):
+    store.save_outcome(outcome([1, 0], arm="arm"))
+    path = store.root / "arm" / "evaluations" / "000000010.npz"
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(StoreError, match=r"evaluations/000000010\.npz is damaged \(.*move it away"):
+        store.outcome("arm", 10)
+    path.unlink()
+    assert store.outcome("arm", 10) is None
+
+
 def test_evaluated_steps_rise_and_an_absent_one_is_none(store):
     for step in (30, 5, 100):
         store.save_outcome(outcome([1], arm="arm", step=step))
@@ -199,6 +210,29 @@ def test_checkpoints_can_be_dropped_and_evaluations_stay(store):
     store.drop_checkpoints("arm")
     assert store.latest_checkpoint("arm") is None
     assert store.evaluated_steps("arm") == [10]
+
+
+def test_checkpoints_of_an_arm_that_another_process_trains_stay(store):
+    keep(store, 5)
+    with store.lock("arm", lambda: None):
+        store.drop_checkpoints("arm")
+    assert store.latest_checkpoint("arm")[0] == 5
+    store.drop_checkpoints("arm")
+    assert store.latest_checkpoint("arm") is None
+
+
+def test_an_evaluation_is_on_the_disk_before_it_has_its_name(store, monkeypatch):
+    synced: list[str] = []
+    sync = os.fsync
+
+    def watched(handle: int) -> None:
+        sync(handle)
+        synced.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
+
+    monkeypatch.setattr(os, "fsync", watched)
+    store.save_outcome(outcome([1], arm="arm"))
+    (written,) = synced
+    assert Path(written).parent == store.root / "arm" / "evaluations"
 
 
 def test_one_digest_holds_one_arm(tmp_path, store):

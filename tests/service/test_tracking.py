@@ -22,7 +22,7 @@ from fstune.records import (
 from fstune.statistics import Delta
 from fstune.tracking import Tracker
 
-ENVIRONMENT = {"device": "CPU", "version.torch": "2", "commit": "abc"}
+ENVIRONMENT = {"device": "CPU", "version.torch": "2", "commit": "abc", "code": "def"}
 DATASETS = {"rightcopy-train": "a" * 64, "rightcopy-validation": "b" * 64}
 PARTS = ("baseline/{}", "variant/{}", "delta/{}", "delta/{}_low", "delta/{}_high")
 
@@ -344,6 +344,22 @@ def test_a_search_that_was_stopped_goes_on_in_its_runs(search, client):
     resumed.close("FINISHED", None)
     found = found_runs(client, search)
     assert [run.info.status for run in found] == ["FINISHED"] * 3
+    assert_as_recorded(client, search)
+
+
+def test_a_trial_that_failed_and_was_tried_again_ends_anew(search, client):
+    search.suggest(0)
+    search.end(0, "failed")
+    search.sync(0)
+    search.records.reopen(0)
+    search.tracker.close("FAILED", None)
+    search.reach(0, 0)
+    search.end(0, "completed")
+    search.opened().close("FINISHED", None)
+    run = found_runs(client, search)[1]
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["fstune.state"] == "completed"
+    assert run.data.tags["fstune.verdict"] == "unconfirmed gain"
     assert_as_recorded(client, search)
 
 

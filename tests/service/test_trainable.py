@@ -178,6 +178,21 @@ def test_an_arm_that_diverges_ends_the_trial(tmp_path):
     assert files(tmp_path) == before
 
 
+def test_an_arm_that_diverged_keeps_no_weights_unless_asked_to(tmp_path):
+    for keeps in ("open", "all"):
+        folder = tmp_path / keeps
+        folder.mkdir()
+        text = SPEC.partition("space:")[0].replace("steps: 2,", "steps: 3,")
+        more = f"evaluation: {{every: 1}}\nresources: {{gpus: 0, keep_checkpoints: {keeps}}}\n"
+        records = made(folder, spec(folder, text, WITH_LR + more))
+        records.write_candidate(0, WILD)
+        trial(records, WILD).train()
+        assert records.end(0).state == "diverged"
+        variants = [path.parent for path in folder.glob("arms/*/diverged.json")]
+        (arm,) = [path for path in variants]
+        assert bool(list(arm.glob("checkpoints/0*"))) == (keeps == "all")
+
+
 def test_arms_that_do_not_fit_make_the_trial_infeasible(tmp_path, monkeypatch):
     def too_large(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fstune.arm import ArmSettings, ArmSpec, Outcome
+from fstune.errors import InputError
 from fstune.materials import Materials, gather
 from fstune.store import ArmStore, Divergence
 from fstune.training import BatchStream, DivergedError, Run, advance
@@ -250,6 +251,20 @@ def test_training_lowers_the_loss(tmp_path):
     place.advance(40)
     losses = [progress.loss for progress in place.told if progress.doing == "train"]
     assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
+
+
+def test_a_checkpoint_that_became_another_file_makes_other_arms(tmp_path):
+    arm = on_a_checkpoint(tmp_path)
+    path = tmp_path / "model.pth"
+    first, content = materials(tmp_path, arm), path.read_bytes()
+    path.write_bytes(content)
+    assert materials(tmp_path, arm) is first, "written anew, but the same"
+    path.write_bytes(content + b"more")
+    second = materials(tmp_path, arm)
+    assert second.arm(arm, 0).digest != first.arm(arm, 0).digest
+    path.unlink()
+    with pytest.raises(InputError, match=r"model\.checkpoint: .*No such file"):
+        materials(tmp_path, arm)
 
 
 def test_an_arm_from_a_checkpoint_starts_from_its_weights(tmp_path):
