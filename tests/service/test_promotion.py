@@ -275,7 +275,7 @@ def test_an_end_that_a_kill_kept_from_being_noted_is_noted_by_the_next_driver(tm
     pruned.ask()
     pruned.train("t0")
     pruned.killed()
-    assert pruned.records.end(0).reason == "delta is +0.2600 at most, under prune_below +0.9"
+    assert pruned.records.end(0).reason == "gains +0.2600 at most, under prune_below +0.9"
 
 
 PRUNED = "trials: 20, prune_below: 0.9"

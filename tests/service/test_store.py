@@ -83,7 +83,7 @@ def test_a_damaged_outcome_is_named(store, length):
     store.save_outcome(outcome([1, 0], arm="arm"))
     path = store.root / "arm" / "evaluations" / "000000010.npz"
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(StoreError, match=r"evaluations/000000010\.npz is damaged \(.*move it away"):
+    with pytest.raises(StoreError, match=r"evaluations/000000010\.npz is damaged: .*move it away"):
         store.outcome("arm", 10)
     path.unlink()
     assert store.outcome("arm", 10) is None
