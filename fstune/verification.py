@@ -42,7 +42,8 @@ class _Check:
 
     def lines(self) -> Iterator[str]:
         trials = self._records.trials()
-        for trial in trials:
+        # One that equals another has that one's rungs.
+        for trial in (trial for trial in trials if trial.equals is None):
             for rung in trial.rungs:
                 place = f"trial {trial.number}, rung {rung.rung}"
                 yield from self._comparison(place, trial, rung, CONFIDENCE, confirms=False)
@@ -81,8 +82,7 @@ class _Check:
         except ValidationError:
             yield f"{place}: {trial.candidate} is no candidate of the spec"
             return
-        if trial.equals is None:
-            yield from self._settings(place, told, baseline, variant)
+        yield from self._settings(place, told, baseline, variant)
         objective = told.deltas.get(self._spec.metric().name)
         if objective is None:
             return

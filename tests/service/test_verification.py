@@ -46,6 +46,13 @@ def test_an_untouched_search_comes_out_again(search):
     assert (done.exit_code, done.output) == (0, "every figure of small comes out again\n")
 
 
+def test_a_trial_that_equals_another_needs_no_arms_of_its_own(search):
+    records, made_of = search
+    records.write_candidate(2, {"future_seed.alpha": 1.002}, equals=0)
+    write_report(records, made_of)
+    assert differences(*search) == []
+
+
 def test_a_record_that_was_changed_is_found(search):
     records, _ = search
 
