@@ -290,8 +290,12 @@ class SearchRecords:
         if suggestion is None:
             return None
         if suggestion.equals is not None:
-            same = self.trial(suggestion.equals)
-            assert same is not None
+            same = self.trial(suggestion.equals) if suggestion.equals in range(number) else None
+            if same is None:
+                raise StoreError(
+                    f"{folder / 'candidate.json'} is damaged: trial {suggestion.equals}, which it "
+                    "equals, is none before it"
+                )
             return replace(
                 same,
                 number=number,

@@ -18,6 +18,7 @@ from fstune.errors import StoreError
 from fstune.pairing import judged
 from fstune.records import ArmPair, Comparison, SearchRecords, TrialRecord
 from fstune.report import as_json
+from fstune.space import show
 from fstune.spec import SearchSpec
 from fstune.statistics import CONFIDENCE, Delta, confirmation_confidence, paired_deltas
 from fstune.store import ArmStore
@@ -42,9 +43,12 @@ class _Check:
 
     def lines(self) -> Iterator[str]:
         trials = self._records.trials()
-        for trial in trials:
+        # One that equals another has that one's rungs.
+        for trial in (trial for trial in trials if trial.equals is None):
             for rung in trial.rungs:
                 place = f"trial {trial.number}, rung {rung.rung}"
+                if [point.step for point in rung.curve[-1:]] != [rung.steps]:
+                    yield f"{place}: its curve does not end at its step, {rung.steps}"
                 yield from self._comparison(place, trial, rung, CONFIDENCE, confirms=False)
                 for point in rung.curve:
                     where = f"{place}, step {point.step} of the curve"
@@ -81,8 +85,7 @@ class _Check:
         except ValidationError:
             yield f"{place}: {trial.candidate} is no candidate of the spec"
             return
-        if trial.equals is None:
-            yield from self._settings(place, told, baseline, variant)
+        yield from self._settings(place, told, baseline, variant)
         objective = told.deltas.get(self._spec.metric().name)
         if objective is None:
             return
@@ -216,7 +219,11 @@ def _unequal(path: Path, was: object, now: object, at: tuple[str, ...]) -> Itera
         for index, (left, right) in enumerate(zip(was, now, strict=True)):
             yield from _unequal(path, left, right, (*at, str(index)))
     elif not _same(was, now):
-        yield f"{path}: {'.'.join(at)} is {was!r}, the records say {now!r}"
+        yield f"{path}: {'.'.join(at)} is {_told(was)}, the records say {_told(now)}"
+
+
+def _told(value: object) -> str:
+    return f"a list of {len(value)}" if isinstance(value, list) else show(value)
 
 
 def _same(was: object, now: object) -> bool:

@@ -46,6 +46,13 @@ def test_an_untouched_search_comes_out_again(search):
     assert (done.exit_code, done.output) == (0, "every figure of small comes out again\n")
 
 
+def test_a_trial_that_equals_another_needs_no_arms_of_its_own(search):
+    records, made_of = search
+    records.write_candidate(2, {"future_seed.alpha": 1.002}, equals=0)
+    write_report(records, made_of)
+    assert differences(*search) == []
+
+
 def test_a_record_that_was_changed_is_found(search):
     records, _ = search
 
@@ -158,7 +165,15 @@ def test_a_shut_gate_that_is_only_told_is_found(search):
     assert "trial 1, rung 0: the largest gate is 0.0, its settings say " in line
 
 
-@pytest.mark.parametrize("change", [lambda c: c.update(seeds=3), lambda c: c["deltas"].pop("nll")])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c.update(seeds=3),
+        lambda c: c["deltas"].pop("nll"),
+        lambda c: c["curve"].clear(),
+    ],
+    ids=["seeds", "a metric", "the curve"],
+)
 def test_a_record_that_tells_too_much_or_too_little_is_found(search, change):
     records, made_of = search
     changed(records.root / "trials/0001/rung-0.json", change)
@@ -173,6 +188,21 @@ def test_a_record_that_cannot_be_read_is_an_error_without_a_traceback(search):
     path.write_text(path.read_text()[:-20])
     with pytest.raises(StoreError, match=r"rung-0\.json is damaged"):
         differences(*search)
+
+
+@pytest.mark.parametrize("equals", [1, 7])
+def test_a_trial_that_equals_none_before_it_is_an_error_without_a_traceback(search, equals):
+    records, _ = search
+    changed(records.root / "trials/0001/candidate.json", lambda c: c.update(equals=equals))
+    with pytest.raises(StoreError, match=r"0001/candidate\.json is damaged: trial ., which"):
+        differences(*search)
+
+
+def test_what_differs_is_told_in_a_line_that_can_be_read(search):
+    records, _ = search
+    changed(records.root / "report.json", lambda c: c["trials"].pop())
+    [line] = differences(*search)
+    assert line.endswith("report.json: trials is a list of 1, the records say a list of 2")
 
 
 @pytest.fixture
