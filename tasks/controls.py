@@ -5,7 +5,7 @@ Which one is a setting of every task (`TaskSettings.control`), applied while a s
 
 from dataclasses import replace
 
-from tasks.example import Example
+from tasks.example import Example, TaskError
 from tasks.streams import stream_of
 from tasks.task import Dropped
 
@@ -16,6 +16,9 @@ def controlled(example: Example, control: str) -> Example | Dropped:
     Args:
         example: as the task builds it.
         control: none, shuffled_future or repeat_prompt.
+
+    Raises:
+        TaskError: shuffled_future of an example whose target is an answer: nothing is behind it.
     """
     if control == "none":
         return example
@@ -28,8 +31,13 @@ def controlled(example: Example, control: str) -> Example | Dropped:
 
 def _shuffled_future(example: Example) -> Example | Dropped:
     """Permutes the prompt's tokens behind the first target, those at targets left in place."""
+    if not example.target_positions:
+        raise TaskError(
+            "control shuffled_future: nothing stands to the right of an answer; it is for tasks "
+            "with targets inside the prompt"
+        )
     targets = set(example.target_positions)
-    first = min(targets, default=len(example.prompt))
+    first = min(targets)
     behind = [place for place in range(first + 1, len(example.prompt)) if place not in targets]
     tokens = [example.prompt[place] for place in behind]
     if len(set(tokens)) < 2:

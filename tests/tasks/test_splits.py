@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import shutil
 import time
+import tracemalloc
 from dataclasses import replace
 
 import pytest
@@ -283,6 +284,22 @@ def test_material_gives_no_example_and_is_the_same_for_all_splits(load, tmp_path
         file.writelines(f"{json.dumps(row)}\n" for row in more)
     again = load(small, "validation", task=task)
     assert again.digest == splits["validation"].digest
+
+
+def test_memory_does_not_grow_with_the_text(load, tmp_path):
+    def peak(count):
+        rows = [hotpot_row(n, question=f"{n}, {'is it ' * 300}so?") for n in range(count)]
+        file = write_rows(tmp_path / f"{count}.jsonl", rows)
+        one = settings(files=Files(str(file), str(file)), train_size=1, max_prompt_tokens=3000)
+        load(replace(one, data_seed=1))  # what is imported and read into the cache does not count
+        tracemalloc.start()
+        load(one)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found, count * len(rows[0]["question"])
+
+    (small, size), (large, larger) = peak(600), peak(1800)
+    assert large - small < (larger - size) / 4
 
 
 def test_a_split_that_was_not_asked_for_is_refused(load):
