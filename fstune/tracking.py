@@ -12,7 +12,7 @@ was killed is brought up to date by logging its records again: what is there alr
                  all at the same optimiser steps, mean over the seeds of the rung;
                  confirm/… the same of a confirmation, with the tag fstune.confirmed, its verdict
     arm runs     two beneath each trial's, fstune.role baseline and variant: the same curves under
-                 one name, <metric>, so that MLflow draws both on one axis
+                 one name, arm/<metric>, so that MLflow draws both on one axis
 """
 
 import json
@@ -290,7 +290,7 @@ class Tracker:
                 metric
                 for point in rung.curve
                 for metric in _finite(
-                    {name: getattr(delta, role) for name, delta in point.deltas.items()},
+                    {f"arm/{name}": getattr(delta, role) for name, delta in point.deltas.items()},
                     point.step,
                     int(point.ended_at * 1000),
                 )

@@ -69,7 +69,7 @@ def assert_all_arrived(uri: str, records: SearchRecords, status: str = "FINISHED
     assert of_trial == [run.info.run_id for run in trials for _ in range(2)]
     for run in arms:
         curve = wanted_points(expected[int(run.data.tags["fstune.trial"])].rungs)
-        assert points(client, run)["nll"] == curve[f"{run.data.tags['fstune.role']}/nll"]
+        assert points(client, run)["arm/nll"] == curve[f"{run.data.tags['fstune.role']}/nll"]
     files = {file.path for file in client.list_artifacts(parent.info.run_id)}
     assert {"spec.json", "page.html"} <= files
     assert parent.data.tags["mlflow.note.content"] == "told"

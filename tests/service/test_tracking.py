@@ -129,9 +129,9 @@ def assert_as_recorded(client: MlflowClient, search: Tracked) -> None:
     for run, (_, trial) in zip(arms, (each for each in reached for _ in range(2)), strict=True):
         role = run.data.tags["fstune.role"]
         wanted = wanted_points(trial.rungs)
-        # Under names without a role, or MLflow would draw each arm on an axis of its own.
+        # Under names without the role, or MLflow would draw each arm on an axis of its own.
         assert points(client, run) == {
-            key.removeprefix(f"{role}/"): values
+            key.replace(f"{role}/", "arm/"): values
             for key, values in wanted.items()
             if key.startswith(f"{role}/")
         }
