@@ -19,12 +19,14 @@ import json
 import logging
 import math
 import os
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import mlflow
+from filelock import FileLock
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -69,12 +71,32 @@ def client_of(uri: str) -> MlflowClient:
     for name, value in _MANNERS.items():
         os.environ.setdefault(name, value)
     try:
+        _make_database(uri)
         client = MlflowClient(uri)
         mlflow.set_tracking_uri(uri)  # a model is logged by MLflow's fluent functions
         return client
     except (MlflowException, SQLAlchemyError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"--tracking-uri {uri}: MLflow cannot use it: {reason}") from error
+
+
+def _make_database(uri: str) -> None:
+    """Make a SQLite store that is not there yet, whole or not at all, by one process at a time.
+
+    MLflow makes one in dozens of steps: a kill between two, or another process that does the same,
+    leaves a file that it never reads again.
+    """
+    path = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or "?" in uri or path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if path.exists():
+            return
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            draft = Path(folder) / path.name
+            MlflowClient(f"sqlite:///{draft}")
+            draft.replace(path)
 
 
 class Tracker:

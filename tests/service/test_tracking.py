@@ -1,5 +1,8 @@
 import dataclasses
+import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -235,6 +238,38 @@ def test_a_uri_that_mlflow_does_not_know_is_refused(search):
     tracker = Tracker(search.records, search.spec, search.runs, "htp://somewhere")
     with pytest.raises(InputError, match="--tracking-uri htp://somewhere: MLflow cannot use it"):
         tracker.connect()
+
+
+MAKER = """if True:
+    import sys
+    from fstune.tracking import client_of
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print(client_of(sys.argv[1]).create_experiment(sys.argv[2]), flush=True)
+"""
+
+
+def maker(uri: str, name: str) -> "subprocess.Popen[str]":
+    """A process that makes the store, and an experiment in it, as soon as it is told to."""
+    return subprocess.Popen(
+        [sys.executable, "-c", MAKER, uri, name],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_searches_that_make_the_store_at_once_make_one(tmp_path):
+    makers = [maker(local_uri(tmp_path), name) for name in ("one", "two", "three")]
+    for process in makers:
+        assert process.stdout.readline() == "ready\n"
+    for process in makers:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    assert sorted(process.communicate()[0] for process in makers) == ["1\n", "2\n", "3\n"]
 
 
 def test_a_kill_between_metrics_and_tags_leaves_one_point_per_step(search, client):
