@@ -17,12 +17,13 @@ decided from them but flags for people.
 """
 
 import resource
+import sys
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from fstune.evaluation import Subject
+from fstune.evaluation import PADDED_TOKENS_PER_BATCH, Subject
 from model.future_seed import Gates, seed_state
 from tasks.batch import collate
 from tasks.example import Split
@@ -50,25 +51,36 @@ def gate_values(gates: Gates | None) -> dict[str, float]:
     return found
 
 
-def seed_ratios(subject: Subject, split: Split) -> dict[str, float]:
-    """How large each layer's seed is beside the state that the layer ends up with."""
+def seed_ratios(
+    subject: Subject, split: Split, padded_tokens: int = PADDED_TOKENS_PER_BATCH
+) -> dict[str, float]:
+    """How large each layer's seed is beside the state that the layer ends up with.
+
+    Args:
+        subject: the model.
+        split: the first of its examples are looked at.
+        padded_tokens: how many tokens are read at a time, as of an evaluation.
+    """
     settings, gates = subject.future_seed, subject.gates
     if settings is None or gates is None:
         return {}
-    indices = range(min(EXAMPLES_LOOKED_AT, len(split)))
-    prompt = collate(split, indices).to(subject.device).prompt
+    count = min(EXAMPLES_LOOKED_AT, len(split))
+    at_once = max(1, padded_tokens // int(split.prompt_lengths[:count].max()))
+    found: dict[str, list[Tensor]] = {}
     with torch.inference_mode(), subject.compute():
-        _, state = subject.model.hidden(
-            prompt.tokens_BT, mask_BT=prompt.mask_BT, future_seed=settings, gates=gates
-        )
-        found = {}
-        for layer in range(settings.layer_start, subject.model.config.num_layers):
-            below_BHVK, own_BHVK = state.wkv_LBHVK[layer - 1], state.wkv_LBHVK[layer]
-            seed_BHVK = seed_state(gates, settings, layer, below_BHVK, None)
-            if seed_BHVK is not None:
-                ratio_BH = seed_BHVK.norm(dim=(-2, -1)) / own_BHVK.norm(dim=(-2, -1))
-                found[f"seed_ratio/L{layer:02d}"] = float(ratio_BH.mean())
-    return found
+        for first in range(0, count, at_once):
+            batch = collate(split, range(first, min(first + at_once, count)))
+            prompt = batch.to(subject.device).prompt
+            _, state = subject.model.hidden(
+                prompt.tokens_BT, mask_BT=prompt.mask_BT, future_seed=settings, gates=gates
+            )
+            for layer in range(settings.layer_start, subject.model.config.num_layers):
+                below_BHVK, own_BHVK = state.wkv_LBHVK[layer - 1], state.wkv_LBHVK[layer]
+                seed_BHVK = seed_state(gates, settings, layer, below_BHVK, None)
+                if seed_BHVK is not None:
+                    ratio_BH = seed_BHVK.norm(dim=(-2, -1)) / own_BHVK.norm(dim=(-2, -1))
+                    found.setdefault(f"seed_ratio/L{layer:02d}", []).append(ratio_BH)
+    return {name: float(torch.cat(ratios).mean()) for name, ratios in found.items()}
 
 
 def sample_of(model: torch.nn.Module) -> Tensor:
@@ -84,7 +96,9 @@ def memory_gb(device: torch.device) -> float:
     """The most that was ever in use, in GB (10⁹ bytes)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    # In KiB, on macOS in bytes (getrusage(2) of either).
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def flags(diagnostics: Mapping[str, float]) -> Sequence[str]:

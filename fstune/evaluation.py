@@ -147,13 +147,15 @@ def _choice_nll(subject: Subject, batch: Batch, reading: _Reading) -> list[list[
         return [[] for _ in range(batch.num_examples)]
     model = subject.model
     last_BV = model.project(reading.x_BTC.flatten(0, 1)[batch.last_B]).float()
-    nll_R = cross_entropy(last_BV[choices.prompt_R], choices.first_R, reduction="none").double()
+    nll_R = cross_entropy(last_BV[choices.prompt_R], choices.first_R, reduction="none")
+    nll_R = nll_R.double().cpu()
     if choices.rest is not None:
         rest = choices.rest
         state = reading.state.take(choices.prompt_R)
         x_RTC, _ = model.hidden(rest.tokens_BT, state=state, mask_BT=rest.mask_BT)
         nll_N = cross_entropy(_logits(model, x_RTC, rest).float(), rest.target_N, reduction="none")
-        nll_R.index_add_(0, rest.example_N, nll_N.double())
+        # On the CPU: a GPU adds up in an order that changes from run to run.
+        nll_R.index_add_(0, rest.example_N.cpu(), nll_N.double().cpu())
     found: list[list[float]] = [[] for _ in range(batch.num_examples)]
     for b, nll in zip(choices.prompt_R.tolist(), nll_R.tolist(), strict=True):
         found[b].append(nll)
@@ -275,13 +277,14 @@ def _predicted(
     choice_nll = _choice_nll(subject, batch, reading)
     generated = _generated(subject, batch, reading, scoring.generation, indices, seed)
     B = batch.num_examples
-    example_N = scores.example_N
-    nll_B = torch.zeros(B, dtype=torch.float64, device=subject.device)
-    nll_B.index_add_(0, example_N, scores.nll_N.double())
-    correct_B = torch.bincount(example_N, weights=scores.correct_N.double(), minlength=B)
+    # On the CPU: a GPU adds up in an order that changes from run to run.
+    example_N = scores.example_N.cpu()
+    nll_B = torch.zeros(B, dtype=torch.float64)
+    nll_B.index_add_(0, example_N, scores.nll_N.double().cpu())
+    correct_B = torch.bincount(example_N, weights=scores.correct_N.double().cpu(), minlength=B)
     total_B = torch.bincount(example_N, minlength=B)
     order_N = torch.argsort(example_N, stable=True)
-    tokens = torch.split(scores.predicted_N[order_N], total_B.tolist())
+    tokens = torch.split(scores.predicted_N.cpu()[order_N], total_B.tolist())
     columns = (nll_B.tolist(), correct_B.tolist(), total_B.tolist())
     return [
         (

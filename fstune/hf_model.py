@@ -145,12 +145,17 @@ class RWKV7ForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc] 
         """The whole prompt first, with Future-Seed unless `prompt_mask` is all 0; then each token.
 
         Raises:
-            ValueError: for `use_cache=False`: the answer would be read as a prompt.
+            ValueError: for `use_cache=False`: the answer would be read as a prompt; and for prompts
+                that are padded on the right: what a pad puts out means nothing.
         """
         kept = {"logits_to_keep": rest.get("logits_to_keep", 0), "use_cache": True}
         if is_first_iteration:
             if attention_mask is not None:
                 attention_mask = attention_mask[:, -input_ids.shape[1] :]
+                if not bool(attention_mask[:, -1].all()):
+                    raise ValueError(
+                        "prompts must be padded on the left: tokenizer.padding_side = 'left'"
+                    )
             if prompt_mask is None and state is None:
                 prompt_mask = torch.ones_like(input_ids)
             masks = {"attention_mask": attention_mask, "prompt_mask": prompt_mask}

@@ -26,14 +26,14 @@ class RWKVTokenizer(PreTrainedTokenizer):  # type: ignore[misc]  # transformers 
         """A tokenizer for a model.
 
         Args:
-            ids: the size of its vocabulary.
+            ids: the size of its vocabulary; may be more than the tokenizer has.
             vocabulary: `world` or `bytes`; chosen by the size if None.
             **rest: settings of `PreTrainedTokenizer`.
         """
         self._tokenizer = for_vocabulary(ids, vocabulary)
         self._names = [
             self._tokenizer.spelled(token).decode("latin-1") or f"<|unused {token}|>"
-            for token in range(self._tokenizer.vocab_size)
+            for token in range(ids)
         ]
         if self._tokenizer.name == "world":
             self._names[0] = _END_OF_TEXT
@@ -44,7 +44,7 @@ class RWKVTokenizer(PreTrainedTokenizer):  # type: ignore[misc]  # transformers 
 
     @property
     def vocab_size(self) -> int:
-        return self._tokenizer.vocab_size
+        return len(self._names)
 
     def get_vocab(self) -> dict[str, int]:
         return dict(self._ids)

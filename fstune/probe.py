@@ -1,4 +1,4 @@
-"""The largest batch that fits: tried out, on the arm of a space that needs the most memory.
+"""The largest batch that fits: tried out, on the arms of a space that need the most memory.
 
 A fresh worker process trains one step and evaluates one batch at each size that is tried, so that
 nothing of the search is hurt by running out of memory, not even by being killed for it. What was
@@ -22,6 +22,7 @@ from fstune.environment import WORKER_VARIABLES, describe
 from fstune.errors import FstuneError, InputError
 from fstune.materials import checkpoint_config, gather
 from fstune.memory_model import Step, step_memory
+from fstune.pairing import arms_of
 from fstune.space import Space
 from fstune.spec import SearchSpec, locate
 from fstune.store import write_json
@@ -47,7 +48,7 @@ class Probed:
     stopped_by: str
     """What a larger batch met: memory, or the number of training examples."""
     candidate: dict[str, Scalar]
-    """The arm that was tried."""
+    """What was tried: its variant; its baseline too, where more than the mechanism differs."""
 
 
 @dataclass(frozen=True)
@@ -72,25 +73,27 @@ def probe(spec: SearchSpec, runs: Path, memory_gb: float | None = None) -> Probe
         FstuneError: if a step fails for another reason than memory, with that reason.
     """
     candidate = heaviest(spec)
-    _, variant = spec.settings(candidate)
     cache = runs.resolve() / "cache"
-    examples = len(gather(variant, cache).train)
-    asked = {
-        "arm": variant.model_dump(mode="json", exclude={"train": {"batch_size"}}),
-        "environment": describe(),
+    [both] = arms_of(spec, candidate, cache, [0])
+    arms, examples = [both.variant.settings], len(both.variant_data.train)
+    if both.baseline.settings != arms[0].model_copy(update={"future_seed": None}):
+        arms.append(both.baseline.settings)
+        examples = min(examples, len(both.baseline_data.train))
+    how = {
         "memory_gb": memory_gb,
-        "examples": examples,
         "checkpoint_layers": spec.resources.checkpoint_layers,
+        "gpu": spec.resources.gpus != 0,
+    }
+    asked = {
+        "arms": [arm.model_dump(mode="json", exclude={"train": {"batch_size"}}) for arm in arms],
+        "environment": describe(),
+        "examples": examples,
+        **how,
     }
     kept = cache / f"probe-{digest_of(asked)}.json"
     if kept.exists():
         return Probed(**json.loads(kept.read_text()))
-    order = {
-        "arm": variant.model_dump_json(),
-        "cache": str(cache),
-        "memory_gb": memory_gb,
-        "checkpoint_layers": spec.resources.checkpoint_layers,
-    }
+    order = {"arms": [arm.model_dump_json() for arm in arms], "cache": str(cache), **how}
     found = _search(order, min(examples, LARGEST), candidate)
     write_json(kept, asdict(found))
     return found
@@ -111,12 +114,12 @@ def estimated(
         InputError: a checkpoint that is nowhere.
     """
     _, variant = spec.settings(heaviest(spec))
-    path = spec.model.checkpoint
-    config = spec.model.init or checkpoint_config(locate(path or "", data_dirs))
-    answer = getattr(spec.task, "max_answer_tokens", 1)
+    path = variant.model.checkpoint
+    config = variant.model.init or checkpoint_config(locate(path or "", data_dirs))
+    answer = getattr(variant.task, "max_answer_tokens", 1)
     lines = []
     for recompute in (False, True):
-        bf16 = spec.model.precision == "bf16"
+        bf16 = variant.model.precision == "bf16"
         step = Step(config, variant.future_seed, bf16, recompute)
         memory = step_memory(step, tokens, answer)
         how = "layers recomputed" if recompute else "all activations kept"
@@ -214,20 +217,27 @@ def _work(order: Path) -> None:
     """The worker: try the sizes of an order, a line of JSON each, until one does not fit."""
     # Imported in the worker: the driver needs nothing of them.
     from fstune.diagnostics import memory_gb
-    from fstune.training import Run, out_of_memory
+    from fstune.training import InfeasibleError, Run, out_of_memory
 
     asked = json.loads(order.read_text())
-    settings = ArmSettings.model_validate_json(asked["arm"])
-    materials = gather(settings, Path(asked["cache"]))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    arms = []
+    for text in asked["arms"]:
+        settings = ArmSettings.model_validate_json(text)
+        materials = gather(settings, Path(asked["cache"]))
+        longest = np.argsort(-materials.train.prompt_lengths, kind="stable").tolist()
+        arms.append((materials.arm(settings, 0), materials, longest))
+    device = torch.device("cuda" if asked["gpu"] and torch.cuda.is_available() else "cpu")
     if asked["memory_gb"] is not None:
         _limit(device, asked["memory_gb"])
-    longest = np.argsort(-materials.train.prompt_lengths, kind="stable").tolist()
     for size in asked["sizes"]:
         outcome = "fits"
         try:
-            run = Run(materials.arm(settings, 0), materials, device, asked["checkpoint_layers"])
-            run.try_out(longest[:size])
+            for arm, materials, longest in arms:
+                run = Run(arm, materials, device, asked["checkpoint_layers"])
+                run.try_out(longest[:size])
+                del run
+        except InfeasibleError:
+            outcome = "memory"
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise

@@ -141,11 +141,10 @@ def train_again(arm: ArmSpec, materials: Materials, to_step: int, bench: Workben
 
 def _train(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) -> Outcome:
     store, digest, seed = bench.store, arm.digest, arm.seeds.index
-    run = Run(arm, materials, bench.device, bench.checkpoint_layers)
     checkpoint = store.latest_checkpoint(digest)
     newest = 0 if checkpoint is None else checkpoint[0]
-    if checkpoint is not None and newest <= to_step:
-        run.restore(checkpoint[1] / CHECKPOINT_FILE)
+    usable = None if checkpoint is None or newest > to_step else checkpoint[1]
+    run = _begun(arm, materials, bench, usable)
     every = bench.evaluate_every or to_step
     stops = sorted({*range(run.step - run.step % every + every, to_step, every), run.step, to_step})
     for stop in (stop for stop in stops if stop > 0):
@@ -169,6 +168,19 @@ def _train(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) -
     final = store.outcome(digest, to_step)
     assert final is not None
     return final
+
+
+def _begun(arm: ArmSpec, materials: Materials, bench: Workbench, checkpoint: Path | None) -> "Run":
+    """The arm in memory, where a checkpoint has it."""
+    try:
+        run = Run(arm, materials, bench.device, bench.checkpoint_layers)
+        if checkpoint is not None:
+            run.restore(checkpoint / CHECKPOINT_FILE)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise InfeasibleError(arm.digest, "memory: the model does not fit") from error
+    return run
 
 
 def _diverged(store: ArmStore, digest: str, step: int, loss: float) -> DivergedError:
@@ -310,8 +322,14 @@ class Run:
         if gates is not None:
             gradients = [each.grad for each in gates.parameters() if each.grad is not None]
             self._note("gates", torch.nn.utils.get_total_norm(gradients))
-        for optimizer in self._optimizers:
-            optimizer.step()
+        try:
+            for optimizer in self._optimizers:
+                optimizer.step()
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            # Moments are made in the first step; smaller pieces would not make room for them.
+            raise InfeasibleError(self.arm.digest, "memory: the optimiser does not fit") from error
         if self._schedule is not None:
             self._schedule.step()
 
@@ -380,7 +398,7 @@ class Run:
     def _diagnostics(self) -> dict[str, float]:
         unmoved = sample_of(self.subject.model) == self._first_weights
         found = gate_values(self.subject.gates)
-        found |= seed_ratios(self.subject, self.data.evaluated)
+        found |= seed_ratios(self.subject, self.data.evaluated, self._padded_tokens)
         found |= {f"grad_norm/{name}": s / n for name, (s, n) in self._grad_norms.items()}
         return found | {
             "unmoved_share": float(unmoved.float().mean()),
@@ -458,12 +476,21 @@ def _weighted_sum(scores: TokenScores, first_token_weight: float) -> torch.Tenso
     return (scores.nll_N * torch.where(scores.first_N, first_token_weight, 1.0)).sum()
 
 
+_MEMORY_ERRORS = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDA error: out of memory",
+    "Triton Error [CUDA]: out of memory",
+)
+"""How memory errors that are plain RuntimeErrors read: torch's CPU allocator's, and those of what
+asks the driver for memory beside torch's own allocator."""
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory did not suffice, on a GPU or on a CPU."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    # What torch's CPU allocator raises is a plain RuntimeError.
-    return "DefaultCPUAllocator: can't allocate memory" in str(error)
+    return any(text in str(error) for text in _MEMORY_ERRORS)
 
 
 def _decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, object]]:

@@ -48,6 +48,9 @@ class Winner(PythonModel):
         """What the model writes after each text, the most likely token each time.
 
         It ends as the task's answers do, or after `max_new_tokens`.
+
+        Raises:
+            ValueError: for an empty text.
         """
         stop = tuple(map(tuple, self.description["stop"]))
         decoding = Decoding(self.description["max_new_tokens"] or MAX_NEW_TOKENS, stop)
@@ -74,7 +77,10 @@ class Winner(PythonModel):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     def _read(self, text: str) -> Any:
-        tokens_1T = torch.tensor([self.tokenizer.encode(text)], device=self.device)
+        tokens = self.tokenizer.encode(text)
+        if not tokens:
+            raise ValueError("a text has at least one character, got an empty one")
+        tokens_1T = torch.tensor([tokens], device=self.device)
         return self.model.hidden(tokens_1T, future_seed=self.future_seed, gates=self.gates)
 
 

@@ -21,7 +21,7 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> list[int]: ...
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text; bytes that are no UTF-8 come out as U+FFFD."""
+        """The text; bytes that are no UTF-8, and ids without a text, come out as U+FFFD."""
         ...
 
     def spelled(self, token: int) -> bytes:
@@ -39,10 +39,12 @@ class ByteTokenizer:
         return list(text.encode())
 
     def decode(self, tokens: Iterable[int]) -> str:
-        return bytes(tokens).decode(errors="replace")
+        # A model may have more ids than bytes, and say them.
+        parts = (self.spelled(token) or b"\xff" for token in tokens)
+        return b"".join(parts).decode(errors="replace")
 
     def spelled(self, token: int) -> bytes:
-        return bytes([token])
+        return bytes([token]) if token < self.vocab_size else b""
 
 
 class WorldTokenizer:

@@ -73,7 +73,7 @@ def survey(device: torch.device) -> dict[str, str]:
     On a GPU with the time of a forward and backward over 4 rows of 1024 tokens.
     """
     shape = ShapeClass(str(device), True, True, 64, 64, 64, 1024)
-    empty = torch.empty(1, 1, 1, 64, dtype=torch.bfloat16, device=device)
+    empty = torch.empty(1, SHORT, 1, 64, dtype=torch.bfloat16, device=device)
     state = torch.empty(1, 1, 64, 64, device=device)
     call = Call((empty,) * 6, state, None, low_precision=True)
     reasons = {name: backend.obstacle(call) for name, backend in BACKENDS.items()}
@@ -82,7 +82,10 @@ def survey(device: torch.device) -> dict[str, str]:
         able = {n: BACKENDS[n] for n in PREFERENCE[:-1] if reasons[n] is None}
         choice = measure(shape, call, able)
         told |= {n: f"{value:.2f} ms" for n, value in choice.milliseconds.items()}
-        told[choice.name] += ", chosen"
+        chosen = choice.name
+    else:
+        chosen = choose(call)
+    told[chosen] += ", chosen"
     return told
 
 

@@ -30,6 +30,7 @@ def test_known_ids():
 def test_half_a_character_and_unassigned_ids_decode_to_the_replacement_character():
     assert WORLD.decode([0, 98, 129, 65535]) == "a\ufffd\ufffd"
     assert ByteTokenizer().decode([97, 195]) == "a\ufffd"
+    assert ByteTokenizer().decode([97, 256, 98]) == "a\ufffdb"
 
 
 def test_the_vocabularys_size_chooses():

@@ -71,5 +71,5 @@ def test_a_measurement_leaves_the_random_stream_alone_and_takes_gradients():
 def test_a_survey_tells_of_every_backend_what_it_does_here():
     told = survey(torch.device("cpu"))
     assert list(told) == list(BACKENDS)
-    assert told["chunked"] == "runs"
+    assert (told["chunked"], told["reference"]) == ("runs, chosen", "runs")
     assert "'cpu'" in told["triton"] or "not installed" in told["triton"]

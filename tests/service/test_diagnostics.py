@@ -4,6 +4,8 @@ torch's own error is raised where it would come from; nothing else is changed.
 """
 
 import math
+import resource
+import sys
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from arm_cases import SEED, bench, materials, settings
 from test_training import Place, assert_same_numbers
 
 from fstune import training
-from fstune.diagnostics import flags, gate_values, sample_of, seed_ratios
+from fstune.diagnostics import flags, gate_values, memory_gb, sample_of, seed_ratios
 from fstune.training import InfeasibleError, Run, out_of_memory
 from model.future_seed import seed_state
 from tasks.batch import collate
@@ -100,7 +102,18 @@ def test_constant_and_empty_answers_are_flagged():
     assert flags({}) == []
 
 
-@pytest.mark.parametrize("error", [CUDA_ERROR, CPU_ERROR, MemoryError()])
+@pytest.mark.parametrize(
+    "error",
+    [
+        CUDA_ERROR,
+        CPU_ERROR,
+        MemoryError(),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+    ],
+    ids=lambda error: str(error)[:40],
+)
 def test_memory_errors_are_known(error):
     assert out_of_memory(error)
     assert not out_of_memory(RuntimeError("shapes do not match"))
@@ -191,6 +204,61 @@ def test_an_evaluation_that_does_not_fit_is_done_in_smaller_batches(tmp_path, mo
     monkeypatch.setattr(training, "evaluate", lambda *_: (_ for _ in ()).throw(CUDA_ERROR))
     with pytest.raises(InfeasibleError, match="one example to evaluate"):
         run(tmp_path).outcome()
+
+
+def test_seeds_are_compared_in_as_many_tokens_at_a_time_as_the_evaluation_had(
+    tmp_path, monkeypatch
+):
+    tried = run(tmp_path)
+    plain = tried.outcome().diagnostics["seed_ratio/L01"]
+    hidden, most = tried.subject.model.hidden, 2 * tried.data.evaluated.prompt_lengths.max()
+
+    def hungry(tokens, *arguments, **named):
+        if tokens.numel() > most:
+            raise CUDA_ERROR
+        return hidden(tokens, *arguments, **named)
+
+    monkeypatch.setattr(tried.subject.model, "hidden", hungry)
+    found = tried.outcome()
+    assert found.events[-1].startswith("step 0: out of memory in evaluation")
+    assert found.diagnostics["seed_ratio/L01"] == pytest.approx(plain, rel=1e-5)
+
+
+def test_an_optimiser_that_does_not_fit_makes_the_arm_infeasible(tmp_path, monkeypatch):
+    begin, zeros_like = torch.optim.AdamW._init_group, torch.zeros_like
+
+    def hungry(self, *arguments):
+        made = []
+
+        def second_fails(*of, **named):
+            made.append(of)
+            if len(made) == 2:
+                raise CUDA_ERROR
+            return zeros_like(*of, **named)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "zeros_like", second_fails)
+            return begin(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.AdamW, "_init_group", hungry)
+    with pytest.raises(InfeasibleError, match="memory: the optimiser does not fit"):
+        run(tmp_path, train={"batch_size": 6}).train_step()
+
+
+def test_a_model_that_does_not_fit_makes_the_arm_infeasible(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise CUDA_ERROR
+
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    with pytest.raises(InfeasibleError, match="memory: the model does not fit"):
+        Place(tmp_path / "arm", settings(SEED)).advance(1)
+
+
+@pytest.mark.parametrize(("system", "unit"), [("linux", 1024), ("darwin", 1)])
+def test_memory_is_told_in_the_units_of_the_system(monkeypatch, system, unit):
+    monkeypatch.setattr(sys, "platform", system)
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert memory_gb(torch.device("cpu")) == pytest.approx(used * unit / 1e9, rel=0.01)
 
 
 def test_the_store_keeps_diagnostics_and_events(tmp_path):

@@ -1,10 +1,28 @@
-"""What is recorded of the code that a search runs."""
+"""What is told of this machine and of the code, and what is switched on because it pays here."""
 
 import re
 import subprocess
 from pathlib import Path
 
-from fstune.environment import code_digest, commit_of, describe
+import pytest
+import torch
+
+from fstune import environment
+from fstune.environment import (
+    code_digest,
+    commit_of,
+    describe,
+    use_fast_matmul,
+    workbench_facts,
+)
+
+
+@pytest.fixture(autouse=True)
+def precision():
+    """The setting is the process's; other tests have the default."""
+    before = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(before)
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -41,3 +59,18 @@ def test_code_is_told_by_its_content_wherever_it_lies(tmp_path):
     (one / "a.py").write_text("a = 2\n")
     assert code_digest(one) != first
     assert re.fullmatch("[0-9a-f]{16}", describe()["code"])
+
+
+def test_fast_products_are_left_alone_where_they_err_too_much(monkeypatch):
+    monkeypatch.setattr(environment, "MATMUL_TOLERANCE", 0.0)
+    assert not use_fast_matmul()
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_what_is_switched_on_is_told_with_what_it_gives_here():
+    facts = workbench_facts()
+    assert re.search(r"model.precision.*[\d.]+ times as fast$", facts["precision"])
+    assert re.search(r"times as fast|default", facts["float32 matrix products on the CPU"])
+    malloc = facts["malloc of the workers"]
+    assert re.match(r"MALLOC_MMAP_MAX_=0 \S+: (64 MiB [\d.]+ times|not measured)", malloc)
+    assert any("chosen" in value for name, value in facts.items() if name.startswith("WKV"))

@@ -237,6 +237,12 @@ def test_predictions_are_given_to_the_scorer_and_the_first_are_kept_as_text():
     assert len(found.predictions) == min(12, len(split))
 
 
+def test_a_model_may_have_more_ids_than_its_tokenizer():
+    tested = subject(vocab_size=1024)
+    found = evaluate(tested, both(Path()), for_vocabulary(1024, "bytes"), Scoring(), 0)
+    assert "\ufffd" in "".join(found.predictions)
+
+
 @pytest.mark.parametrize("logits_at_once", [1, 256 * 2, 256 * 5])
 def test_losses_and_gradients_are_the_same_whatever_logits_exist_at_a_time(
     monkeypatch, logits_at_once

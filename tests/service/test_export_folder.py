@@ -67,6 +67,13 @@ except ValueError as error:
     assert "Future-Seed has shown" in str(error)
 else:
     raise AssertionError("a loss on tokens that the model was shown")
+tokenizer.padding_side = "right"
+try:
+    model.generate(**tokenizer(texts, padding=True, return_tensors="pt"), **few)
+except ValueError as error:
+    assert "padded on the left" in str(error)
+else:
+    raise AssertionError("an answer after a pad")
 for text, ids in zip(texts, batch["input_ids"], strict=True):
     assert tokenizer.decode(ids, skip_special_tokens=True) == text
 assert not {{name.split(".")[0] for name in sys.modules}} & {{"fstune", "model", "tasks"}}
@@ -247,6 +254,13 @@ def test_the_tokenizer_gives_the_projects_ids(vocab_size, tmp_path):
     part = ours.encode("数")[:1] if vocab_size == 256 else [ours.encode("\ufffd")[0]]
     assert shell.decode(part) == ours.decode(part)
     assert (shell.eos_token_id, shell.pad_token_id) == (0, 0)
+
+
+def test_ids_that_the_tokenizer_has_not_are_written_all_the_same():
+    shell = RWKVTokenizer(300, "bytes")
+    assert len(shell) == shell.vocab_size == 300
+    assert shell("a")["input_ids"] == [97]
+    assert shell.decode([97, 299, 98]) == "a\ufffdb"
 
 
 @pytest.mark.slow

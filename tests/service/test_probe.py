@@ -1,6 +1,7 @@
 """The probe: which arm it tries, and the largest batch under a limit that really binds."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from arm_cases import SPEC, spec
 
 from fstune import spec as specs
 from fstune.errors import FstuneError
-from fstune.probe import heaviest, probe
+from fstune.probe import estimated, heaviest, probe
 from fstune.search import Search
 
 WIDE = """\
@@ -54,6 +55,27 @@ def test_a_batch_is_found_that_fits_and_a_larger_one_does_not(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_baseline_with_longer_prompts_is_tried_too(tmp_path):
+    text = WIDE.replace("search:", "baseline: {task.control: repeat_prompt}\nsearch:")
+    plain, twice = (
+        probe(spec(tmp_path, each), tmp_path / "runs", memory_gb=0.7) for each in (WIDE, text)
+    )
+    assert 1 <= twice.batch_size < 0.75 * plain.batch_size
+
+
+def test_an_estimate_is_that_of_the_largest_model_of_the_space(tmp_path):
+    layers = "  model.init.num_layers: {choice: [2, 3]}\n"
+    varied = spec(tmp_path, SPEC.replace("space:\n", f"space:\n{layers}"))
+    fixed = spec(tmp_path, SPEC.replace("num_layers: 2", "num_layers: 3"))
+    largest = [
+        [int(re.findall(r"largest batch (\d+)", line)[0]) for line in estimated(each, 64, 8.0, [])]
+        for each in (varied, fixed)
+    ]
+    assert largest[0] == pytest.approx(largest[1], rel=0.02)
+
+
+@pytest.mark.slow
 def test_all_examples_fit_where_memory_does_not_bind(tmp_path):
     found = probe(spec(tmp_path, SPEC), tmp_path / "runs")
     assert (found.batch_size, found.stopped_by) == (10, "examples to train on or to try: 10")
@@ -72,7 +94,8 @@ def test_another_failure_than_memory_is_told(tmp_path):
 
 def test_a_spec_that_asks_for_it_gets_the_batch_that_fits(tmp_path: Path):
     path = tmp_path / "small.yaml"
-    text = SPEC.replace("batch_size: 3", "batch_size: probe")
+    # The end of the schedule follows from the rungs.
+    text = SPEC.replace("batch_size: 3", "batch_size: probe, lr_schedule: cosine")
     path.write_text(text.replace("train_size: 10", "train_size: 8"))  # a power of 2: one worker
     assert specs.asks_probe(path)
     assert not specs.asks_probe(path, ["train.batch_size=2"])

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from fstune.records import Confirmation, local_uri
 from fstune.tracking import Tracker
 from fstune.training import CHECKPOINT_FILE, Run
 from fstune.winner import keep, kept_winner
+from model.generation import Decoding, generate
 
 CANDIDATE = {"future_seed.alpha": 1.0}
 TEXT = "L=12|M=__|R=34"
@@ -86,6 +88,25 @@ def test_one_line_loads_the_winner_without_fstune(confirmed, tmp_path):
     loaded = torch.tensor(json.loads(logits), dtype=torch.float64)
     torch.testing.assert_close(loaded, wanted, rtol=0, atol=1e-6)
     assert (without - wanted).abs().max() > 1e-4
+
+
+@pytest.mark.filterwarnings("ignore")  # of MLflow's own modules, on import
+def test_a_winner_writes_what_the_model_writes(confirmed):
+    from fstune.winner_model import MAX_NEW_TOKENS, Winner
+
+    records, _, subject = confirmed
+    winner = Winner()
+    winner.load_context(SimpleNamespace(artifacts=kept_winner(records)))
+    with torch.inference_mode():
+        x_1TC, state = subject.model.hidden(
+            torch.tensor([list(TEXT.encode())]),
+            future_seed=subject.future_seed,
+            gates=subject.gates,
+        )
+        (wanted,) = generate(subject.model, x_1TC[:, -1], state, Decoding(MAX_NEW_TOKENS))
+    assert winner.predict(None, [TEXT]) == [bytes(wanted).decode(errors="replace")]
+    with pytest.raises(ValueError, match="at least one character"):
+        winner.predict(None, [TEXT, ""])
 
 
 def test_only_the_best_of_several_gains_is_kept(confirmed):
