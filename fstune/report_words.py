@@ -258,7 +258,7 @@ def cost(trials: Sequence[TrialRecord], store: ArmStore) -> list[Fact]:
         (
             "Arms",
             f"{len(reached)}; of {asked} that the rungs asked for, {reused} had been trained that "
-            "far before, for another candidate or search",
+            "far before: for another candidate or search, or by a companion",
         ),
         ("Optimiser steps", f"{sum(reached.values()):,}"),
     ]
