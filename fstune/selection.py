@@ -49,16 +49,9 @@ def false_discovery_adjusted(trials: Sequence[TrialRecord], metric: str) -> dict
     Trials that are equal in effect are one candidate: they count once and share its value.
     """
     reached = [trial for trial in trials if trial.rungs]
-    own = {
-        trial.number: trial.rungs[-1].deltas[metric].p_value
-        for trial in reached
-        if trial.equals is None
-    }
-    found = adjusted(own)
-    return {
-        trial.number: found[trial.number if trial.equals is None else trial.equals]
-        for trial in reached
-    }
+    candidate = {t.number: t.number if t.equals is None else t.equals for t in reached}
+    found = adjusted({candidate[t.number]: t.rungs[-1].deltas[metric].p_value for t in reached})
+    return {number: found[same] for number, same in candidate.items()}
 
 
 @dataclass(frozen=True)
