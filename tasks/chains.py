@@ -7,8 +7,8 @@ Notes are residues of other chains, never what is wanted of them, so that no tar
 
 import random
 import string
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass
 from itertools import chain
 from typing import Literal, TypeVar
 from zlib import crc32
@@ -16,7 +16,7 @@ from zlib import crc32
 from tasks.collected import CollectedSettings, CollectedTask
 from tasks.example import Tokenizer
 from tasks.notes import filled
-from tasks.sources import Source
+from tasks.sources import Row
 from tasks.symbols import DIGITS, Symbols
 from tasks.task import Dropped, require
 
@@ -79,9 +79,9 @@ C = TypeVar("C", bound=ChainSettings)
 class ChainTask(CollectedTask[C]):
     """A task whose one group field is a chain's residues; splits share no near-copies of one."""
 
-    def source(self, settings: C) -> Source:
+    def marks(self, settings: C) -> Callable[[Row], Set[str]]:
         (residues,) = self.group_fields
-        return replace(super().source(settings), marks=lambda row: marks_of(row[residues]))
+        return lambda row: marks_of(row[residues])
 
 
 def marks_of(residues: str) -> frozenset[str]:

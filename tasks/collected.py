@@ -4,7 +4,7 @@ Two bases: `CollectedTask` for rows from the hub or from files, and `AnsweringTa
 ask a question whose answer is written out.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, TypeVar
 
@@ -87,6 +87,7 @@ class CollectedTask(Task[C]):
             hub_splits=self.hub_splits,
             material=self.material(settings),
             group_name=self.group_name(settings),
+            marks=self.marks(settings),
             hub="",
             config="",
         )
@@ -99,6 +100,11 @@ class CollectedTask(Task[C]):
 
     def group_name(self, settings: C) -> Callable[[Row], str] | None:
         """What names a row's group, where its group fields alone do not (`Source.group_name`)."""
+        del settings
+        return None
+
+    def marks(self, settings: C) -> Callable[[Row], Set[str]] | None:
+        """What near-copies of a row share with it, if anything (`Source.marks`)."""
         del settings
         return None
 

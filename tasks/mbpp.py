@@ -17,7 +17,7 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain, cycle
 from math import comb
@@ -126,6 +126,10 @@ class Mbpp(CollectedTask[MbppSettings]):
         "validation": "validation",
         "test": "test",
     }
+
+    def marks(self, settings: MbppSettings) -> Callable[[Row], Set[str]]:
+        """The program without its spaces: the official splits share some in other spacing."""
+        return lambda row: {"".join(row["code"].split())}
 
     def material(self, settings: MbppSettings) -> int:
         return _MATERIAL if settings.notes else 0

@@ -2,9 +2,9 @@
 
 The text is whole sentences in their order, from a random place of the split's own documents on.
 Somewhere between them stands `The number of Tovaki is 4071826.`, which the query asks for; with
-`distractors`, other names have numbers elsewhere in it. Names are made up of syllables and feed one
-split each; neither they nor the numbers occur in the documents. After the needle-in-a-haystack test
-in the form of RULER (Hsieh et al., arXiv 2404.06654, section 3).
+`distractors`, other names have numbers elsewhere in it. Names are made up of syllables, and one
+that is asked for feeds one split; neither they nor the numbers occur in the documents. After the
+needle-in-a-haystack test in the form of RULER (Hsieh et al., arXiv 2404.06654, section 3).
 """
 
 import itertools

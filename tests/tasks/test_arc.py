@@ -4,7 +4,7 @@ import json
 from collections import Counter
 
 import pytest
-from task_cases import ARC_FILES, Bytes, arc_row
+from task_cases import ARC_FILES, Bytes, arc_row, write_rows
 
 from tasks import registry
 from tasks.example import Example
@@ -82,6 +82,17 @@ def test_a_prompt_is_never_cut():
     assert build(arc_row(1), max_prompt_tokens=length - 1) == Dropped(
         f"prompts over {length - 1} tokens"
     )
+
+
+def test_no_question_is_in_two_splits_in_other_punctuation(tmp_path):
+    rows = [arc_row(number) for number in range(30)]
+    again = [row | {"question": f"Which tree - is number: {n}"} for n, row in enumerate(rows[:9])]
+    write_rows(tmp_path / "train.jsonl", rows)
+    write_rows(tmp_path / "validation.jsonl", again)
+    files = Files("train.jsonl", "validation.jsonl")
+    asked = settings(train_size=21, validation_size=9, files=files)
+    split = load_split(TASK, asked, "train", TOKENIZER, tmp_path / "cache", [tmp_path])
+    assert split.dropped == {"near-copies of rows that another split holds": 9}
 
 
 def test_who_chooses_blindly_says_what_is_chosen(tmp_path, case_data):

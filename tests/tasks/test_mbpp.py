@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from task_cases import CASES, SIZES, Bytes, mbpp_row
+from task_cases import CASES, SIZES, Bytes, mbpp_row, write_rows
 
 from tasks import registry, sandbox
 from tasks.example import TaskError
@@ -92,6 +92,17 @@ def test_a_note_that_holds_the_program_is_not_used():
     telling = mbpp_row(74, text="What is x after answer = 6 * 7, x = answer?")
     text = TOKENIZER.decode(build(row, [telling, mbpp_row(73)]).prompt)
     assert "What is x" not in text
+
+
+def test_no_program_is_in_two_splits_in_other_spacing(tmp_path):
+    rows = [mbpp_row(number) for number in range(30)]
+    again = [row | {"code": row["code"].replace(" + ", "+")} for row in rows[:9]]
+    write_rows(tmp_path / "train.jsonl", rows)
+    write_rows(tmp_path / "validation.jsonl", again)
+    files = Files("train.jsonl", "validation.jsonl")
+    asked = TASK.Settings(train_size=21, validation_size=9, files=files, notes=False)
+    split = load_split(TASK, asked, "train", TOKENIZER, tmp_path / "cache", [tmp_path])
+    assert split.dropped == {"near-copies of rows that another split holds": 9}
 
 
 @pytest.mark.parametrize(
