@@ -130,18 +130,29 @@ def live(console: Console, view: View) -> Iterator[None]:
                     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     with contextlib.ExitStack() as stack:
-        if draws:
-            shown = Live(
-                get_renderable=view,
-                console=console,
-                refresh_per_second=1 / REFRESH_S,
-                transient=True,
-                redirect_stdout=False,  # what Ray prints belongs in the log, not above the bars
-                redirect_stderr=False,
-            )
-            stack.enter_context(shown)
-        stack.callback(tell)
-        stack.enter_context(_every_second(tell))
+        if not draws:
+            stack.callback(tell)
+            stack.enter_context(_every_second(tell))
+            yield
+            return
+        shown = Live(
+            get_renderable=view,
+            console=console,
+            # Events and bars come from one thread: with another one that draws, Rich now and then
+            # takes a line that was told for one of the bars' and draws over it.
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,  # what Ray prints belongs in the log, not above the bars
+            redirect_stderr=False,
+        )
+
+        def draw() -> None:
+            tell()
+            shown.refresh()
+
+        stack.enter_context(shown)
+        stack.callback(draw)
+        stack.enter_context(_every_second(draw))
         yield
 
 

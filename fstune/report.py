@@ -170,6 +170,8 @@ def _below(trial: TrialRecord, metric: str, adjusted: Mapping[int, float]) -> Te
     text = Text(describe_candidate(trial.candidate), style="dim")
     if trial.equals is not None:
         text.append(f" (equal in effect to {trial.equals})")
+    if trial.end is not None and trial.end.broke_off is not None:
+        text.append(f"\n{trial.end.reason.partition(chr(10))[0]}", style="red not dim")
     if not trial.rungs:
         return text
     last = trial.rungs[-1]

@@ -8,7 +8,7 @@ are colour-blind; on the page they become CSS variables, so that light and dark 
 import io
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fstune.arm import Scalar
 from fstune.report_groups import GroupDeltas
 from fstune.report_importance import Importance
-from fstune.report_series import Curve, Forest, GateProfile, SearchPath, Slices
+from fstune.report_series import Curve, Forest, ForestRow, GateProfile, SearchPath, Slices
 from fstune.report_view import Figure, short
 
 if TYPE_CHECKING:
@@ -132,6 +132,7 @@ def _draw_forest(canvas: "Canvas", forest: Forest) -> None:
     axes = canvas.add_subplot()
     _zero_and_margin(axes, forest.margin, vertical=True)
     y, ticks, names = 0, [], []
+    placed: list[tuple[int, ForestRow]] = []
     for name, rows in groups:
         if wide:
             ticks.append(y)
@@ -140,13 +141,18 @@ def _draw_forest(canvas: "Canvas", forest: Forest) -> None:
             axes.annotate(name, (0, y), **_OVER_LINES)
         y += 1
         for row in rows:
-            axes.plot([row.low, row.high], [y, y], color=VARIANT, lw=1.4, solid_capstyle="butt")
-            axes.plot(row.by_seed, [y] * len(row.by_seed), "o", ms=2.4, color=INK, mew=0, zorder=4)
-            face = PAPER if row.stopped else VARIANT
-            axes.plot([row.mean], [y], "D", ms=5, mfc=face, mec=VARIANT, mew=1.2, zorder=3)
+            placed.append((y, row))
             ticks.append(y)
             names.append(_shortened(row.label, 52) if wide else str(row.number))
             y += 1
+    # All marks of a kind at once: one by one, those of some hundred candidates are megabytes.
+    ends = _strokes((y, row.low, row.high) for y, row in placed)
+    axes.plot(*reversed(ends), color=VARIANT, lw=1.4, solid_capstyle="butt")
+    dots = [(delta, y) for y, row in placed for delta in row.by_seed]
+    axes.plot(*_columns(dots), "o", ms=2.4, color=INK, mew=0, zorder=4)
+    for stopped, face in ((True, PAPER), (False, VARIANT)):
+        means = [(row.mean, y) for y, row in placed if row.stopped == stopped]
+        axes.plot(*_columns(means), "D", ms=5, mfc=face, mec=VARIANT, mew=1.2, zorder=3)
     axes.set_yticks(ticks, names)
     for tick, name in zip(axes.get_yticklabels(), names, strict=True):
         if name in {name for name, _ in groups}:
@@ -210,10 +216,13 @@ def _draw_curve(canvas: "Canvas", curve: Curve) -> None:
     above.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1.06), borderpad=0)
     above.set_ylabel(_with_unit(curve.metric))
     _zero_and_margin(below, curve.margin, vertical=False)
+    # The mean of equal deltas and a bootstrap's bounds of it may differ by their rounding.
+    to_low = [max(0.0, at.mean - at.low) for at in curve.steps]
+    to_high = [max(0.0, at.high - at.mean) for at in curve.steps]
     below.errorbar(
         steps,
         [at.mean for at in curve.steps],
-        [[at.mean - at.low for at in curve.steps], [at.high - at.mean for at in curve.steps]],
+        [to_low, to_high],
         color=VARIANT,
         lw=1.2,
         elinewidth=1.2,
@@ -297,13 +306,33 @@ def _draw_slices(canvas: "Canvas", slices: Slices) -> None:
         points = [point for point in slices.points if path in point.candidate]
         x = _places(axes, [point.candidate[path] for point in points], path in slices.log_scaled)
         _zero_and_margin(axes, slices.margin, vertical=False)
-        for place, point in zip(x, points, strict=True):
-            face = VARIANT if point.rungs == most else VARIANT_PALE if point.rungs > 1 else PAPER
-            axes.plot([place] * 2, [point.low, point.high], color=VARIANT, lw=0.8, zorder=2)
-            axes.plot([place], [point.mean], "o", ms=4.5, mfc=face, mec=VARIANT, mew=1, zorder=3)
+        ends = [(at, point.low, point.high) for at, point in zip(x, points, strict=True)]
+        axes.plot(*_strokes(ends), color=VARIANT, lw=0.8, zorder=2)
+        for face in (PAPER, VARIANT_PALE, VARIANT):
+            means = [
+                (place, point.mean)
+                for place, point in zip(x, points, strict=True)
+                if face == _face(point.rungs, most)
+            ]
+            axes.plot(*_columns(means), "o", ms=4.5, mfc=face, mec=VARIANT, mew=1, zorder=3)
         axes.set_xlabel(short(path))
     for axes in panels[::columns]:
         axes.set_ylabel(f"Δ {_with_unit(slices.metric)}")
+
+
+def _face(rungs: int, most: int) -> str:
+    """What a candidate that climbed so many rungs is filled with."""
+    return VARIANT if rungs == most else VARIANT_PALE if rungs > 1 else PAPER
+
+
+def _strokes(ends: Iterable[tuple[float, float, float]]) -> tuple[list[float], list[float]]:
+    """Where each of many intervals is and between what, as one line with gaps."""
+    points = [part for at, low, high in ends for part in ((at, low), (at, high), (at, math.nan))]
+    return _columns(points)
+
+
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
 
 
 def _places(axes: "Axes", values: Sequence[Scalar], log_scaled: bool) -> list[float]:

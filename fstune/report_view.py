@@ -200,7 +200,7 @@ def summarise(records: SearchRecords, spec: SearchSpec) -> Summary:
         reproduce=words.reproduce(spec, spec_file),
         spec_file=spec_file,
         spec_json=records.spec.read_text(encoding="utf-8"),
-        report_json=json.dumps(as_json(records, spec), indent=1),
+        report_json=json.dumps(as_json(records, spec)),
     )
 
 

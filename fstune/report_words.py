@@ -205,7 +205,7 @@ def _without_a_best(spec: SearchSpec, order: Sequence[TrialRecord]) -> Answer:
     if len(ways) > 1:
         verdict = "failed"
     told = ", ".join(f"{count} {state}" for state, count in ways.items())
-    first = f"Candidate {order[0].number} {ends[0].state}: {ends[0].reason}"
+    first = f"Candidate {order[0].number} {ends[0].state}: {ends[0].reason.partition(chr(10))[0]}"
     return Answer(verdict, _SAYS[verdict], f"{nothing} {told}. {first}", "")
 
 
@@ -269,7 +269,12 @@ def cost(trials: Sequence[TrialRecord], store: ArmStore) -> list[Fact]:
             ("Training of all arms", _duration(sum(outcome.train_wall_s for outcome in known))),
         ]
     here_s = _duration(sum(rung.wall_s for rung in rungs))
-    return [*facts, ("Wall time of the rungs", f"{here_s}, evaluation included")]
+    facts.append(("Wall time of the rungs", f"{here_s}, evaluation included"))
+    broke_off = sum(trial.end is not None and trial.end.broke_off is not None for trial in trials)
+    if broke_off:
+        candidates = "1 candidate" if broke_off == 1 else f"{broke_off} candidates"
+        facts.append(("Not counted", f"what {candidates} took from the last rung to breaking off"))
+    return facts
 
 
 def _duration(seconds: float) -> str:

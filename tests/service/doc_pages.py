@@ -2,7 +2,8 @@
 
 In a page, a block ```` ```python tickets.py ```` is a file to be written, ```` ```sh ```` is typed
 line by line, ```` ```sh terminal ```` goes on in a terminal of its own until it is stopped,
-```` ```diff ```` is a change of the repository. Other blocks are for reading.
+```` ```diff ```` is a change of the repository. What ```` ```sh harness ```` needs is not always
+installed: `test_export_folder` runs it. Other blocks are for reading.
 """
 
 import os
@@ -22,6 +23,7 @@ PAGES = (
     *("first_search", "own_task", "own_mechanism", "cluster", "verdicts", "export"),
     "reading_a_report",
 )
+DATA = ROOT.parent / "shared" / "data"
 BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PATIENCE_S = 1500
 
@@ -108,7 +110,7 @@ class Desk:
                 )
             )
             time.sleep(10)
-        elif block.language == "sh":
+        elif block.language == "sh" and block.word != "harness":
             subprocess.run(
                 ["bash", "-euo", "pipefail", "-c", self._placed(block.text)],
                 cwd=self.folder,
@@ -118,7 +120,8 @@ class Desk:
             )
 
     def _placed(self, text: str) -> str:
-        return text.replace("HEAD:", "127.0.0.1:").replace("6379", str(self._port))
+        text = text.replace("HEAD:", "127.0.0.1:").replace("6379", str(self._port))
+        return text.replace("--data DIR", f'--data "{DATA}"')
 
     def close(self) -> None:
         """End what goes on in terminals of its own, the last first."""

@@ -3,12 +3,15 @@
 Screenshots go to the folder that FSTUNE_ARTIFACTS names, where continuous integration keeps them.
 """
 
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from search_process import NAME, Place
@@ -79,3 +82,25 @@ def test_the_ui_lists_the_search_and_its_trials(place, url, tmp_path):
     assert "What was asked" in seen(run, "mlflow-search", tmp_path)
     artifacts = seen(f"{run}/artifacts", "mlflow-artifacts", tmp_path)
     assert "report.html" in artifacts
+
+
+def test_both_arms_of_a_trial_are_drawn_on_one_axis(place, url, tmp_path):
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{place.runs / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(NAME).experiment_id
+    arms = client.search_runs(
+        [experiment], "tags.`fstune.trial` = '0' and tags.`fstune.role` != ''"
+    )
+    assert len(arms) == 2
+    runs = quote(json.dumps([run.info.run_id for run in arms]))
+    metric, chosen = quote(json.dumps("arm/nll")), quote(json.dumps(["arm/nll"]))
+    page = seen(
+        f"{url}/#/metric?runs={runs}&metric={metric}&experiments={quote(json.dumps([experiment]))}"
+        f"&plot_metric_keys={chosen}&plot_layout={{}}&x_axis=step&deselected_curves=[]"
+        "&y_axis_scale=linear&line_smoothness=1&show_point=true&last_linear_y_axis_range=[]",
+        "mlflow-arms",
+        tmp_path,
+    )
+    assert {"trial 0 baseline", "trial 0 variant"} <= set(re.findall(r"trial 0 [a-z]+", page))
+    assert page.count("scatterlayer") == 1

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import math
 import re
+import threading
 import time
 from typing import Any
 
@@ -242,6 +243,19 @@ def test_a_terminal_gets_events_of_note_above_the_bars(records, small):
         begins = event[:35]  # a long line is cut, not broken
         assert text.count(begins) == ("Δ" not in event), event
     assert "small  3 of 4 trials ended" in text
+
+
+def test_bars_renew_themselves_and_one_thread_alone_draws(records, small):
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, width=80, height=24, color_system=None)
+    before = threading.active_count()
+    with live(console, View(records, small)):
+        assert threading.active_count() == before + 1
+        records.write_progress(3, progress(step=2))
+        deadline = time.monotonic() + 30
+        while "2 of 2, variant of seed 0" not in file.getvalue():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 def test_a_dumb_terminal_is_a_pipe(records, small, monkeypatch):

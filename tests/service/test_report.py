@@ -144,6 +144,8 @@ def test_the_table_holds_the_numbers_of_the_json(records, small):
         assert interval in row
         assert row.endswith(trial["verdict"])
     assert "alpha=-1.25" in lines[2]
+    at = lines.index(next(row for row in rows if row.endswith("diverged")))
+    assert lines[at + 2].strip() == "arm x: loss nan at step 7"
 
 
 def test_the_table_fits_in_80_columns(tmp_path):

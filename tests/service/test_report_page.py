@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import io
 import json
+import random
 import re
 import shutil
 import subprocess
@@ -19,9 +20,10 @@ from report_cases import Page, searched
 
 from fstune.records import EndRecord, SearchRecords
 from fstune.report import as_json
-from fstune.report_drawing import ROLES
+from fstune.report_drawing import ROLES, page_svg
 from fstune.report_page import DESCRIBED_ROWS, markdown, page, write_figures, write_page
-from fstune.report_view import summarise
+from fstune.report_series import Curve, CurveStep, SlicePoint, Slices
+from fstune.report_view import Figure, summarise
 from fstune.spec import SearchSpec
 
 MOST_BYTES = 3_000_000
@@ -101,6 +103,17 @@ def test_the_page_needs_nothing_from_outside(text):
     assert not {"link", "img", "iframe", "object"} & set(found.tags)
     assert len(found.ids) == len(set(found.ids))
     assert set(re.findall(r'(?:href="|url\()#([^")]+)', text)) <= set(found.ids)
+
+
+def test_a_mark_of_a_candidate_is_small(tmp_path):
+    # Two drawings of some settings for each of hundreds of candidates: they make a page large.
+    stream, paths = random.Random(0), [f"future_seed.{name}" for name in ("alpha", "clip")]
+    points = [
+        SlicePoint(number, {path: stream.random() for path in paths}, 0.1, 0.0, 0.2, 1)
+        for number in range(300)
+    ]
+    figure = Figure("slices", "", "", Slices("nll", 0.01, "", paths, [], points))
+    assert len(page_svg(figure, narrow=True)) < 220 * len(points) * len(paths)
 
 
 def test_every_figures_numbers_can_be_taken_along(search, text):
@@ -242,6 +255,12 @@ def test_figures_are_written_as_pictures_and_numbers(search, tmp_path):
             assert path.read_bytes().startswith(b"\x89PNG")
         else:
             assert _rows(path.read_text(encoding="utf-8"))
+
+
+def test_an_interval_beside_its_mean_is_no_obstacle(tmp_path):
+    step = CurveStep(2, 1, 0.0, 1 / 3, 1 / 3, 1 / 3 + 1e-16, 1 / 3 - 1e-16)
+    series = Curve(0, "0", "token_accuracy", 0.01, [(2, 1)], [step])
+    assert page_svg(Figure("curve-0", "", "", series), narrow=False).startswith("<svg")
 
 
 def test_the_report_reaches_neither_torch_nor_ray_and_draws_only_when_asked():

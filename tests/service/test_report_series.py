@@ -355,6 +355,7 @@ def test_the_cost_counts_arms_once(search):
     assert facts["Optimiser steps"] == str(4 * 4)
     assert facts["Tokens trained on"] == "400"
     assert facts["Training of all arms"] == "6 s"
+    assert facts["Not counted"].startswith("what 1 candidate took")
 
 
 def test_what_chance_scores_is_told_where_it_is_known(search):
