@@ -6,6 +6,7 @@ in the same table.
 """
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -240,8 +241,9 @@ class Search:
         Raises:
             InputError: if another process holds it; if GPUs or a cluster are asked for that are not
                 there; or if what its arms stand on is not what it was.
+            SearchFailedError: if the disk is full.
         """
-        with _held(self.records), _sigterm_as_sigint():
+        with _held(self.records), _telling_of_a_full_disk(self.records), _sigterm_as_sigint():
             _require_gpus(self.spec)
             _require_cluster(self.spec)
             require_same_arms(self.records, self.spec)
@@ -352,6 +354,28 @@ def _held(records: SearchRecords) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def _telling_of_a_full_disk(records: SearchRecords) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if not _out_of_space(error):
+            raise
+        raise SearchFailedError(
+            f"{records.name} stopped, since no space is left on the disk of {records.runs}; what "
+            f"was stored is whole. Free some, then `fstune resume {records.name}`"
+        ) from error
+
+
+def _out_of_space(error: BaseException | None) -> bool:
+    """Whether an exception comes from a full disk, here or in a worker."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _name_is_taken(name: str, runs: Path) -> InputError:

@@ -11,11 +11,11 @@ import pytest
 import torch
 from arm_cases import SPEC, rung_record
 
-from fstune.errors import InputError, SpecError
+from fstune.errors import InputError, SearchFailedError, SpecError
 from fstune.materials import _gather
 from fstune.pairing import arms_of
 from fstune.records import ArmPair
-from fstune.search import Search
+from fstune.search import Search, _telling_of_a_full_disk
 from fstune.spec import read_resolved
 from fstune.store import ArmStore
 from fstune.trainable import require_same_arms
@@ -239,6 +239,25 @@ def test_a_cluster_that_nobody_answers_for_is_refused_before_ray_waits_for_it(de
         with pytest.raises(InputError, match=f"RAY_ADDRESS={address}: nobody answers there"):
             search.run()
     assert not (desk.runs / "mlflow.db").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_told_in_a_line_whatever_lies_around_it(desk):
+    records = desk.create().records
+
+    def work(place: str) -> None:
+        try:
+            Path(place).write_text("more")
+        except OSError as error:
+            raise RuntimeError("what Tune makes of it") from error
+
+    with (
+        pytest.raises(SearchFailedError, match=r"no space is left .* then `fstune resume small`"),
+        _telling_of_a_full_disk(records),
+    ):
+        work("/dev/full")
+    with pytest.raises(RuntimeError), _telling_of_a_full_disk(records):
+        work("/dev/full/nowhere")
 
 
 def test_a_wrong_spec_leaves_nothing(desk):
