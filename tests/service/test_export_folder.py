@@ -52,6 +52,7 @@ with torch.inference_mode():
     found["padded"] = model(tokens, attention_mask=mask, prompt_mask=mask).logits
     found["part"] = model(tokens, attention_mask=mask, prompt_mask=prompt).logits
     found["written"] = model.generate(**batch, **few)[:, tokens.shape[1]:]
+    found["written_uncached"] = model.generate(**batch, **few, use_cache=False)[:, tokens.shape[1]:]
     found["written_off"] = model.generate(
         **batch, **few, prompt_mask=torch.zeros_like(mask))[:, tokens.shape[1]:]
     found["beams"] = model.generate(one, num_beams=3, **few)[:, one.shape[1]:]
@@ -208,6 +209,10 @@ def test_generate_writes_what_the_project_writes(exported, loaded, on):
             x_BTC, state = exported.model.hidden(tokens, **seed)
         (wanted,) = generate(exported.model, x_BTC[:, -1], state, Decoding(NEW_TOKENS))
         assert tuple(written[row].tolist()) == wanted
+
+
+def test_there_is_no_generation_without_the_state(loaded):
+    assert torch.equal(loaded["written_uncached"], loaded["written"])
 
 
 def test_beams_find_what_is_at_least_as_likely_as_the_greedy_answer(exported, loaded):
