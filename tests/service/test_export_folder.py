@@ -14,7 +14,7 @@ import torch
 from arm_cases import SPEC, made, spec
 
 from fstune.errors import InputError
-from fstune.export import Exported, Place
+from fstune.export import Exported, Place, write_pth
 from fstune.export_folder import write_folder
 from fstune.hf_tokenizer import RWKVTokenizer
 from model.config import FutureSeed, ModelConfig, Schedule
@@ -238,6 +238,14 @@ def test_a_folder_that_exists_is_left_alone(exported, tmp_path):
     with pytest.raises(InputError, match="exists"):
         write_folder(exported, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_below_a_file_is_refused(exported, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"--out: .*file cannot be made: "):
+        write_folder(exported, tmp_path / "file" / "new")
+    with pytest.raises(InputError, match=r"--out: .*file cannot be made: "):
+        write_pth(exported, tmp_path / "file" / "new.pth")
 
 
 def test_a_failed_write_leaves_nothing(exported, tmp_path):
