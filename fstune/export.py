@@ -108,7 +108,7 @@ def write_pth(exported: Exported, out: Path) -> list[Path]:
     readers that are strict about names, this project's among them, would refuse it.
 
     Raises:
-        InputError: if `out` is no `.pth`, or one of the files exists.
+        InputError: if `out` is no `.pth`, one of the files exists, or its folder cannot be made.
     """
     if out.suffix != ".pth":
         raise InputError(f"--out: the official layout ends in .pth, got {out}")
@@ -118,11 +118,23 @@ def write_pth(exported: Exported, out: Path) -> list[Path]:
     for file in files:
         if file.exists():
             raise InputError(f"--out: {file} exists; move it away or give another name")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_parent(out)
     save(exported.model, out)
     if exported.gates is not None:
         save_gates(exported.gates, files[1])
     return files
+
+
+def make_parent(out: Path) -> None:
+    """Make the folder that `out` is to stand in.
+
+    Raises:
+        InputError: if that cannot be.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out: {out.parent} cannot be made: {error.strerror}") from error
 
 
 def _trial(records: SearchRecords, number: int | None) -> TrialRecord:

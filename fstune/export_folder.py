@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from transformers import GenerationConfig
 
 from fstune.errors import InputError
-from fstune.export import Exported
+from fstune.export import Exported, make_parent
 from fstune.hf_config import RWKV7Config
 from fstune.hf_model import RWKV7ForCausalLM
 from fstune.hf_tokenizer import RWKVTokenizer
@@ -36,7 +36,7 @@ def write_folder(exported: Exported, out: Path) -> list[Path]:
     """Write the folder, which appears whole or not at all; returns its files.
 
     Raises:
-        InputError: if `out` exists, or the model has no tokenizer.
+        InputError: if `out` exists, its folder cannot be made, or the model has no tokenizer.
     """
     if out.exists():
         raise InputError(f"--out: {out} exists; move it away or give another name")
@@ -44,7 +44,7 @@ def write_folder(exported: Exported, out: Path) -> list[Path]:
         tokenizer = for_vocabulary(exported.model.config.vocab_size, exported.tokenizer)
     except ValueError as error:
         raise InputError(f"the model cannot be exported for transformers: {error}") from error
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_parent(out)
     draft = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
     try:
         _write_model(exported, tokenizer, draft)

@@ -144,9 +144,11 @@ class RWKV7ForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc] 
     ) -> dict[str, Any]:
         """The whole prompt first, with Future-Seed unless `prompt_mask` is all 0; then each token.
 
+        The state is carried on under `use_cache=False` too.
+
         Raises:
-            ValueError: for `use_cache=False`: the answer would be read as a prompt; and for prompts
-                that are padded on the right: what a pad puts out means nothing.
+            ValueError: for prompts that are padded on the right: what a pad puts out means nothing;
+                and where there is no state after the first pass.
         """
         kept = {"logits_to_keep": rest.get("logits_to_keep", 0), "use_cache": True}
         if is_first_iteration:
@@ -161,7 +163,7 @@ class RWKV7ForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc] 
             masks = {"attention_mask": attention_mask, "prompt_mask": prompt_mask}
             return {"input_ids": input_ids, "state": state, **masks, **kept}
         if state is None:
-            raise ValueError("this model generates from its state, use_cache must be true")
+            raise ValueError("this model generates from its state, and there is none")
         return {"input_ids": input_ids[:, -1:], "state": state, **kept}
 
     def _reorder_cache(self, state: State, rows: Tensor) -> State:

@@ -2,10 +2,10 @@
 
     step(B) = 16 bytes a parameter + B · (a + b · tokens + logits)
 
-The first term is AdamW's: float32 weight, gradient and two moments. a and b are measured: what
-one row more has alive at the most, going forward and backward at two lengths, on a CPU. Nothing
-here sees what an allocator wastes: a margin is added for that of a GPU; on a CPU, measure
-(`fstune.probe`).
+The first term is AdamW's: float32 weight, gradient and two moments; 4 bytes, the weight, where
+Future-Seed's gates alone are trained. a and b are measured: what one row more has alive at the
+most, going forward and backward at two lengths, on a CPU. Nothing here sees what an allocator
+wastes: a margin is added for that of a GPU; on a CPU, measure (`fstune.probe`).
 """
 
 import weakref
@@ -23,6 +23,7 @@ from model.initial import initialise
 from model.rwkv7 import RWKV7
 
 BYTES_PER_PARAMETER = 16
+BYTES_PER_FROZEN_PARAMETER = 4
 
 LENGTHS = (128, 256)
 """Tokens of the rows that are measured."""
@@ -67,6 +68,8 @@ class Step:
     """Whether the forward pass runs under bf16 autocast."""
     checkpoint_layers: bool
     """Whether layers' inner values are computed again."""
+    gates_alone: bool = False
+    """Whether nothing but Future-Seed's gates is trained."""
 
 
 def step_memory(step: Step, tokens: int, scored: int) -> StepMemory:
@@ -81,7 +84,8 @@ def step_memory(step: Step, tokens: int, scored: int) -> StepMemory:
     slope = (long - short) / (LENGTHS[1] - LENGTHS[0])
     row = short + slope * (tokens - LENGTHS[0])
     logits = LOGIT_BYTES * scored * step.config.vocab_size
-    return StepMemory(BYTES_PER_PARAMETER * parameters, row + logits)
+    each = BYTES_PER_FROZEN_PARAMETER if step.gates_alone else BYTES_PER_PARAMETER
+    return StepMemory(each * parameters, row + logits)
 
 
 def _most_alive(model: RWKV7, step: Step, length: int) -> float:
@@ -93,13 +97,15 @@ def _most_alive(model: RWKV7, step: Step, length: int) -> float:
 def _alive_with(model: RWKV7, step: Step, rows: int, length: int) -> int:
     seed = step.future_seed
     gates = None if seed is None else Gates(model.config, seed)
+    model.requires_grad_(not step.gates_alone)
     for parameter in model.parameters():
         # Made beforehand, they are not counted.
         parameter.grad = torch.zeros_like(parameter)
     with _Alive() as alive, torch.autocast("cpu", torch.bfloat16, enabled=step.bf16):
         tokens_BT = torch.zeros(rows, length, dtype=torch.int64)
         x_BTC, _ = model.hidden(tokens_BT, future_seed=seed, gates=gates)
-        x_BTC.float().mean().backward()  # type: ignore[no-untyped-call]
+        if x_BTC.requires_grad:
+            x_BTC.float().mean().backward()  # type: ignore[no-untyped-call]
     most: int = alive.most
     return most
 

@@ -120,7 +120,8 @@ def estimated(
     lines = []
     for recompute in (False, True):
         bf16 = variant.model.precision == "bf16"
-        step = Step(config, variant.future_seed, bf16, recompute)
+        gates_alone = variant.train.parameters == "gates"
+        step = Step(config, variant.future_seed, bf16, recompute, gates_alone)
         memory = step_memory(step, tokens, answer)
         how = "layers recomputed" if recompute else "all activations kept"
         lines.append(

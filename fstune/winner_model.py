@@ -1,7 +1,7 @@
 """A confirmed winner as MLflow's pyfunc loads it: texts in, what the model writes after them out.
 
 MLflow keeps a copy of this file and of the package `model` with the weights, and runs both when the
-model is loaded: PyTorch and RWKV's tokenizer are all that has to be installed, fstune is not.
+model is loaded: beside MLflow that takes PyTorch, safetensors and RWKV's tokenizer, and not fstune.
 """
 
 import json

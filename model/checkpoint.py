@@ -205,9 +205,11 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path}: not a readable checkpoint: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds a {type(content).__name__}, not a state dict")
-    strange = [name for name, x in content.items() if not isinstance(x, Tensor)]
+    strange = [
+        name for name, x in content.items() if not (isinstance(name, str) and isinstance(x, Tensor))
+    ]
     if strange:
-        raise ValueError(f"{path}: not a state dict, these are no tensors: {strange[:5]}")
+        raise ValueError(f"{path}: not a state dict, these are no tensors by name: {strange[:5]}")
     return content
 
 

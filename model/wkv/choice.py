@@ -70,7 +70,8 @@ def choices() -> dict[ShapeClass, Choice]:
 def survey(device: torch.device) -> dict[str, str]:
     """What a back end makes of a layer's call (12 heads of 64, bfloat16), or why it makes nothing.
 
-    On a GPU with the time of a forward and backward over 4 rows of 1024 tokens.
+    Says which is chosen; on a GPU with the time of a forward and backward over 4 rows of 1024
+    tokens.
     """
     shape = ShapeClass(str(device), True, True, 64, 64, 64, 1024)
     empty = torch.empty(1, SHORT, 1, 64, dtype=torch.bfloat16, device=device)

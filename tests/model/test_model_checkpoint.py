@@ -172,8 +172,11 @@ def test_files_that_are_no_checkpoint_are_refused(tmp_path):
         with pytest.raises(ValueError, match=r"no matrix named emb\.weight, blocks\.N\.att\.r_k"):
             read_config(tmp_path / f"other{suffix}")
     torch.save({"model": {"x": 1}}, tmp_path / "wrapped.pth")
-    with pytest.raises(ValueError, match=r"these are no tensors: \['model'\]"):
+    with pytest.raises(ValueError, match=r"these are no tensors by name: \['model'\]"):
         load(tmp_path / "wrapped.pth")
+    torch.save({0: torch.zeros(2)}, tmp_path / "numbered.pth")
+    with pytest.raises(ValueError, match=r"these are no tensors by name: \[0\]"):
+        read_config(tmp_path / "numbered.pth")
     torch.save([1], tmp_path / "list.pth")
     with pytest.raises(ValueError, match="holds a list, not a state dict"):
         load(tmp_path / "list.pth")

@@ -14,7 +14,7 @@ import torch
 from arm_cases import SPEC, made, spec
 
 from fstune.errors import InputError
-from fstune.export import Exported, Place
+from fstune.export import Exported, Place, write_pth
 from fstune.export_folder import write_folder
 from fstune.hf_tokenizer import RWKVTokenizer
 from model.config import FutureSeed, ModelConfig, Schedule
@@ -52,6 +52,7 @@ with torch.inference_mode():
     found["padded"] = model(tokens, attention_mask=mask, prompt_mask=mask).logits
     found["part"] = model(tokens, attention_mask=mask, prompt_mask=prompt).logits
     found["written"] = model.generate(**batch, **few)[:, tokens.shape[1]:]
+    found["written_uncached"] = model.generate(**batch, **few, use_cache=False)[:, tokens.shape[1]:]
     found["written_off"] = model.generate(
         **batch, **few, prompt_mask=torch.zeros_like(mask))[:, tokens.shape[1]:]
     found["beams"] = model.generate(one, num_beams=3, **few)[:, one.shape[1]:]
@@ -210,6 +211,10 @@ def test_generate_writes_what_the_project_writes(exported, loaded, on):
         assert tuple(written[row].tolist()) == wanted
 
 
+def test_there_is_no_generation_without_the_state(loaded):
+    assert torch.equal(loaded["written_uncached"], loaded["written"])
+
+
 def test_beams_find_what_is_at_least_as_likely_as_the_greedy_answer(exported, loaded):
     prompt = list(TEXTS[0].encode())
 
@@ -233,6 +238,14 @@ def test_a_folder_that_exists_is_left_alone(exported, tmp_path):
     with pytest.raises(InputError, match="exists"):
         write_folder(exported, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_below_a_file_is_refused(exported, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"--out: .*file cannot be made: "):
+        write_folder(exported, tmp_path / "file" / "new")
+    with pytest.raises(InputError, match=r"--out: .*file cannot be made: "):
+        write_pth(exported, tmp_path / "file" / "new.pth")
 
 
 def test_a_failed_write_leaves_nothing(exported, tmp_path):

@@ -40,6 +40,16 @@ def test_the_terms_add_up():
     assert one.largest_batch(0.001) == 0
 
 
+def test_a_model_that_stays_as_it_is_has_weights_and_no_optimiser():
+    seed = FutureSeed(layer_start=3, alpha_lr=1e-3)
+    trained, frozen = (
+        step_memory(Step(SHAPES, seed, False, False, alone), 128, 1) for alone in (False, True)
+    )
+    assert frozen.fixed == trained.fixed / 4
+    # Nothing is kept of the layers that no gate's gradient passes.
+    assert frozen.per_row < 0.6 * trained.per_row
+
+
 def test_storages_count_for_as_long_as_they_live():
     with _Alive() as alive:
         first = torch.zeros(1000)
