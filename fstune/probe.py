@@ -33,7 +33,7 @@ LARGEST = 4096
 PRECISION = 16
 """The largest batch is found to within a sixteenth: each try costs a worker."""
 
-_WEIGHTY = ("task.", "model.init.", "future_seed.")
+_WEIGHTY = ("task.", "model.init.", "model.precision", "train.parameters", "future_seed.")
 """What a step's memory depends on."""
 
 
@@ -135,8 +135,8 @@ def estimated(
 def heaviest(spec: SearchSpec) -> dict[str, Scalar]:
     """The candidate whose variant needs the most memory.
 
-    The longest prompts and the largest model first; then the lowest seeded layer, with gradients
-    through gates and states.
+    The longest prompts and the largest model first, all of it trained and in float32; then the
+    lowest seeded layer, with gradients through gates and states.
     """
     space = Space(spec.space)
     paths = [path for path in space.paths if path.startswith(_WEIGHTY)]
@@ -158,6 +158,8 @@ def _weight(spec: SearchSpec, candidate: dict[str, Scalar]) -> tuple[float, ...]
     return (
         candidate.get("task.control") == "repeat_prompt",
         sizes,
+        candidate.get("train.parameters") != "gates",
+        candidate.get("model.precision") != "bf16",
         -float(layer) if isinstance(layer, int) else 0.0,
         isinstance(rate, int | float) and rate > 0,
         value("detach") is not True,

@@ -37,6 +37,12 @@ def test_the_heaviest_arm_has_the_longest_prompts_and_the_lowest_seeded_layer(tm
     }
 
 
+def test_the_heaviest_arm_computes_in_float32(tmp_path):
+    text = WIDE.replace("ffn_width: 256}", "ffn_width: 256}\n  precision: bf16")
+    text = text.replace("space:", "space:\n  model.precision: {choice: [float32, bf16]}")
+    assert heaviest(spec(tmp_path, text))["model.precision"] == "float32"
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_batch_is_found_that_fits_and_a_larger_one_does_not(tmp_path):
