@@ -13,9 +13,10 @@ from fstune.errors import InputError, SearchFailedError
 from fstune.pairing import confirm, confirmed_arms
 from fstune.records import BrokeOff, Confirmation, SearchRecords
 from fstune.report import ranked
+from fstune.run import InfeasibleError
 from fstune.search import MAX_WORKER_LOSSES, Search, gpus_per_trial
 from fstune.spec import SearchSpec, read_resolved
-from fstune.training import DivergedError, InfeasibleError
+from fstune.training import DivergedError
 from fstune.winner import keep
 from fstune.workers import Companions, workbench
 

@@ -19,9 +19,10 @@ from fstune.errors import InputError
 from fstune.pairing import arms_of
 from fstune.records import Comparison, SearchRecords, TrialRecord
 from fstune.report import ranked
+from fstune.run import CHECKPOINT_FILE
 from fstune.spec import SearchSpec
 from fstune.store import ArmStore
-from fstune.training import CHECKPOINT_FILE, train_again
+from fstune.training import train_again
 from fstune.winner import FILES
 from fstune.workers import workbench
 from model.checkpoint import assemble, load, save, save_gates

@@ -220,7 +220,7 @@ def _work(order: Path) -> None:
     """The worker: try the sizes of an order, a line of JSON each, until one does not fit."""
     # Imported in the worker: the driver needs nothing of them.
     from fstune.diagnostics import memory_gb
-    from fstune.training import InfeasibleError, Run, out_of_memory
+    from fstune.run import InfeasibleError, Run, out_of_memory
 
     asked = json.loads(order.read_text())
     arms = []

@@ -20,9 +20,10 @@ from fstune.arm import canonical_json
 from fstune.errors import FstuneError, InputError
 from fstune.pairing import arms_of, run_rung
 from fstune.records import EndRecord, RungRecord, SearchRecords
+from fstune.run import InfeasibleError
 from fstune.spec import SearchSpec, read_resolved
 from fstune.store import ArmStore
-from fstune.training import DivergedError, InfeasibleError, Progress
+from fstune.training import DivergedError, Progress
 from fstune.workers import Companions, workbench
 
 OBJECTIVE = "objective"

@@ -14,8 +14,8 @@ from fstune.arm import ArmSettings
 from fstune.materials import gather
 from fstune.records import SearchRecords
 from fstune.report import ranked
+from fstune.run import CHECKPOINT_FILE
 from fstune.store import ArmStore, write_atomic
-from fstune.training import CHECKPOINT_FILE
 from model.checkpoint import save
 from model.rwkv7 import RWKV7
 from tasks import registry

@@ -23,9 +23,10 @@ from fstune.environment import cores, use_fast_matmul
 from fstune.materials import Materials, gather
 from fstune.pairing import arms_of
 from fstune.records import SearchRecords
+from fstune.run import InfeasibleError
 from fstune.spec import SearchSpec, read_resolved
 from fstune.store import ArmStore
-from fstune.training import DivergedError, InfeasibleError, Progress, Workbench, advance
+from fstune.training import DivergedError, Progress, Workbench, advance
 
 _GPUS = "CUDA_VISIBLE_DEVICES"
 

@@ -17,8 +17,8 @@ from timing import in_turns, ratios, spread
 
 from fstune.environment import describe, use_fast_matmul
 from fstune.materials import gather
+from fstune.run import Run
 from fstune.spec import find, load
-from fstune.training import Run
 
 NAME = "quickstart"
 TURNS = 30

@@ -24,10 +24,11 @@ from fstune.environment import WORKER_VARIABLES, cores, describe, use_fast_matmu
 from fstune.materials import gather
 from fstune.pairing import run_rung
 from fstune.records import SearchRecords, local_uri
+from fstune.run import Run
 from fstune.spec import find, load
 from fstune.store import ArmStore
 from fstune.tracking import Tracker
-from fstune.training import Run, Workbench
+from fstune.training import Workbench
 
 SEARCHES = ("quickstart", "sudoku_tiny", "permfill_tiny")
 TURNS = 10

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from fstune.environment import WORKER_VARIABLES, cores, describe, use_fast_matmul
 from fstune.materials import gather
+from fstune.run import Run
 from fstune.spec import find, load
-from fstune.training import Run
 from model.config import FutureSeed, ModelConfig
 from model.future_seed import Gates
 from model.initial import initialise

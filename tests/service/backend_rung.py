@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from arm_cases import bench, spec
 
-from fstune import training
+from fstune import run as arm_run
 from fstune.pairing import run_rung
 from model.initial import initialise
 
@@ -39,7 +39,7 @@ def main(backend: str, alphas: list[float]) -> None:
         model.wkv_backend = backend
         return model
 
-    training.initialise = with_backend
+    arm_run.initialise = with_backend
     found = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

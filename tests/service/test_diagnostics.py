@@ -12,9 +12,9 @@ import torch
 from arm_cases import SEED, bench, materials, settings
 from test_training import Place, assert_same_numbers
 
-from fstune import training
+from fstune import run as arm_run
 from fstune.diagnostics import flags, gate_values, memory_gb, sample_of, seed_ratios
-from fstune.training import InfeasibleError, Run, out_of_memory
+from fstune.run import InfeasibleError, Run, out_of_memory
 from model.future_seed import seed_state
 from tasks.batch import collate
 
@@ -124,7 +124,7 @@ class Hungry:
 
     def __init__(self, most: int, error: BaseException) -> None:
         self.most, self.error, self.sizes = most, error, []
-        self._scores = training.token_scores
+        self._scores = arm_run.token_scores
 
     def __call__(self, subject, batch):
         self.sizes.append(batch.num_examples)
@@ -141,7 +141,7 @@ def test_a_batch_that_does_not_fit_is_taken_in_pieces_to_the_same_effect(
     whole, pieces = run(tmp_path, **changes), run(tmp_path, **changes)
     hungry = Hungry(2, error)
     losses = [whole.train_step() for _ in range(3)]
-    monkeypatch.setattr(training, "token_scores", hungry)
+    monkeypatch.setattr(arm_run, "token_scores", hungry)
     found = [pieces.train_step() for _ in range(3)]
     # 6 and 3 do not fit; from then on there are three pieces of 2 a step.
     assert hungry.sizes == [6, 3] + [2] * 9
@@ -161,12 +161,12 @@ def test_a_batch_that_does_not_fit_is_taken_in_pieces_to_the_same_effect(
 
 
 def test_pieces_are_remembered_when_an_arm_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "token_scores", Hungry(2, CUDA_ERROR))
+    monkeypatch.setattr(arm_run, "token_scores", Hungry(2, CUDA_ERROR))
     first = run(tmp_path, train={"batch_size": 6})
     first.train_step()
     first.save(tmp_path / "run.pt")
     hungry = Hungry(2, CUDA_ERROR)
-    monkeypatch.setattr(training, "token_scores", hungry)
+    monkeypatch.setattr(arm_run, "token_scores", hungry)
     second = run(tmp_path, train={"batch_size": 6})
     second.restore(tmp_path / "run.pt")
     second.train_step()
@@ -175,20 +175,20 @@ def test_pieces_are_remembered_when_an_arm_goes_on(tmp_path, monkeypatch):
 
 
 def test_an_example_that_does_not_fit_makes_the_arm_infeasible(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "token_scores", Hungry(0, CUDA_ERROR))
+    monkeypatch.setattr(arm_run, "token_scores", Hungry(0, CUDA_ERROR))
     with pytest.raises(InfeasibleError, match="memory: training batch 1 does not fit"):
         run(tmp_path).train_step()
 
 
 def test_another_error_is_not_taken_for_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "token_scores", Hungry(0, RuntimeError("a bug")))
+    monkeypatch.setattr(arm_run, "token_scores", Hungry(0, RuntimeError("a bug")))
     with pytest.raises(RuntimeError, match="a bug"):
         run(tmp_path).train_step()
 
 
 def test_an_evaluation_that_does_not_fit_is_done_in_smaller_batches(tmp_path, monkeypatch):
     plain = run(tmp_path).outcome()
-    evaluate, sizes = training.evaluate, []
+    evaluate, sizes = arm_run.evaluate, []
 
     def hungry(*arguments):
         sizes.append(arguments[-1])
@@ -196,12 +196,12 @@ def test_an_evaluation_that_does_not_fit_is_done_in_smaller_batches(tmp_path, mo
             raise CUDA_ERROR
         return evaluate(*arguments)
 
-    monkeypatch.setattr(training, "evaluate", hungry)
+    monkeypatch.setattr(arm_run, "evaluate", hungry)
     found = run(tmp_path).outcome()
     assert sizes == [16_384, 8192, 4096]
     assert len(found.events) == 2
     assert found.measures["correct"].tolist() == plain.measures["correct"].tolist()
-    monkeypatch.setattr(training, "evaluate", lambda *_: (_ for _ in ()).throw(CUDA_ERROR))
+    monkeypatch.setattr(arm_run, "evaluate", lambda *_: (_ for _ in ()).throw(CUDA_ERROR))
     with pytest.raises(InfeasibleError, match="one example to evaluate"):
         run(tmp_path).outcome()
 

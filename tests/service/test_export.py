@@ -15,8 +15,8 @@ from fstune.errors import InputError
 from fstune.export import GATES_SUFFIX, Wanted, take, write_pth
 from fstune.pairing import confirm, run_rung
 from fstune.records import Confirmation, EndRecord
+from fstune.run import CHECKPOINT_FILE
 from fstune.store import ArmStore
-from fstune.training import CHECKPOINT_FILE
 from fstune.winner import keep
 from fstune.workers import workbench
 from model.checkpoint import load, load_gates

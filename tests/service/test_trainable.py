@@ -8,7 +8,7 @@ import pytest
 import torch
 from arm_cases import SPEC, made, rung_record, spec
 
-from fstune import training
+from fstune import run as arm_run
 from fstune.records import EndRecord, SearchRecords
 from fstune.trainable import OBJECTIVE, RUNG_CLOCK, PairedTrial
 
@@ -197,7 +197,7 @@ def test_arms_that_do_not_fit_make_the_trial_infeasible(tmp_path, monkeypatch):
     def too_large(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(training, "token_scores", too_large)
+    monkeypatch.setattr(arm_run, "token_scores", too_large)
     records = search(tmp_path)
     result = told(trial(records).train())
     assert result["done"]

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from fstune.arm import ArmSettings, ArmSpec, Outcome
 from fstune.errors import InputError
 from fstune.materials import Materials, gather
+from fstune.run import BatchStream, Run
 from fstune.store import ArmStore, Divergence
-from fstune.training import BatchStream, DivergedError, Run, advance
+from fstune.training import DivergedError, advance
 from model.checkpoint import load, save
 from model.config import ModelConfig
 from model.initial import initialise

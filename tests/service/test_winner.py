@@ -12,8 +12,8 @@ from mlflow.tracking import MlflowClient
 
 from fstune.pairing import arms_of, confirm
 from fstune.records import Confirmation, local_uri
+from fstune.run import CHECKPOINT_FILE, Run
 from fstune.tracking import Tracker
-from fstune.training import CHECKPOINT_FILE, Run
 from fstune.winner import keep, kept_winner
 from model.generation import Decoding, generate
 
