@@ -299,6 +299,7 @@ class Tracker:
                 self._experiment, tags=tags, run_name=f"trial {trial.number}"
             )
             self._trials[trial.number] = run.info.run_id
+            self._arms[trial.number] = {}  # nothing is beneath a run that is new
         run_id = self._trials[trial.number]
         if not self._rungs.get(trial.number):
             params = [Param(name, str(value)) for name, value in trial.candidate.items()]
@@ -323,20 +324,19 @@ class Tracker:
 
     def _arms_of(self, number: int) -> dict[str, str]:
         """The runs of a trial's baseline and variant, by role; made where they are missing."""
+        parent = {_PARENT: self._trials[number]}
         if number not in self._arms:
-            parent = {_PARENT: self._trials[number]}
             known: dict[str, list[Run]] = {}
             for run in self._search(_tagged(parent)):
                 known.setdefault(run.data.tags[_ROLE], []).append(run)
-            found = {role: self._only(runs).info.run_id for role, runs in known.items()}
-            for role in ("baseline", "variant"):
-                if role not in found:
-                    tags = parent | {_SEARCH: self._spec.name, _TRIAL: str(number), _ROLE: role}
-                    run = self._client.create_run(
-                        self._experiment, tags=tags, run_name=f"trial {number} {role}"
-                    )
-                    found[role] = run.info.run_id
-            self._arms[number] = found
+            self._arms[number] = {
+                role: self._only(runs).info.run_id for role, runs in known.items()
+            }
+        for role in (each for each in ("baseline", "variant") if each not in self._arms[number]):
+            tags = parent | {_SEARCH: self._spec.name, _TRIAL: str(number), _ROLE: role}
+            name = f"trial {number} {role}"
+            run = self._client.create_run(self._experiment, tags=tags, run_name=name)
+            self._arms[number][role] = run.info.run_id
         return self._arms[number]
 
     def _set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
