@@ -38,7 +38,7 @@ from fstune.statistics import Delta
 
 _SEARCH, _TRIAL, _RUNGS = "fstune.search", "fstune.trial", "fstune.rungs"
 _STATE = "fstune.state"
-_ROLE = "fstune.role"
+_VERDICT, _ROLE = "fstune.verdict", "fstune.role"
 _IDENTITY = "fstune.search_id"
 _PARENT = "mlflow.parentRunId"
 _DESCRIPTION = "mlflow.note.content"
@@ -152,17 +152,20 @@ class Tracker:
             self._log_arms(trial.number, rung)
             client.log_batch(run_id, metrics=_points(rung), tags=tags)
             self._rungs[trial.number] = rung.rung + 1
-        confirmed = trial.confirmation and trial.confirmation.comparison
-        if trial.confirmation is not None and confirmed:
-            at_ms = int(trial.confirmation.ended_at * 1000)
-            points = _values(confirmed.deltas, confirmed.steps, at_ms, "confirm/")
-            tags = [RunTag("fstune.confirmed", trial.confirmation.verdict)]
+        if trial.confirmation is not None:
+            confirmed = trial.confirmation.comparison
+            points = []
+            if confirmed is not None:
+                at_ms = int(trial.confirmation.ended_at * 1000)
+                points = _values(confirmed.deltas, confirmed.steps, at_ms, "confirm/")
+            # Its verdict is the trial's, whose end was logged before.
+            tags = [RunTag(tag, trial.verdict) for tag in ("fstune.confirmed", _VERDICT)]
             client.log_batch(run_id, metrics=points, tags=tags)
         if trial.end is not None and trial.number not in self._ended:
             self._set_tags(
                 run_id,
                 {
-                    "fstune.verdict": trial.verdict,
+                    _VERDICT: trial.verdict,
                     _STATE: trial.end.state,
                     "fstune.reason": trial.end.reason,
                 },
