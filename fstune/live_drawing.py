@@ -17,7 +17,7 @@ from rich.text import Text
 from fstune.records import Comparison, TrialRecord
 from fstune.report import COLOURS, describe_candidate, interval, ranked
 from fstune.spec import SearchSpec
-from fstune.statistics import CONFIDENCE, Delta
+from fstune.statistics import CONFIDENCE, Delta, confirmation_confidence
 
 MOST = 5
 """Trials in the forest."""
@@ -189,6 +189,8 @@ def forest(trials: Sequence[TrialRecord], spec: SearchSpec, width: int) -> list[
     indent = len(left.format("", "", ""))
     axis = _Axis.of(deltas, min(_FOREST, max(0, width - indent - 1)))
     heading = f"best so far: Δ {metric.name} ({better} is better), {CONFIDENCE:.0%} intervals"
+    if any(trial.confirmation is not None for trial in trials):
+        heading += f", test at {confirmation_confidence(1):.0%} together"
     lines = [Text(heading, style="bold", no_wrap=True, overflow="ellipsis")]
     for trial, place, figure, delta in zip(trials, places, figures, deltas, strict=True):
         colour = COLOURS.get(trial.verdict, "")

@@ -293,7 +293,11 @@ def _overview(
     spec: SearchSpec, trials: Sequence[TrialRecord], rows: Forest, found: Slices
 ) -> list[Figure]:
     metric, margin = spec.metric().name, spec.objective.margin
-    confirmed = ", and in the confirmation" if any(trial.confirmation for trial in trials) else ""
+    finalists = sum(trial.confirmation is not None for trial in trials)
+    confirmed = ""
+    if finalists:
+        level = words.percent(confirmation_confidence(finalists))
+        confirmed = f", and in the confirmation, where it is a {level} interval"
     path = search_path(trials, spec)
     of_whom = (
         " Its bound is for the seeds that were run." if spec.objective.bound == "lower" else ""
