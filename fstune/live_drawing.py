@@ -17,7 +17,7 @@ from rich.text import Text
 from fstune.records import Comparison, TrialRecord
 from fstune.report import COLOURS, describe_candidate, interval, ranked
 from fstune.spec import SearchSpec
-from fstune.statistics import CONFIDENCE, Delta
+from fstune.statistics import CONFIDENCE, Delta, confirmation_confidence
 
 MOST = 5
 """Trials in the forest."""
@@ -189,15 +189,16 @@ def forest(trials: Sequence[TrialRecord], spec: SearchSpec, width: int) -> list[
     indent = len(left.format("", "", ""))
     axis = _Axis.of(deltas, min(_FOREST, max(0, width - indent - 1)))
     heading = f"best so far: Δ {metric.name} ({better} is better), {CONFIDENCE:.0%} intervals"
+    if any(trial.confirmation is not None for trial in trials):
+        heading += f", test at {confirmation_confidence(1):.0%} together"
     lines = [Text(heading, style="bold", no_wrap=True, overflow="ellipsis")]
     for trial, place, figure, delta in zip(trials, places, figures, deltas, strict=True):
         colour = COLOURS.get(trial.verdict, "")
         row = Text(left.format(trial.number, place, figure), no_wrap=True, overflow="crop")
         lines.append(row.append(axis.drawn(delta), style=colour))
         below = Text("       ", no_wrap=True, overflow="ellipsis").append(trial.verdict, colour)
-        # Its interval is wider than the heading says (`confirmation_confidence`).
         shown = trial.confirmation and trial.confirmation.comparison
-        confirmed = " at 98% or more, test split" if shown else ""
+        confirmed = " on the test split" if shown else ""
         below.append(f"{confirmed}  {describe_candidate(trial.candidate)}", style="dim")
         lines.append(below)
     if axis.columns:

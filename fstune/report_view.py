@@ -302,7 +302,7 @@ def _overview(
     confirmed = ""
     if any(trial.confirmation for trial in trials):
         level = words.percent(confirmation_confidence(finalists))
-        confirmed = f", and the {level} interval of the confirmation"
+        confirmed = f", and in the confirmation, where it is a {level} interval"
     of_whom = (
         " Its bound is for the seeds that were run." if spec.objective.bound == "lower" else ""
     )

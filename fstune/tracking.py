@@ -40,7 +40,7 @@ from fstune.statistics import Delta
 
 _SEARCH, _TRIAL, _RUNGS = "fstune.search", "fstune.trial", "fstune.rungs"
 _STATE = "fstune.state"
-_ROLE = "fstune.role"
+_VERDICT, _ROLE = "fstune.verdict", "fstune.role"
 _IDENTITY = "fstune.search_id"
 _PARENT = "mlflow.parentRunId"
 _DESCRIPTION = "mlflow.note.content"
@@ -175,18 +175,21 @@ class Tracker:
             self._log_arms(trial.number, rung)
             client.log_batch(run_id, metrics=_points(rung), tags=tags)
             self._rungs[trial.number] = rung.rung + 1
-        confirmed = trial.confirmation and trial.confirmation.comparison
-        if trial.confirmation is not None and confirmed:
-            at_ms = int(trial.confirmation.ended_at * 1000)
-            points = _values(confirmed.deltas, confirmed.steps, at_ms, "confirm/")
-            tags = [RunTag("fstune.confirmed", trial.confirmation.verdict)]
+        if trial.confirmation is not None:
+            confirmed = trial.confirmation.comparison
+            points = []
+            if confirmed is not None:
+                at_ms = int(trial.confirmation.ended_at * 1000)
+                points = _values(confirmed.deltas, confirmed.steps, at_ms, "confirm/")
+            # Its verdict is the trial's, whose end was logged before.
+            tags = [RunTag(tag, trial.verdict) for tag in ("fstune.confirmed", _VERDICT)]
             client.log_batch(run_id, metrics=points, tags=tags)
         # One that failed may have been tried again, and ended otherwise.
         if trial.end is not None and self._ended.get(trial.number) != trial.end.state:
             self._set_tags(
                 run_id,
                 {
-                    "fstune.verdict": trial.verdict,
+                    _VERDICT: trial.verdict,
                     _STATE: trial.end.state,
                     "fstune.reason": trial.end.reason,
                 },

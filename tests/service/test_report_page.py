@@ -93,6 +93,7 @@ def test_the_page_says_what_may_be_luck(search, text):
     assert f"candidate {best} in {100 * share:.0f} %" in text
     head = next(table[0] for table in Page(text).tables if len(table) == 3)
     assert "q" not in [title for _, title in head]  # a confirmation is not adjusted a second time
+    assert "in the confirmation, where it is a 99 % interval" in text
 
 
 def test_the_page_needs_nothing_from_outside(text):

@@ -175,6 +175,26 @@ def test_a_trials_end_is_its_runs_end(search, client, state):
     assert run.data.tags["fstune.verdict"] == verdict
 
 
+@pytest.mark.parametrize("broke_off", [False, True])
+def test_a_confirmations_verdict_is_the_trials(search, client, broke_off):
+    search.suggest(0)
+    for rung in range(2):
+        search.reach(0, rung)
+    search.end(0)
+    search.sync(0)
+    assert found_runs(client, search)[1].data.tags["fstune.verdict"] == "unconfirmed gain"
+    record = rung_record(1, verdict="gain")
+    names = [field.name for field in dataclasses.fields(Comparison)]
+    comparison = Comparison(**{name: getattr(record, name) for name in names})
+    search.records.write_confirmation(0, Confirmation(None if broke_off else comparison, 1e9))
+    search.sync(0)
+    run = found_runs(client, search)[1]
+    verdict = "diverged" if broke_off else "gain"
+    assert search.records.trial(0).verdict == verdict
+    assert run.data.tags["fstune.verdict"] == run.data.tags["fstune.confirmed"] == verdict
+    assert ("confirm/delta/nll" in run.data.metrics) != broke_off
+
+
 def test_a_reason_of_many_pages_is_no_obstacle(search, client):
     search.suggest(0)
     search.records.write_end(0, EndRecord("failed", "missing: a tensor\n" * 2000))
