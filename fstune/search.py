@@ -7,6 +7,7 @@ in the same table.
 
 import contextlib
 import errno
+import gc
 import os
 import shutil
 import signal
@@ -256,8 +257,7 @@ class Search:
             tracker = Tracker(self.records, self.spec, self.runs, self.tracking_uri)
             sender = Sender(tracker, self.records, beginning)
             session = Session()
-            # Ray's start and end are waiting for its processes: what else there is to do is done
-            # meanwhile.
+            # Ray's start is waiting for its processes: what else there is to do is done meanwhile.
             with ThreadPoolExecutor(1) as meanwhile:
                 started = meanwhile.submit(sender.start)
                 try:
@@ -266,10 +266,9 @@ class Search:
                     with _sigterm_as_sigint():  # Ray's start puts a handler of its own in place
                         yield session
                 finally:
-                    ending = meanwhile.submit(self._ending, session.status)
-                    ray.shutdown()
+                    _stop_ray()
                     if started.exception() is None:
-                        sender.finish(ending.result())
+                        sender.finish(self._ending(session.status))
 
     def _ending(self, status: str) -> Ending:
         report = write_report(self.records, self.spec)
@@ -496,6 +495,20 @@ def _start_ray(spec: SearchSpec) -> None:
             "RAY_AUTH_MODE=token and have its ~/.ray/auth_token; then "
             f"`fstune resume {spec.name}`"
         ) from error
+
+
+def _stop_ray() -> None:
+    """End Ray, with no garbage collected meanwhile by any thread.
+
+    Tune leaves references to Ray's objects in cycles. Where another thread comes to collect one
+    while Ray goes down, Ray ends the whole process, without a word.
+    """
+    gc.collect()
+    gc.disable()
+    try:
+        ray.shutdown()
+    finally:
+        gc.enable()
 
 
 @contextlib.contextmanager

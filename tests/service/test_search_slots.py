@@ -3,6 +3,8 @@
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,3 +97,36 @@ def test_a_cluster_that_loses_a_node_ends_with_the_same_table(one_slot, tmp_path
     assert same_arms(place, one_slot)
     states = {trial["state"] for trial in place.report()["trials"]}
     assert states == {"completed"}
+
+
+COLLECTING = """if True:
+    import gc, threading, time
+    import ray
+    from fstune.search import _stop_ray
+    ray.init(address="local", include_dashboard=False, num_cpus=1, object_store_memory=80 * 2**20)
+    held, over = [], threading.Event()
+    for number in range(3000):
+        cycle = {"ref": ray.put(number)}
+        cycle["itself"] = cycle
+        held.append(cycle)
+    del cycle
+    def let_go():
+        while held and not over.wait(0.0005):
+            held.pop()
+    def work():
+        while not over.is_set():
+            [{"many": [number]} for number in range(5000)]
+    threads = [threading.Thread(target=act) for act in (let_go, work)]
+    for thread in threads:
+        thread.start()
+    _stop_ray()
+    over.set()
+    print("alive", flush=True)
+"""
+
+
+def test_what_other_threads_throw_away_while_ray_goes_down_does_not_end_the_process():
+    command = [sys.executable, "-c", COLLECTING]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
