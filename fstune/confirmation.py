@@ -9,12 +9,13 @@ from pathlib import Path
 
 import ray
 
+from fstune.cluster import gpus_per_trial
 from fstune.errors import InputError, SearchFailedError
 from fstune.pairing import confirm, confirmed_arms
 from fstune.records import BrokeOff, Confirmation, SearchRecords
 from fstune.report import ranked
 from fstune.run import InfeasibleError
-from fstune.search import MAX_WORKER_LOSSES, Search, gpus_per_trial
+from fstune.search import MAX_WORKER_LOSSES, Search
 from fstune.spec import SearchSpec, read_resolved
 from fstune.training import DivergedError
 from fstune.winner import keep

@@ -7,25 +7,21 @@ in the same table.
 
 import contextlib
 import errno
-import gc
 import os
 import shutil
 import signal
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import optuna
-import ray
-import torch
 from filelock import FileLock, Timeout
 from ray import tune
 
 from fstune.arm import Scalar
-from fstune.environment import WORKER_VARIABLES, cores, describe
+from fstune.cluster import gpus_per_trial, require_cluster, require_gpus, start_ray, stop_ray
+from fstune.environment import describe
 from fstune.errors import InputError, SearchFailedError
 from fstune.materials import checkpoint_config, gather
 from fstune.pairing import arms_of
@@ -58,9 +54,6 @@ from fstune.tuning import (
 )
 from fstune.winner import kept_winner
 from model.tokenizer import for_vocabulary
-
-CLUSTER_PATIENCE_S = 5.0
-"""How long a cluster's head may take to answer."""
 
 MAX_WORKER_LOSSES = 3
 """How often a trial may lose its worker (a kill, the machine's memory) before it is given up."""
@@ -118,7 +111,7 @@ class Search:
             batch_size = _largest_batch(spec, runs)
             probed = load(spec_path, [*overrides, f"train.batch_size={batch_size}"])
             spec = resolved(probed, places)
-        _require_gpus(spec)
+        require_gpus(spec)
         cache = runs.resolve() / "cache"
         baseline, variant = spec.settings(_any_candidate(spec))
         gather(variant, cache)
@@ -245,8 +238,8 @@ class Search:
             SearchFailedError: if the disk is full.
         """
         with _held(self.records), _telling_of_a_full_disk(self.records), _sigterm_as_sigint():
-            _require_gpus(self.spec)
-            _require_cluster(self.spec)
+            require_gpus(self.spec)
+            require_cluster(self.spec)
             require_same_arms(self.records, self.spec)
             os.environ.update(TUNE_SETTINGS)
             environment = describe()
@@ -261,12 +254,12 @@ class Search:
             with ThreadPoolExecutor(1) as meanwhile:
                 started = meanwhile.submit(sender.start)
                 try:
-                    _start_ray(self.spec)
+                    start_ray(self.spec)
                     started.result()
                     with _sigterm_as_sigint():  # Ray's start puts a handler of its own in place
                         yield session
                 finally:
-                    _stop_ray()
+                    stop_ray()
                     if started.exception() is None:
                         sender.finish(self._ending(session.status))
 
@@ -431,84 +424,6 @@ def _any_candidate(spec: SearchSpec) -> dict[str, Scalar]:
     if spec.points:
         study.enqueue_trial(dict(spec.points[0]))
     return Space(spec.space).suggest(study.ask())
-
-
-def _require_gpus(spec: SearchSpec) -> None:
-    wanted = spec.resources.gpus or 0
-    if os.environ.get("RAY_ADDRESS") or wanted <= torch.cuda.device_count():
-        return
-    raise InputError(
-        f"resources.gpus: {wanted} asked, {torch.cuda.device_count()} here; "
-        "leave the line out to use what there is"
-    )
-
-
-def _require_cluster(spec: SearchSpec) -> None:
-    """Refuse a cluster that nobody answers for: Ray itself would try for minutes."""
-    host, _, port = os.environ.get("RAY_ADDRESS", "").rpartition(":")
-    if not port.isdecimal():
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=CLUSTER_PATIENCE_S).close()
-    except OSError as error:
-        raise InputError(
-            f"RAY_ADDRESS={host}:{port}: nobody answers there ({error}); start a cluster, or "
-            f"leave it unset to run on this machine; then `fstune resume {spec.name}`"
-        ) from error
-
-
-def gpus_per_trial(spec: SearchSpec) -> float:
-    gpus = spec.resources.gpus
-    if gpus is None:
-        gpus = min(1, _gpus_there())
-    return gpus / spec.resources.concurrent_trials
-
-
-def _gpus_there() -> int:
-    """GPUs of the cluster that was joined, or of this machine."""
-    if os.environ.get("RAY_ADDRESS") and ray.is_initialized():
-        return int(ray.cluster_resources().get("GPU", 0))
-    return torch.cuda.device_count()
-
-
-def _start_ray(spec: SearchSpec) -> None:
-    """Join the cluster that RAY_ADDRESS names, or start Ray here and for this search alone."""
-    settings: dict[str, Any] = {
-        "log_to_driver": False,
-        "logging_level": "WARNING",
-        "runtime_env": {"env_vars": WORKER_VARIABLES},
-    }
-    address = os.environ.get("RAY_ADDRESS")
-    if not address:
-        settings |= {
-            "address": "local",
-            "include_dashboard": False,
-            "num_cpus": max(cores(), spec.resources.concurrent_trials),
-            # Trials hand over paths and numbers, never data.
-            "object_store_memory": 128 * 2**20,
-        }
-    try:
-        ray.init(**settings)
-    except ConnectionError as error:
-        raise InputError(
-            f"RAY_ADDRESS={address}: no Ray cluster lets us in there; if one runs, set "
-            "RAY_AUTH_MODE=token and have its ~/.ray/auth_token; then "
-            f"`fstune resume {spec.name}`"
-        ) from error
-
-
-def _stop_ray() -> None:
-    """End Ray, with no garbage collected meanwhile by any thread.
-
-    Tune leaves references to Ray's objects in cycles. Where another thread comes to collect one
-    while Ray goes down, Ray ends the whole process, without a word.
-    """
-    gc.collect()
-    gc.disable()
-    try:
-        ray.shutdown()
-    finally:
-        gc.enable()
 
 
 @contextlib.contextmanager
