@@ -140,8 +140,8 @@ class Resources(Section):
     """Keep each layer's input only and compute the rest again for its gradients: less memory for
     about a third more time."""
     arms_at_once: int = Field(1, ge=1)
-    """Arms of a trial that are trained at the same time, each in a process of its own: for models
-    too small to keep the cores, or the GPU, busy."""
+    """Arms of a trial that are trained at the same time, each in a process and with memory of its
+    own: for models too small to keep the cores, or the GPU, busy."""
     cpu_threads: int | None = Field(None, ge=1)
     """Threads of each arm on a CPU; absent for an equal share of the cores. One is fastest for
     models of a few hundred thousand parameters."""
