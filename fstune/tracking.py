@@ -322,8 +322,6 @@ class Tracker:
                 )
             ]
             self._client.log_batch(run_id, metrics=metrics)
-            # What is logged has been trained and evaluated, whatever becomes of the trial.
-            self._client.set_terminated(run_id, "FINISHED")
 
     def _arms_of(self, number: int) -> dict[str, str]:
         """The runs of a trial's baseline and variant, by role; made where they are missing."""
@@ -333,14 +331,20 @@ class Tracker:
             for run in self._search(_tagged(parent)):
                 known.setdefault(run.data.tags[_ROLE], []).append(run)
             self._arms[number] = {
-                role: self._only(runs).info.run_id for role, runs in known.items()
+                role: self._over(self._only(runs)) for role, runs in known.items()
             }
         for role in (each for each in ("baseline", "variant") if each not in self._arms[number]):
             tags = parent | {_SEARCH: self._spec.name, _TRIAL: str(number), _ROLE: role}
             name = f"trial {number} {role}"
             run = self._client.create_run(self._experiment, tags=tags, run_name=name)
-            self._arms[number][role] = run.info.run_id
+            self._arms[number][role] = self._over(run)
         return self._arms[number]
+
+    def _over(self, arm: Run) -> str:
+        """An arm's run, ended: what is logged there has happened, whatever becomes of the trial."""
+        if arm.info.status == "RUNNING":
+            self._client.set_terminated(arm.info.run_id, "FINISHED")
+        return str(arm.info.run_id)
 
     def _set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         self._client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
