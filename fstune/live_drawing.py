@@ -190,7 +190,7 @@ def forest(trials: Sequence[TrialRecord], spec: SearchSpec, width: int) -> list[
     axis = _Axis.of(deltas, min(_FOREST, max(0, width - indent - 1)))
     heading = f"best so far: Δ {metric.name} ({better} is better), {CONFIDENCE:.0%} intervals"
     if any(trial.confirmation is not None for trial in trials):
-        heading += f", test at {confirmation_confidence(1):.0%} together"
+        heading += f", test {confirmation_confidence(1):.0%}"
     lines = [Text(heading, style="bold", no_wrap=True, overflow="ellipsis")]
     for trial, place, figure, delta in zip(trials, places, figures, deltas, strict=True):
         colour = COLOURS.get(trial.verdict, "")

@@ -171,7 +171,7 @@ def test_a_confirmed_trial_is_shown_as_confirmed(records, small):
     lines = [line.plain for line in forest([records.trial(0)], small, 80)]
     assert lines[1].startswith("    0  4 × 5  +0.3000 [")
     assert lines[2] == "       gain on the test split  alpha=-1.25"
-    assert lines[0].endswith("95% intervals, test at 98% together")
+    assert lines[0].endswith("95% intervals, test 98%")
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 200])
