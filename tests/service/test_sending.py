@@ -161,15 +161,15 @@ def test_a_server_that_is_killed_and_comes_back_gets_everything(records, tmp_pat
     working = threading.Thread(target=work)
     working.start()
     try:
-        time.sleep(5)  # so that the kill comes amid requests
+        until(lambda: len(records.trials()) > 10)  # so that the kill comes amid requests
         server.kill()
         until(lambda: records.unsent)
         server.start()
+        until(lambda: len(records.trials()) > 20)
     finally:
         stop.set()
         working.join()
     sends.finish(ending)
-    assert len(records.trials()) > 20
     assert_all_arrived(server.uri, records)
 
 
