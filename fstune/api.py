@@ -17,20 +17,22 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
-from fstune.places import RUNS
-from fstune.records import Comparison, SearchRecords, TrialRecord
-from fstune.report import best_of, ranked
-from fstune.selection import false_discovery_adjusted
-from fstune.spec import SearchSpec, find, read_resolved
-from fstune.spec import load as load_spec
-from fstune.statistics import Delta
-from fstune.store import ArmStore
+from fstune.arms.store import ArmStore
+from fstune.files import RUNS
+from fstune.results.deltas import Delta
+from fstune.results.folder import SearchRecords
+from fstune.results.ranking import best_of, ranked
+from fstune.results.records import Comparison, TrialRecord
+from fstune.results.selection import false_discovery_adjusted
+from fstune.specs.loading import find, read_resolved
+from fstune.specs.loading import load as load_spec
+from fstune.specs.sections import SearchSpec
 from tasks import registry
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
 
-    from fstune.search import Search
+    from fstune.search.lifecycle import Search
     from tasks.metrics import Metric
 
 
@@ -149,7 +151,7 @@ def prepare(
     path, runs = find(str(spec)), Path(runs)
     wanted = load_spec(path, overrides)
     stored = runs / "searches" / wanted.name / "spec.json"
-    from fstune.search import Search
+    from fstune.search.lifecycle import Search
 
     if resume and stored.exists():
         return Search.take_up(path, runs, overrides, tracking_uri)
@@ -207,9 +209,17 @@ def load(name: str, runs: str | Path = RUNS) -> Found:
 
 
 _DELTA = ("baseline", "variant", "delta", "low", "high", "p_value", "detectable", "seeds_agree")
+
+
 _DELTA_KEYS = ("trial", "compared", "rung", "step", "seeds", "at_rung")
+
+
 _ARM_KEYS = ("trial", "compared", "rung", "step", "seed", "arm", "digest")
+
+
 _ARM = ("train_tokens", "train_wall_s", "eval_wall_s")
+
+
 _TRIAL = (
     *("state", "reason", "verdict", "rungs", "equals", "flags", "steps", "seeds"),
     *(*_DELTA, "q_value"),

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from model.config import ModelConfig
-from model.wkv import wkv7
+from model.wkv.dispatch import wkv7
 
 HEAD_NORM_EPS = 64e-5
 """Epsilon of ln_x (RWKV-LM); the other norms have 1e-5."""

@@ -19,7 +19,7 @@ from typing import Any
 from task_cases import hotpot_row, prose_row, squad_row, write_rows
 from timing import in_turns, ratios, spread
 
-from fstune.environment import describe
+from fstune.machine import describe
 from model.tokenizer import WorldTokenizer
 from tasks import registry
 from tasks.sources import Files

@@ -26,20 +26,14 @@ from typing import Any
 import numpy as np
 from outcome_model import Model, Spread, measured, pairs, read_table, without_effect
 
-from fstune.environment import describe
-from fstune.promotion import Standing, next_climb
-from fstune.records import RungRecord, TrialRecord
-from fstune.report import ranked
-from fstune.spec import SearchSpec, find, load
-from fstune.statistics import (
-    CONFIDENCE,
-    VERDICT_RULES,
-    Delta,
-    Verdict,
-    confirmation_confidence,
-    paired_deltas,
-    verdict,
-)
+from fstune.machine import describe
+from fstune.results.deltas import CONFIDENCE, Delta, confirmation_confidence, paired_deltas
+from fstune.results.ranking import ranked
+from fstune.results.records import RungRecord, TrialRecord
+from fstune.results.verdict import VERDICT_RULES, Verdict, verdict
+from fstune.search.promotion import Standing, next_climb
+from fstune.specs.loading import find, load
+from fstune.specs.sections import SearchSpec
 from tasks.metrics import TOKEN_ACCURACY
 
 METRIC = TOKEN_ACCURACY

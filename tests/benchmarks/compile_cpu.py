@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 from timing import in_turns, ratios, spread
 
-from fstune.environment import describe, use_fast_matmul
-from fstune.materials import gather
-from fstune.run import Run
-from fstune.spec import find, load
+from fstune.arms.materials import gather
+from fstune.arms.trainer import Run
+from fstune.machine import describe, use_fast_matmul
+from fstune.specs.loading import find, load
 
 NAME = "quickstart"
 TURNS = 30

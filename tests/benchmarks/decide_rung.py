@@ -17,9 +17,10 @@ import time
 import numpy as np
 from timing import in_turns, spread
 
-from fstune.arm import Outcome, Pair
-from fstune.environment import describe
-from fstune.statistics import paired_deltas, verdict
+from fstune.arms.arm import Outcome, Pair
+from fstune.machine import describe
+from fstune.results.deltas import paired_deltas
+from fstune.results.verdict import verdict
 from tasks import registry
 from tasks.metrics import CORRECT, NLL_SUM, TOTAL, Metric
 

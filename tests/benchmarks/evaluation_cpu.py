@@ -20,15 +20,15 @@ from pathlib import Path
 import torch
 from timing import in_turns, ratios, spread
 
-from fstune.environment import WORKER_VARIABLES, cores, describe, use_fast_matmul
-from fstune.materials import gather
-from fstune.pairing import run_rung
-from fstune.records import SearchRecords, local_uri
-from fstune.run import Run
-from fstune.spec import find, load
-from fstune.store import ArmStore
-from fstune.tracking import Tracker
-from fstune.training import Workbench
+from fstune.arms.advance import Workbench
+from fstune.arms.materials import gather
+from fstune.arms.store import ArmStore
+from fstune.arms.trainer import Run
+from fstune.machine import WORKER_VARIABLES, cores, describe, use_fast_matmul
+from fstune.results.folder import SearchRecords
+from fstune.results.pairing import run_rung
+from fstune.specs.loading import find, load
+from fstune.tracking.tracker import Tracker, local_uri
 
 SEARCHES = ("quickstart", "sudoku_tiny", "permfill_tiny")
 TURNS = 10

@@ -19,13 +19,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fstune.arm import Outcome, Scalar
-from fstune.environment import describe, use_fast_matmul
-from fstune.pairing import run_rung
-from fstune.records import ArmPair, RungRecord
-from fstune.spec import SearchSpec, load
-from fstune.store import ArmStore
-from fstune.training import DivergedError, Progress, Workbench
+from fstune.arms.advance import DivergedError, Progress, Workbench
+from fstune.arms.arm import Outcome
+from fstune.arms.store import ArmStore
+from fstune.machine import describe, use_fast_matmul
+from fstune.results.pairing import run_rung
+from fstune.results.records import ArmPair, RungRecord
+from fstune.specs.loading import load
+from fstune.specs.sections import SearchSpec
+from fstune.specs.settings import Scalar
 
 SPEC = """\
 name: arm_table

@@ -19,13 +19,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fstune.arm import Scalar
-from fstune.environment import describe, use_fast_matmul
-from fstune.pairing import arms_of, run_rung
-from fstune.search import resolved
-from fstune.spec import SearchSpec, find, load
-from fstune.store import ArmStore
-from fstune.training import Progress, Workbench
+from fstune.arms.advance import Progress, Workbench
+from fstune.arms.store import ArmStore
+from fstune.machine import describe, use_fast_matmul
+from fstune.results.pairing import arms_of, run_rung
+from fstune.search.lifecycle import resolved
+from fstune.specs.loading import find, load
+from fstune.specs.sections import SearchSpec
+from fstune.specs.settings import Scalar
 
 
 @dataclass(frozen=True)

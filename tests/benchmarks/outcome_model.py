@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fstune.arm import Outcome, Pair
-from fstune.statistics import mean_squares
+from fstune.arms.arm import Outcome, Pair
+from fstune.results.deltas import mean_squares
 from tasks.metrics import CORRECT, NLL_SUM, TOTAL
 
 NORMAL = NormalDist()

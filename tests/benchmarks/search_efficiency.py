@@ -38,13 +38,18 @@ import optuna
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
-from fstune.arm import Scalar, canonical_json
-from fstune.environment import describe
-from fstune.records import CurvePoint, EndRecord, RungRecord, SearchRecords
-from fstune.spec import SearchSpec, load, write_resolved
-from fstune.statistics import Delta, verdict
-from fstune.trainable import OBJECTIVE, RUNG_CLOCK
-from fstune.tuning import Climber, Suggester, scheduler
+from fstune.files import canonical_json
+from fstune.machine import describe
+from fstune.results.deltas import Delta
+from fstune.results.folder import SearchRecords
+from fstune.results.records import CurvePoint, EndRecord, RungRecord
+from fstune.results.verdict import verdict
+from fstune.search.asha import Suggester, scheduler
+from fstune.search.climber import Climber
+from fstune.search.trainable import OBJECTIVE, RUNG_CLOCK
+from fstune.specs.loading import load, write_resolved
+from fstune.specs.sections import SearchSpec
+from fstune.specs.settings import Scalar
 
 SERIAL_THRESHOLD = 0.002
 NEAR = 0.9

@@ -20,12 +20,12 @@ from pathlib import Path
 
 import torch
 
-from fstune.environment import WORKER_VARIABLES, describe, use_fast_matmul
-from fstune.materials import gather
-from fstune.search import Search
-from fstune.spec import load
-from fstune.store import ArmStore
-from fstune.training import Workbench, advance
+from fstune.arms.advance import Workbench, advance
+from fstune.arms.materials import gather
+from fstune.arms.store import ArmStore
+from fstune.machine import WORKER_VARIABLES, describe, use_fast_matmul
+from fstune.search.lifecycle import Search
+from fstune.specs.loading import load
 
 STEPS = 60
 SPEC = f"""\

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fstune.environment import describe
+from fstune.machine import describe
 
 REPETITIONS = 10
 

@@ -19,10 +19,10 @@ import torch
 from timing import in_turns, ratios, spread
 from torch import Tensor
 
-from fstune.environment import WORKER_VARIABLES, cores, describe, use_fast_matmul
-from fstune.materials import gather
-from fstune.run import Run
-from fstune.spec import find, load
+from fstune.arms.materials import gather
+from fstune.arms.trainer import Run
+from fstune.machine import WORKER_VARIABLES, cores, describe, use_fast_matmul
+from fstune.specs.loading import find, load
 from model.config import FutureSeed, ModelConfig
 from model.future_seed import Gates
 from model.initial import initialise

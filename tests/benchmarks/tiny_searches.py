@@ -15,10 +15,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fstune.environment import describe
-from fstune.records import SearchRecords
-from fstune.report import as_json, describe_candidate
-from fstune.spec import read_resolved
+from fstune.machine import describe
+from fstune.report.data import as_json
+from fstune.report.phrases import describe_candidate
+from fstune.results.folder import SearchRecords
+from fstune.specs.loading import read_resolved
 from tasks import registry
 
 SHIPPED = Path(__file__).parents[2] / "search_spaces"

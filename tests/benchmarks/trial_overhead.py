@@ -17,9 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from fstune.environment import describe
-from fstune.search import Search
-from fstune.store import ArmStore
+from fstune.arms.store import ArmStore
+from fstune.machine import describe
+from fstune.search.lifecycle import Search
 
 SPEC = """
 name: overhead

@@ -14,7 +14,7 @@ import sys
 import torch
 from timing import in_turns, ratios, spread
 
-from fstune.environment import WORKER_VARIABLES, cores, describe, use_fast_matmul
+from fstune.machine import WORKER_VARIABLES, cores, describe, use_fast_matmul
 from model.wkv.dispatch import wkv7
 
 SHAPES = [(2, 512, 12, 64), (2, 1024, 12, 64), (2, 2048, 12, 64), (16, 64, 4, 64), (16, 64, 2, 32)]

@@ -27,12 +27,13 @@ import torch
 from timing import in_turns, ratios, spread
 from wkv_cases import Case
 
-from fstune.environment import describe
+from fstune.machine import describe
 from model.config import FutureSeed, ModelConfig
 from model.future_seed import Gates
 from model.initial import initialise
 from model.rwkv7 import RWKV7
-from model.wkv import fla, wkv7
+from model.wkv import fla
+from model.wkv.dispatch import wkv7
 from model.wkv.triton_launch import CONFIGS, Config, Launch
 
 DEVICE = "cuda"

@@ -7,8 +7,8 @@ import pytest
 import torch
 from model_cases import random_model, random_tokens
 
-from model.config import ModelConfig
-from model.future_seed import FutureSeed, Gates, Schedule, seed_state
+from model.config import FutureSeed, ModelConfig, Schedule
+from model.future_seed import Gates, seed_state
 from model.rwkv7 import State
 
 CONFIG = ModelConfig(num_layers=4, width=16, vocab_size=23, head_size=8)

@@ -5,7 +5,8 @@ import pytest
 import torch
 from model_cases import random_model, random_tokens
 
-from model.future_seed import FutureSeed, Gates
+from model.config import FutureSeed
+from model.future_seed import Gates
 from model.generation import Decoding, generate
 
 MODEL = random_model(dtype=torch.float64)

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_cases import SMALL, random_model, random_tokens, state_parts
 
-from model.future_seed import FutureSeed, Gates, Schedule
+from model.config import FutureSeed, Schedule
+from model.future_seed import Gates
 from model.rwkv7 import State
 
 PROPERTY = settings(max_examples=15, deadline=None, derandomize=True)

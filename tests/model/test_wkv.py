@@ -5,7 +5,8 @@ import torch
 from model_cases import relative_error
 from wkv_cases import TOLERANCES, error, make_mask, make_operands, run, spoil
 
-from model.wkv import BACKENDS, wkv7
+from model.wkv.backends import BACKENDS
+from model.wkv.dispatch import wkv7
 
 PORTABLE = ("reference", "chunked")
 """Back ends that run on any device."""

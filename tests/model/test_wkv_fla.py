@@ -6,7 +6,7 @@ import pytest
 import torch
 from wkv_cases import BFLOAT16, Case, make_operands
 
-from model.wkv import wkv7
+from model.wkv.dispatch import wkv7
 
 needs_fla = pytest.mark.skipif(
     importlib.util.find_spec("fla") is None or not torch.cuda.is_available(),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from wkv_cases import GPU_CASES, make_operands, run
 
-from model.wkv import wkv7
+from model.wkv.dispatch import wkv7
 
 triton = pytest.importorskip("triton", reason="the package triton is not installed")
 

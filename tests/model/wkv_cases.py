@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch.nn import functional
 
-from model.wkv import wkv7
+from model.wkv.dispatch import wkv7
 
 NAMES = ("r", "log_decay", "k", "v", "a", "b", "s0")
 

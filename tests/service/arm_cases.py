@@ -7,13 +7,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from fstune.arm import ArmSettings, Outcome, Pair
-from fstune.materials import Materials, gather
-from fstune.records import ArmPair, CurvePoint, RungRecord, SearchRecords
-from fstune.spec import SearchSpec, load, write_resolved
-from fstune.statistics import Delta
-from fstune.store import ArmStore
-from fstune.training import Progress, Workbench
+from fstune.arms.advance import Progress, Workbench
+from fstune.arms.arm import Outcome, Pair
+from fstune.arms.materials import Materials, gather
+from fstune.arms.store import ArmStore
+from fstune.results.deltas import Delta
+from fstune.results.folder import SearchRecords
+from fstune.results.records import ArmPair, CurvePoint, RungRecord
+from fstune.specs.loading import load, write_resolved
+from fstune.specs.sections import SearchSpec
+from fstune.specs.settings import ArmSettings
 
 CPU = torch.device("cpu")
 SHAPES = {

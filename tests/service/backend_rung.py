@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from arm_cases import bench, spec
 
-from fstune import run as arm_run
-from fstune.pairing import run_rung
+from fstune.arms import trainer as arm_run
+from fstune.results.pairing import run_rung
 from model.initial import initialise
 
 TEXT = """\

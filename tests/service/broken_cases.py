@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
-from fstune.cli import main
+from fstune.cli.commands import main
 
 FOLDER = Path(__file__).parent / "broken_specs"
 TRANSCRIPT = FOLDER / "told.txt"

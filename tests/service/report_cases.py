@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 from arm_cases import SPEC, made, outcome, rung_record, spec
 
-from fstune.records import Confirmation, EndRecord, SearchRecords
-from fstune.spec import SearchSpec
-from fstune.store import ArmStore, write_json
+from fstune.arms.store import ArmStore
+from fstune.files import write_json
+from fstune.results.folder import SearchRecords
+from fstune.results.records import Confirmation, EndRecord
+from fstune.specs.sections import SearchSpec
 from tasks.example import Example, Split
 
 MORE = """\

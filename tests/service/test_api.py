@@ -12,7 +12,8 @@ from report_cases import CORRECT, searched
 
 from fstune import api
 from fstune.errors import InputError
-from fstune.report import as_json, ranked
+from fstune.report.data import as_json
+from fstune.results.ranking import ranked
 from tasks import registry
 
 

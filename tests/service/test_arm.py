@@ -10,17 +10,9 @@ from arm_cases import SEED, SHAPES, TASK, TRAIN, outcome, settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fstune.arm import (
-    ArmSettings,
-    ArmSpec,
-    ModelSettings,
-    Pair,
-    Seeds,
-    TrainSettings,
-    VariedSeeds,
-    derive_seed,
-    digest_of,
-)
+from fstune.arms.arm import ArmSpec, Pair, Seeds
+from fstune.files import derive_seed, digest_of
+from fstune.specs.settings import ArmSettings, ModelSettings, TrainSettings, VariedSeeds
 from model.config import FutureSeed, ModelConfig, Schedule
 from tasks import registry
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from arm_cases import outcome
 
-from fstune.arm import Pair
-from fstune.statistics import Delta, confirmation_confidence, paired_deltas, verdict
+from fstune.arms.arm import Pair
+from fstune.results.deltas import Delta, confirmation_confidence, paired_deltas
+from fstune.results.verdict import verdict
 from tasks.metrics import NLL
 
 SEEDS, EXAMPLES, FINALISTS = 5, 100, 2

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from arm_cases import SPEC, made, rung_record, spec
 
-from fstune import api, cli
-from fstune.cli import main
-from fstune.records import EndRecord
-from fstune.search import Search
-from fstune.spec import shipped
-from fstune.task_page import declarations
+from fstune import api
+from fstune.cli import commands as cli
+from fstune.cli.commands import main
+from fstune.cli.task_page import declarations
+from fstune.results.records import EndRecord
+from fstune.search.lifecycle import Search
+from fstune.specs.loading import shipped
 from tasks import registry
 
 OWN_VARIABLES = ("FSTUNE_DATA", "FSTUNE_RUNS", "MLFLOW_TRACKING_URI", "COLUMNS")
@@ -82,7 +83,7 @@ def test_help_names_every_command_and_imports_nothing_heavy(tmp_path):
     code = f"""if True:
         import sys
         sys.argv = ["fstune", "--help"]
-        from fstune.cli import main
+        from fstune.cli.commands import main
         try:
             main()
         finally:

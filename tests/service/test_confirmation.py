@@ -7,9 +7,10 @@ import pytest
 from arm_cases import SPEC, bench, rung_record, spec
 
 from fstune.errors import SpecError
-from fstune.pairing import CONFIRMATION_SEEDS_FROM, arms_of, confirm, run_rung
-from fstune.records import Comparison, Confirmation, SearchRecords, TrialRecord
-from fstune.statistics import verdict
+from fstune.results.folder import SearchRecords
+from fstune.results.pairing import CONFIRMATION_SEEDS_FROM, arms_of, confirm, run_rung
+from fstune.results.records import Comparison, Confirmation, TrialRecord
+from fstune.results.verdict import verdict
 
 OPEN = {"future_seed.alpha": 2.0}
 CONFIRMED = SPEC.replace("validation_size: 6", "validation_size: 6, test_size: 5") + (

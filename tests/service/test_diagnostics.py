@@ -12,9 +12,9 @@ import torch
 from arm_cases import SEED, bench, materials, settings
 from test_training import Place, assert_same_numbers
 
-from fstune import run as arm_run
-from fstune.diagnostics import flags, gate_values, memory_gb, sample_of, seed_ratios
-from fstune.run import InfeasibleError, Run, out_of_memory
+from fstune.arms import trainer as arm_run
+from fstune.arms.diagnostics import flags, gate_values, memory_gb, sample_of, seed_ratios
+from fstune.arms.trainer import InfeasibleError, Run, out_of_memory
 from model.future_seed import seed_state
 from tasks.batch import collate
 

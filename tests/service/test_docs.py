@@ -11,7 +11,7 @@ import pytest
 import typer
 from doc_pages import DATA, DOCS, PAGES, ROOT, Block, Desk, blocks, commands, text_of, typed
 
-from fstune import cli
+from fstune.cli import commands as cli
 
 LINKS = [(page, link) for page in PAGES for link in re.findall(r"\]\(([^)#:]+)\)", text_of(page))]
 TYPED = [(page, command) for page in PAGES for command in commands(page)]

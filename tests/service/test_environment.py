@@ -7,14 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fstune import environment
-from fstune.environment import (
-    code_digest,
-    commit_of,
-    describe,
-    use_fast_matmul,
-    workbench_facts,
-)
+from fstune import machine as environment
+from fstune.cli.doctor import workbench_facts
+from fstune.machine import code_digest, commit_of, describe, use_fast_matmul
 
 
 @pytest.fixture(autouse=True)

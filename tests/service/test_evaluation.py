@@ -9,9 +9,10 @@ import pytest
 import torch
 from arm_cases import CPU, SHAPES, settings
 
-from fstune import evaluation
-from fstune.evaluation import Subject, evaluate, token_scores
-from fstune.materials import gather
+from fstune.arms import evaluation
+from fstune.arms.evaluation import evaluate
+from fstune.arms.loss import Subject, token_scores
+from fstune.arms.materials import gather
 from model.config import FutureSeed, ModelConfig
 from model.future_seed import Gates
 from model.rwkv7 import RWKV7

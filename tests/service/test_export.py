@@ -10,15 +10,15 @@ import pytest
 import torch
 from arm_cases import SPEC, made, spec
 
-from fstune.cli import main
+from fstune.arms.advance import workbench
+from fstune.arms.store import ArmStore
+from fstune.arms.trainer import CHECKPOINT_FILE
+from fstune.cli.commands import main
 from fstune.errors import InputError
-from fstune.export import GATES_SUFFIX, Wanted, take, write_pth
-from fstune.pairing import confirm, run_rung
-from fstune.records import Confirmation, EndRecord
-from fstune.run import CHECKPOINT_FILE
-from fstune.store import ArmStore
-from fstune.winner import keep
-from fstune.workers import workbench
+from fstune.export.kept import keep
+from fstune.export.weights import GATES_SUFFIX, Wanted, take, write_pth
+from fstune.results.pairing import confirm, run_rung
+from fstune.results.records import Confirmation, EndRecord
 from model.checkpoint import load, load_gates
 
 SEARCHED = SPEC.replace("validation_size: 6", "validation_size: 6, test_size: 4") + (
@@ -36,7 +36,7 @@ def searched(tmp_path_factory):
     runs = tmp_path_factory.mktemp("runs")
     made_of = spec(runs, SEARCHED)
     records = made(runs, made_of)
-    bench_here = workbench(records, made_of, lambda _: None)
+    bench_here = workbench(records.runs, made_of, lambda _: None)
     for number, candidate in enumerate(CANDIDATES):
         records.write_candidate(number, candidate)
         for rung in (0, 1):
@@ -153,7 +153,7 @@ def test_the_command_says_what_it_wrote_and_where_from(searched, tmp_path, monke
 
 def test_a_confirmed_gain_goes_before_the_best_of_the_search_and_is_kept(searched):
     records, made_of = searched
-    bench_here = workbench(records, made_of, lambda _: None)
+    bench_here = workbench(records.runs, made_of, lambda _: None)
     found = confirm(made_of, CANDIDATES[0], 1, records.cache, bench_here)
     vars(found)["verdict"] = "gain"
     records.write_confirmation(0, Confirmation(found, 1e9))

@@ -14,9 +14,9 @@ import torch
 from arm_cases import SPEC, made, spec
 
 from fstune.errors import InputError
-from fstune.export import Exported, Place, write_pth
-from fstune.export_folder import write_folder
-from fstune.hf_tokenizer import RWKVTokenizer
+from fstune.export.folder import write_folder
+from fstune.export.hf_tokenizer import RWKVTokenizer
+from fstune.export.weights import Exported, Place, write_pth
 from model.config import FutureSeed, ModelConfig, Schedule
 from model.future_seed import Gates
 from model.generation import Decoding, generate

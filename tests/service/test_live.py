@@ -12,11 +12,12 @@ import pytest
 from arm_cases import made, outcome, rung_record, spec
 from rich.console import Console
 
-from fstune.live import View, live, snapshot
-from fstune.live_drawing import Standing, forest, rung_share, seconds
-from fstune.records import Confirmation, EndRecord, SearchRecords
-from fstune.spec import SearchSpec
-from fstune.store import ArmStore
+from fstune.arms.store import ArmStore
+from fstune.report.live import View, live, snapshot
+from fstune.report.progress import Standing, forest, rung_share, seconds
+from fstune.results.folder import SearchRecords
+from fstune.results.records import Confirmation, EndRecord
+from fstune.specs.sections import SearchSpec
 
 
 def shown(view: Any, width: int = 80) -> list[str]:

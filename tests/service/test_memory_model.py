@@ -4,8 +4,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from fstune.cli import app
-from fstune.memory_model import Step, _Alive, step_memory
+from fstune.arms.memory import Step, _Alive, step_memory
+from fstune.cli.commands import app
 from model.config import FutureSeed, ModelConfig
 from model.initial import initialise
 

@@ -11,10 +11,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from fstune import cli
+from fstune.cli import commands as cli
 from fstune.errors import InputError
-from fstune.new_spec import SCHEMA_FILE, Start, new_spec, write_new
-from fstune.spec import SearchSpec, load, schema, shipped
+from fstune.specs.loading import load, shipped
+from fstune.specs.sections import SearchSpec, schema
+from fstune.specs.template import SCHEMA_FILE, Start, new_spec, write_new
 from model.tokenizer import for_vocabulary
 from tasks import registry
 from tasks.sources import Source
@@ -158,7 +159,7 @@ def test_a_shell_completes_specs_searches_and_tasks(here, monkeypatch):
 def test_a_tab_imports_nothing_heavy(here):
     code = """if True:
         import sys
-        from fstune.cli import main
+        from fstune.cli.commands import main
         sys.argv = ["fstune"]
         try:
             main()

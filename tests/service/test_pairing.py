@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from arm_cases import SPEC, bench, spec, trained
 
-from fstune.arm import Pair, VariedSeeds
+from fstune.arms.advance import DivergedError
+from fstune.arms.arm import Pair
 from fstune.errors import FstuneError
-from fstune.pairing import arms_of, run_rung
-from fstune.records import RungRecord
-from fstune.spec import SearchSpec
-from fstune.statistics import paired_deltas
-from fstune.training import DivergedError
+from fstune.results.deltas import paired_deltas
+from fstune.results.pairing import arms_of, run_rung
+from fstune.results.records import RungRecord
+from fstune.specs.sections import SearchSpec
+from fstune.specs.settings import VariedSeeds
 from tasks import registry
 
 OPEN = {"future_seed.alpha": 2.0}

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from arm_cases import SPEC, spec
 
-from fstune import spec as specs
 from fstune.errors import FstuneError
-from fstune.probe import estimated, heaviest, probe
-from fstune.search import Search
+from fstune.search.lifecycle import Search
+from fstune.search.probe import estimated, heaviest, probe
+from fstune.specs import loading as specs
 
 WIDE = """\
 name: wide

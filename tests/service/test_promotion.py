@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.tune.search import Searcher
 
-from fstune.promotion import Climb, Standing, next_climb
-from fstune.records import EndRecord, TrialRecord
-from fstune.sampling import draw
-from fstune.trainable import OBJECTIVE
-from fstune.tuning import Climber
+from fstune.results.records import EndRecord, TrialRecord
+from fstune.search.climber import Climber
+from fstune.search.promotion import Climb, Standing, next_climb
+from fstune.search.sampling import draw
+from fstune.search.trainable import OBJECTIVE
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 

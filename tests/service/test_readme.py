@@ -7,7 +7,8 @@ import pytest
 import typer
 import yaml
 
-from fstune import cli, spec
+from fstune.cli import commands as cli
+from fstune.specs import loading as spec
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

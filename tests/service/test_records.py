@@ -5,9 +5,10 @@ import math
 import pytest
 from arm_cases import made, rung_record, spec
 
-from fstune.arm import Scalar
 from fstune.errors import InputError, StoreError
-from fstune.records import EndRecord, SearchRecords, search_names
+from fstune.results.folder import SearchRecords, search_names
+from fstune.results.records import EndRecord
+from fstune.specs.settings import Scalar
 
 CANDIDATE: dict[str, Scalar] = {
     "future_seed.alpha": -2.5,

@@ -11,16 +11,14 @@ import pytest
 from arm_cases import made, rung_record, spec
 from rich.console import Console
 
-from fstune.records import EndRecord, SearchRecords, TrialRecord
-from fstune.report import (
-    as_json,
-    describe_candidate,
-    ranked,
-    result_table,
-    write_report,
-)
-from fstune.spec import SearchSpec
-from fstune.statistics import Delta
+from fstune.report.data import as_json, write_report
+from fstune.report.phrases import describe_candidate
+from fstune.report.table import result_table
+from fstune.results.deltas import Delta
+from fstune.results.folder import SearchRecords
+from fstune.results.ranking import ranked
+from fstune.results.records import EndRecord, TrialRecord
+from fstune.specs.sections import SearchSpec
 
 
 def shown(view: Any, width: int = 80) -> str:

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from arm_cases import outcome, rung_record, spec
 
-from fstune.arm import Pair
-from fstune.report_drawing import page_svg
-from fstune.report_groups import MOST_VALUES, RANGES, GroupDeltas, group_deltas
-from fstune.report_view import Figure
-from fstune.spec import SearchSpec
-from fstune.statistics import paired_deltas
-from fstune.store import ArmStore
+from fstune.arms.arm import Pair
+from fstune.arms.store import ArmStore
+from fstune.report.figures import page_svg
+from fstune.report.groups import MOST_VALUES, RANGES, GroupDeltas, group_deltas
+from fstune.report.summary import Figure
+from fstune.results.deltas import paired_deltas
+from fstune.specs.sections import SearchSpec
 from tasks import registry
 
 NUM_EXAMPLES = 60

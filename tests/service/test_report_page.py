@@ -18,13 +18,14 @@ import pytest
 from arm_cases import made, rung_record, spec
 from report_cases import Page, searched
 
-from fstune.records import EndRecord, SearchRecords
-from fstune.report import as_json
-from fstune.report_drawing import ROLES, page_svg
-from fstune.report_page import DESCRIBED_ROWS, markdown, page, write_figures, write_page
-from fstune.report_series import Curve, CurveStep, SlicePoint, Slices
-from fstune.report_view import Figure, summarise
-from fstune.spec import SearchSpec
+from fstune.report.data import as_json
+from fstune.report.figures import ROLES, page_svg
+from fstune.report.page import DESCRIBED_ROWS, markdown, page, write_figures, write_page
+from fstune.report.series import Curve, CurveStep, SlicePoint, Slices
+from fstune.report.summary import Figure, summarise
+from fstune.results.folder import SearchRecords
+from fstune.results.records import EndRecord
+from fstune.specs.sections import SearchSpec
 
 MOST_BYTES = 3_000_000
 HOSTILE = "</td><script>alert(1)</script><img src=x onerror=\"document.title='owned'\"> | `$x$` & ⟦"

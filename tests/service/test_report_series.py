@@ -9,21 +9,11 @@ import pytest
 from arm_cases import SPEC, made, rung_record, spec
 from report_cases import CORRECT, searched
 
-from fstune import report_words as words
-from fstune.records import (
-    ArmPair,
-    Comparison,
-    Confirmation,
-    CurvePoint,
-    EndRecord,
-    RungRecord,
-    SearchRecords,
-    TrialRecord,
-)
-from fstune.report import ranked
-from fstune.report_examples import LONGEST, PIECE, abridged, example_deltas
-from fstune.report_importance import FEWEST, importance
-from fstune.report_series import (
+from fstune.arms.store import ArmStore
+from fstune.report import words
+from fstune.report.examples import LONGEST, PIECE, abridged, example_deltas
+from fstune.report.importance import FEWEST, importance
+from fstune.report.series import (
     SlicePoint,
     Slices,
     curve,
@@ -32,10 +22,21 @@ from fstune.report_series import (
     search_path,
     slices,
 )
-from fstune.report_view import summarise
-from fstune.spec import SearchSpec
-from fstune.statistics import Delta, Verdict
-from fstune.store import ArmStore
+from fstune.report.summary import summarise
+from fstune.results.deltas import Delta
+from fstune.results.folder import SearchRecords
+from fstune.results.ranking import ranked
+from fstune.results.records import (
+    ArmPair,
+    Comparison,
+    Confirmation,
+    CurvePoint,
+    EndRecord,
+    RungRecord,
+    TrialRecord,
+)
+from fstune.results.verdict import Verdict
+from fstune.specs.sections import SearchSpec
 
 
 @pytest.fixture

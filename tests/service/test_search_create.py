@@ -11,14 +11,15 @@ import pytest
 import torch
 from arm_cases import SPEC, rung_record
 
+from fstune.arms.materials import _gather
+from fstune.arms.store import ArmStore
 from fstune.errors import InputError, SearchFailedError, SpecError
-from fstune.materials import _gather
-from fstune.pairing import arms_of
-from fstune.records import ArmPair
-from fstune.search import Search, _telling_of_a_full_disk
-from fstune.spec import read_resolved
-from fstune.store import ArmStore
-from fstune.trainable import require_same_arms
+from fstune.results.pairing import arms_of
+from fstune.results.records import ArmPair
+from fstune.search.lifecycle import Search
+from fstune.search.session import _telling_of_a_full_disk
+from fstune.search.trainable import require_same_arms
+from fstune.specs.loading import read_resolved
 
 HOTPOT = (
     SPEC.partition("task:")[0]

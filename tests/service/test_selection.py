@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import false_discovery_control
 
-from fstune.records import ArmPair, RungRecord, TrialRecord
-from fstune.selection import adjusted, corrected_winner, false_discovery_adjusted
-from fstune.statistics import Delta
-from fstune.store import ArmStore
+from fstune.arms.store import ArmStore
+from fstune.results.deltas import Delta
+from fstune.results.records import ArmPair, RungRecord, TrialRecord
+from fstune.results.selection import adjusted, corrected_winner, false_discovery_adjusted
 from tasks.metrics import TOKEN_ACCURACY
 
 SIZE = 200

@@ -13,10 +13,11 @@ from mlflow.tracking import MlflowClient
 from test_tracking import DATASETS, ENVIRONMENT, points, wanted_points
 from tracking_server import Server, silent_server
 
-from fstune import sending
-from fstune.records import EndRecord, SearchRecords, local_uri
-from fstune.sending import Beginning, Ending, Sender
-from fstune.tracking import Tracker
+from fstune.results.folder import SearchRecords
+from fstune.results.records import EndRecord
+from fstune.tracking import sender as sending
+from fstune.tracking.sender import Beginning, Ending, Sender
+from fstune.tracking.tracker import Tracker, local_uri
 
 PATIENCE_S = 100
 

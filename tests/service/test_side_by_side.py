@@ -5,12 +5,12 @@ import pytest
 from arm_cases import SPEC, bench, made, spec
 from typer.testing import CliRunner
 
-from fstune.cli import app
+from fstune.arms.store import ArmStore
+from fstune.cli.commands import app
 from fstune.errors import InputError
-from fstune.pairing import run_rung
-from fstune.records import SearchRecords
-from fstune.side_by_side import Side, delta_between, different_context
-from fstune.store import ArmStore
+from fstune.report.side_by_side import Side, delta_between, different_context
+from fstune.results.folder import SearchRecords
+from fstune.results.pairing import run_rung
 
 
 def searched(folder, text, alphas):

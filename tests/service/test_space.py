@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fstune.space import Domain, Space
+from fstune.specs.space import Domain, Space
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

@@ -8,17 +8,16 @@ from pathlib import Path
 import pytest
 
 from fstune.errors import InputError, SpecError
-from fstune.spec import (
-    SearchSpec,
+from fstune.specs.loading import (
     find,
     load,
     locate,
     read_resolved,
     resolve_files,
-    schema,
     shipped,
     write_resolved,
 )
+from fstune.specs.sections import SearchSpec, schema
 from tasks import registry
 
 GOOD = """\

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, bootstrap
 from scipy.stats import t as student_t
 
-from fstune import statistics
-from fstune.arm import Pair
-from fstune.statistics import OFF_IN_EFFECT, Delta, paired_deltas, verdict
+from fstune.arms.arm import Pair
+from fstune.results import deltas as statistics
+from fstune.results.deltas import Delta, paired_deltas
+from fstune.results.verdict import OFF_IN_EFFECT, verdict
 from tasks.metrics import EXACT_MATCH, NLL, TOKEN_ACCURACY, Metric, ratio
 
 METRICS = (TOKEN_ACCURACY, NLL, EXACT_MATCH)

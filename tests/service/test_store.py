@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from fstune.arms.advance import advance
+from fstune.arms.store import MANIFEST, ArmStore, Divergence
 from fstune.errors import StoreError
-from fstune.store import MANIFEST, ArmStore, Divergence, write_atomic, write_json
-from fstune.training import advance
+from fstune.files import write_atomic, write_json
 
 
 @pytest.fixture

@@ -5,25 +5,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from arm_cases import made, rung_record, spec
 from mlflow.tracking import MlflowClient
 
-from fstune import tracking
 from fstune.errors import InputError
-from fstune.records import (
-    Comparison,
-    Confirmation,
-    CurvePoint,
-    EndRecord,
-    RungRecord,
-    SearchRecords,
-    local_uri,
-)
-from fstune.statistics import Delta
-from fstune.tracking import Tracker
+from fstune.results.deltas import Delta
+from fstune.results.records import Comparison, Confirmation, CurvePoint, EndRecord, RungRecord
+from fstune.tracking import tracker as tracking
+from fstune.tracking.tracker import Tracker, local_uri
+
+if TYPE_CHECKING:
+    from fstune.results.folder import SearchRecords
 
 ENVIRONMENT = {"device": "CPU", "version.torch": "2", "commit": "abc", "code": "def"}
 DATASETS = {"rightcopy-train": "a" * 64, "rightcopy-validation": "b" * 64}

@@ -8,9 +8,10 @@ import pytest
 import torch
 from arm_cases import SPEC, made, rung_record, spec
 
-from fstune import run as arm_run
-from fstune.records import EndRecord, SearchRecords
-from fstune.trainable import OBJECTIVE, RUNG_CLOCK, PairedTrial
+from fstune.arms import trainer as arm_run
+from fstune.results.folder import SearchRecords
+from fstune.results.records import EndRecord
+from fstune.search.trainable import OBJECTIVE, RUNG_CLOCK, PairedTrial
 
 OPEN, SHUT = {"future_seed.alpha": 2.0}, {"future_seed.alpha": -30.0}
 WITH_LR = """

@@ -10,12 +10,13 @@ from arm_cases import CPU, SEED, SHAPES, bench, materials, settings, trained
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fstune.arm import ArmSettings, ArmSpec, Outcome
+from fstune.arms.advance import DivergedError, advance
+from fstune.arms.arm import ArmSpec, Outcome
+from fstune.arms.materials import Materials, gather
+from fstune.arms.store import ArmStore, Divergence
+from fstune.arms.trainer import BatchStream, Run
 from fstune.errors import InputError
-from fstune.materials import Materials, gather
-from fstune.run import BatchStream, Run
-from fstune.store import ArmStore, Divergence
-from fstune.training import DivergedError, advance
+from fstune.specs.settings import ArmSettings
 from model.checkpoint import load, save
 from model.config import ModelConfig
 from model.initial import initialise

@@ -17,9 +17,11 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from search_process import Place, wait_until
 
 from fstune.errors import StoreError
-from fstune.records import EndRecord, SearchRecords
-from fstune.trainable import OBJECTIVE, RUNG_CLOCK
-from fstune.tuning import RungAsha, Suggester, scheduler, snapshot_fault, trial_folder
+from fstune.results.folder import SearchRecords
+from fstune.results.records import EndRecord
+from fstune.search.asha import RungAsha, Suggester, scheduler, snapshot_fault
+from fstune.search.bookkeeping import trial_folder
+from fstune.search.trainable import OBJECTIVE, RUNG_CLOCK
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 

@@ -11,8 +11,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from fstune.errors import InputError
-from fstune.records import local_uri
-from fstune.ui import HOST, _port, serve
+from fstune.tracking.tracker import local_uri
+from fstune.tracking.ui import HOST, _port, serve
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_folder_without_a_store_is_refused(tmp_path):
 def test_a_port_that_is_taken_is_refused_or_avoided(taken, monkeypatch):
     with pytest.raises(InputError, match=f"--port {taken}: something listens there"):
         _port(taken)
-    monkeypatch.setattr("fstune.ui.DEFAULT_PORT", taken)
+    monkeypatch.setattr("fstune.tracking.ui.DEFAULT_PORT", taken)
     other = _port(None)
     assert other != taken
     with socket.socket() as free:

@@ -7,13 +7,13 @@ import pytest
 from arm_cases import SPEC, bench, made, spec
 from typer.testing import CliRunner
 
-from fstune.cli import app
+from fstune.cli.commands import app
 from fstune.errors import StoreError
-from fstune.pairing import confirm, run_rung
-from fstune.records import Confirmation, EndRecord
-from fstune.report import write_report
-from fstune.spec import write_resolved
-from fstune.verification import differences
+from fstune.report.data import write_report
+from fstune.report.verification import differences
+from fstune.results.pairing import confirm, run_rung
+from fstune.results.records import Confirmation, EndRecord
+from fstune.specs.loading import write_resolved
 
 
 @pytest.fixture

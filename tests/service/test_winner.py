@@ -10,11 +10,11 @@ import torch
 from arm_cases import SPEC, bench, made, spec
 from mlflow.tracking import MlflowClient
 
-from fstune.pairing import arms_of, confirm
-from fstune.records import Confirmation, local_uri
-from fstune.run import CHECKPOINT_FILE, Run
-from fstune.tracking import Tracker
-from fstune.winner import keep, kept_winner
+from fstune.arms.trainer import CHECKPOINT_FILE, Run
+from fstune.export.kept import keep, kept_winner
+from fstune.results.pairing import arms_of, confirm
+from fstune.results.records import Confirmation
+from fstune.tracking.tracker import Tracker, local_uri
 from model.generation import Decoding, generate
 
 CANDIDATE = {"future_seed.alpha": 1.0}
@@ -92,7 +92,7 @@ def test_one_line_loads_the_winner_without_fstune(confirmed, tmp_path):
 
 @pytest.mark.filterwarnings("ignore")  # of MLflow's own modules, on import
 def test_a_winner_writes_what_the_model_writes(confirmed):
-    from fstune.winner_model import MAX_NEW_TOKENS, Winner
+    from fstune.export.pyfunc import MAX_NEW_TOKENS, Winner
 
     records, _, subject = confirmed
     winner = Winner()

@@ -5,8 +5,9 @@ import os
 import pytest
 from arm_cases import SPEC, bench, made, spec, trained
 
-from fstune.pairing import arms_of, run_rung
-from fstune.workers import Companion, from_behind, workbench
+from fstune.arms.advance import workbench
+from fstune.results.pairing import arms_of, run_rung
+from fstune.search.companions import Companion, from_behind
 
 OPEN = {"future_seed.alpha": 2.0}
 ON_A_CPU = "resources: {gpus: 0, cpu_threads: 1}\n"
@@ -22,7 +23,7 @@ def told(records, of):
     """What a worker would tell its companions at the last rung."""
     heard = []
     alone, _ = bench(records.root / "elsewhere")
-    workplace = workbench(records, of)
+    workplace = workbench(records.runs, of)
     hearing = type(workplace)(alone.store, alone.device, begin=lambda *work: heard.append(work))
     record = run_rung(of, OPEN, 1, records.cache, hearing)
     [work] = heard
@@ -82,7 +83,7 @@ def test_a_companion_goes_on_after_an_arm_that_diverges(tmp_path):
         arms_of(of, {"train.lr": lr}, records.cache, [0])[0].variant for lr in (1e30, 1e-3)
     )
     Companion(str(records.root), None).train([wild, calm], "validation", 2)
-    store = workbench(records, of).store
+    store = workbench(records.runs, of).store
     assert store.divergence(wild.digest) is not None
     assert store.evaluated_steps(calm.digest) == [2]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from tasks.parts.symbols import BASE_36
 from tasks.sources import Files
-from tasks.symbols import BASE_36
 
 _WORDS = "amber birch cedar delta ember fjord grove heath inlet jetty knoll larch"
 WORDS = _WORDS.split()

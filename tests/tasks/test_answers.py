@@ -4,7 +4,8 @@ import pytest
 from task_cases import Bytes
 
 from model.tokenizer import WorldTokenizer
-from tasks.answers import (
+from tasks.example import Example
+from tasks.parts.answers import (
     CLOSED,
     answer_scorer,
     exact_match,
@@ -13,7 +14,6 @@ from tasks.answers import (
     to_the_line_end,
     word_f1,
 )
-from tasks.example import Example
 from tasks.scoring import Prediction
 
 

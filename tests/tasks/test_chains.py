@@ -7,7 +7,7 @@ import pytest
 from task_cases import Bytes, protein_row, write_rows
 
 from tasks import registry
-from tasks.chains import marks_of
+from tasks.parts.chains import marks_of
 from tasks.sources import Files
 from tasks.splits import load_split
 from tasks.task import SPLIT_NAMES

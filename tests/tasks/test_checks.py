@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.execution import UnsupportedTestError, check_of
-from tasks.sandbox import Returned, read_value
-from tasks.sandbox_child import inert
+from tasks.sandbox.checks import UnsupportedTestError, check_of
+from tasks.sandbox.child import inert
+from tasks.sandbox.enclosure import Returned, read_value
 
 PROGRAM = """
 import math

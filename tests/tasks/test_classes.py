@@ -7,8 +7,8 @@ from random import Random
 import numpy as np
 import pytest
 
-from tasks.classes import balanced_accuracy, class_measures, matthews
 from tasks.metrics import gathered
+from tasks.parts.classes import balanced_accuracy, class_measures, matthews
 
 
 def scores(wanted, said, count, parts=1):

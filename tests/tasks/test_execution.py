@@ -14,9 +14,10 @@ from string import Template
 import pytest
 from hostile_programs import BY_TIME, BY_TIME_OR_MEMORY, HOSTILE
 
-from tasks import sandbox, sandbox_child
-from tasks.execution import Outcome, check_of, judged, judged_all
-from tasks.sandbox import Limits, Returned, run
+from tasks.sandbox import child as sandbox_child
+from tasks.sandbox import enclosure as sandbox
+from tasks.sandbox.checks import Outcome, check_of, judged, judged_all
+from tasks.sandbox.enclosure import Limits, Returned, run
 
 LIMITS = Limits(wall_s=2.0, cpu_s=1)
 SECRET = "a-secret-of-the-parent"

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from task_cases import Bytes, hotpot_row
 
 from tasks import registry
+from tasks.catalog.hotpot import Paragraph, trimmed
 from tasks.example import Example
-from tasks.hotpot import Paragraph, trimmed
 from tasks.sources import Files
 from tasks.splits import load_split
 from tasks.task import Dropped

@@ -8,11 +8,12 @@ from dataclasses import replace
 import pytest
 from task_cases import CASES, SIZES, Bytes, mbpp_row, write_rows
 
-from tasks import registry, sandbox
+from tasks import registry
+from tasks.catalog.mbpp import cut, pass_at_k, program_of
 from tasks.example import TaskError
 from tasks.guesses import guess_scores
-from tasks.mbpp import cut, pass_at_k, program_of
 from tasks.metrics import gathered
+from tasks.sandbox import enclosure as sandbox
 from tasks.scoring import Prediction, Scoring
 from tasks.sources import Files
 from tasks.splits import load_split

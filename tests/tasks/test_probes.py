@@ -6,11 +6,11 @@ import pytest
 from task_cases import Bytes
 
 from model.tokenizer import WorldTokenizer
-from tasks.constr import Constr
+from tasks.catalog.constr import Constr
+from tasks.catalog.lists import MiddleMatch, NameIndex
+from tasks.catalog.retrieval import CopyA2Q, Retrieval, RetrievalA2Q
+from tasks.catalog.sorting import KvSort, KvSortAfter, PermFill
 from tasks.example import TaskError
-from tasks.lists import MiddleMatch, NameIndex
-from tasks.retrieval import CopyA2Q, Retrieval, RetrievalA2Q
-from tasks.sorting import KvSort, KvSortAfter, PermFill
 from tasks.splits import load_split
 
 SIZES = {"train_size": 40, "validation_size": 10}

@@ -8,9 +8,9 @@ from task_cases import Bytes, protein_row
 
 from model.tokenizer import WorldTokenizer
 from tasks import registry
+from tasks.catalog.protein_ss import reduced
 from tasks.example import Example, TaskError
 from tasks.guesses import guess_scores
-from tasks.protein_ss import reduced
 from tasks.scoring import Prediction
 from tasks.sources import Files
 from tasks.splits import load_split

@@ -11,17 +11,25 @@ from task_cases import WORDS, Bytes, prose_row, write_rows
 
 from model.tokenizer import WorldTokenizer
 from tasks import registry
-from tasks.answers import normalised
+from tasks.catalog.punctuation_marks import (
+    MARKS,
+    RESTORATION,
+    Word,
+    aligned,
+    plain,
+    restored,
+    words,
+)
 from tasks.controls import controlled
 from tasks.example import TaskError
 from tasks.guesses import guess_scores
 from tasks.metrics import gathered
-from tasks.punctuation_marks import MARKS, RESTORATION, Word, aligned, plain, restored, words
+from tasks.parts.answers import normalised
+from tasks.parts.text import detokenised, sentences
 from tasks.scoring import Prediction
 from tasks.sources import Files
 from tasks.splits import load_split
 from tasks.task import SPLIT_NAMES, Dropped
-from tasks.text import detokenised, sentences
 
 AFTER, INPLACE = registry.get("punctuation"), registry.get("punctuation_inplace")
 BOTH = pytest.mark.parametrize("task", [AFTER, INPLACE], ids=lambda task: task.name)

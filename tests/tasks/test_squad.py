@@ -8,12 +8,12 @@ import pytest
 from task_cases import Bytes, squad_row, write_rows
 
 from tasks import registry
-from tasks.answers import normalised
 from tasks.example import TaskError
+from tasks.parts.answers import normalised
+from tasks.parts.text import one_line
 from tasks.sources import Files
 from tasks.splits import load_split
 from tasks.task import SPLIT_NAMES, Dropped
-from tasks.text import one_line
 
 TASK = registry.get("squad")
 TOKENIZER = Bytes()

@@ -8,11 +8,11 @@ import pytest
 from task_cases import write_rows
 
 from model.tokenizer import WorldTokenizer
+from tasks.catalog.sudoku import Sudoku, SudokuAfter
+from tasks.catalog.sudoku_grid import blanked, count_solutions, draw_board, valid_units
 from tasks.example import TaskError
 from tasks.sources import Files
 from tasks.splits import load_split
-from tasks.sudoku import Sudoku, SudokuAfter
-from tasks.sudoku_grid import blanked, count_solutions, draw_board, valid_units
 
 BOTH = pytest.mark.parametrize("task", [Sudoku, SudokuAfter])
 

@@ -1,0 +1,151 @@
+"""How much memory a training step takes, told from the model's shapes without the device.
+
+    step(B) = 16 bytes a parameter + B · (a + b · tokens + logits)
+
+The first term is AdamW's: float32 weight, gradient and two moments; 4 bytes, the weight, where
+Future-Seed's gates alone are trained. a and b are measured: what one row more has alive at the
+most, going forward and backward at two lengths, on a CPU. Nothing here sees what an allocator
+wastes: a margin is added for that of a GPU; on a CPU, measure (`fstune.probe`).
+"""
+
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from model.config import FutureSeed, ModelConfig
+from model.future_seed import Gates
+from model.initial import initialise
+from model.rwkv7 import RWKV7
+
+BYTES_PER_PARAMETER = 16
+
+
+BYTES_PER_FROZEN_PARAMETER = 4
+
+
+LENGTHS = (128, 256)
+"""Tokens of the rows that are measured."""
+
+
+SMALL_VOCABULARY = 256
+"""Of the model that is measured: the gradient of a large embedding would outweigh short rows."""
+
+
+ROWS = (1, 3)
+"""Batches that are measured: what they have in common is no row's."""
+
+
+LOGIT_BYTES = 12
+"""Of a scored token and vocabulary entry: logits in float32, their softmax, their gradient."""
+
+
+MARGIN = 1.1
+"""What an allocator that works in blocks cannot use."""
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """Terms of the model, in bytes."""
+
+    fixed: float
+    per_row: float
+    """For one row of the asked length, its logits included."""
+
+    def of(self, batch_size: int) -> float:
+        """Bytes of a step."""
+        return MARGIN * (self.fixed + batch_size * self.per_row)
+
+    def largest_batch(self, memory_gb: float) -> int:
+        """The most rows whose step fits into so many GB (10⁹ bytes)."""
+        return max(0, int((memory_gb * 1e9 / MARGIN - self.fixed) // self.per_row))
+
+
+@dataclass(frozen=True)
+class Step:
+    """A training step, as far as its memory goes."""
+
+    config: ModelConfig
+    future_seed: FutureSeed | None
+    bf16: bool
+    """Whether the forward pass runs under bf16 autocast."""
+    checkpoint_layers: bool
+    """Whether layers' inner values are computed again."""
+    gates_alone: bool = False
+    """Whether nothing but Future-Seed's gates is trained."""
+
+
+def step_memory(step: Step, tokens: int, scored: int) -> StepMemory:
+    """Memory of a step whose rows have `tokens` tokens, `scored` of them with a loss."""
+    small = min(step.config.vocab_size, SMALL_VOCABULARY)
+    model = initialise(replace(step.config, vocab_size=small), 0)
+    model.checkpoint_layers = step.checkpoint_layers
+    # Embedding and head have a row for each entry of the vocabulary.
+    parameters = 2 * (step.config.vocab_size - small) * step.config.width
+    parameters += sum(parameter.numel() for parameter in model.parameters())
+    short, long = (_most_alive(model, step, length) for length in LENGTHS)
+    slope = (long - short) / (LENGTHS[1] - LENGTHS[0])
+    row = short + slope * (tokens - LENGTHS[0])
+    logits = LOGIT_BYTES * scored * step.config.vocab_size
+    each = BYTES_PER_FROZEN_PARAMETER if step.gates_alone else BYTES_PER_PARAMETER
+    return StepMemory(each * parameters, row + logits)
+
+
+def _most_alive(model: RWKV7, step: Step, length: int) -> float:
+    """Bytes that one row more has alive at the most, going forward and backward."""
+    fewer, more = (_alive_with(model, step, rows, length) for rows in ROWS)
+    return (more - fewer) / (ROWS[1] - ROWS[0])
+
+
+def _alive_with(model: RWKV7, step: Step, rows: int, length: int) -> int:
+    seed = step.future_seed
+    gates = None if seed is None else Gates(model.config, seed)
+    model.requires_grad_(not step.gates_alone)
+    for parameter in model.parameters():
+        # Made beforehand, they are not counted.
+        parameter.grad = torch.zeros_like(parameter)
+    with _Alive() as alive, torch.autocast("cpu", torch.bfloat16, enabled=step.bf16):
+        tokens_BT = torch.zeros(rows, length, dtype=torch.int64)
+        x_BTC, _ = model.hidden(tokens_BT, future_seed=seed, gates=gates)
+        if x_BTC.requires_grad:
+            x_BTC.float().mean().backward()  # type: ignore[no-untyped-call]
+    most: int = alive.most
+    return most
+
+
+class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of all storages that operations make, for as long as they live."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.most = 0
+        self._now = 0
+        self._sizes: dict[int, int] = {}
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self._see(tensor.untyped_storage())
+        return result
+
+    def _see(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key not in self._sizes:
+            self._sizes[key] = storage.nbytes()
+            self._now += storage.nbytes()
+            self.most = max(self.most, self._now)
+            weakref.finalize(storage, self._forget, key)
+
+    def _forget(self, key: int) -> None:
+        self._now -= self._sizes.pop(key)

@@ -1,0 +1,364 @@
+"""An arm in memory: its model, gates, optimisers and place in the data.
+
+Everything an arm does follows from its `ArmSpec`: the batch of a step is a function of the order
+seed and the step alone, so that both arms of a pair see the same ones, and an arm that was stopped
+goes on as if it had not. Where memory is short, work is done in smaller pieces. How far an arm goes
+and what is kept of it is in `fstune.training`.
+"""
+
+import hashlib
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import get_scheduler
+
+from fstune.arms.arm import ArmSpec, Outcome
+from fstune.arms.diagnostics import gate_values, memory_gb, sample_of, seed_ratios
+from fstune.arms.evaluation import PADDED_TOKENS_PER_BATCH, Evaluation, evaluate, largest_batch
+from fstune.arms.loss import Subject, TokenScores, token_scores
+from fstune.arms.materials import Materials
+from fstune.errors import FstuneError
+from model.checkpoint import load
+from model.future_seed import Gates
+from model.initial import initialise
+from tasks.batch import collate
+from tasks.example import Split
+
+CHECKPOINT_FILE = "run.pt"
+
+
+class InfeasibleError(FstuneError):
+    """An arm that this machine cannot train."""
+
+    def __init__(self, arm: str, reason: str) -> None:
+        self.arm = arm
+        self.reason = reason
+        super().__init__(f"arm {arm} is infeasible: {reason}")
+
+
+class Run:
+    """An arm in memory: model, gates, optimisers and its place in the data."""
+
+    def __init__(
+        self,
+        arm: ArmSpec,
+        materials: Materials,
+        device: torch.device,
+        checkpoint_layers: bool = False,
+    ) -> None:
+        settings = arm.settings
+        self.arm = arm
+        self.data = materials
+        self.step = 0
+        self.tokens = 0
+        self.train_wall_s = 0.0
+        self._micro_batch = settings.train.batch_size
+        self._padded_tokens = PADDED_TOKENS_PER_BATCH
+        self._events: list[str] = []
+        self._grad_norms: dict[str, tuple[float, int]] = {}
+        if settings.model.checkpoint is not None:
+            model = load(settings.model.checkpoint, device=str(device))
+        else:
+            model = initialise(materials.config, arm.seeds.init).to(device)
+        mechanism = settings.future_seed
+        gates = None
+        if mechanism is not None:
+            gates = Gates(materials.config, mechanism).to(device)
+            gates.requires_grad_(mechanism.alpha_lr > 0)
+        model.checkpoint_layers = checkpoint_layers
+        self._first_weights = sample_of(model)
+        self.subject = Subject(model, mechanism, gates, device, settings.model.precision)
+        self._batches = BatchStream(
+            len(materials.train), settings.train.batch_size, arm.seeds.order
+        )
+        train = settings.train
+        self._optimizers: list[torch.optim.Optimizer] = []
+        self._schedule: torch.optim.lr_scheduler.LRScheduler | None = None
+        model.requires_grad_(train.parameters == "all")
+        if train.parameters == "all":
+            groups = _decay_groups(model, train.weight_decay)
+            optimizer = torch.optim.AdamW(groups, train.lr, train.betas, fused=True)
+            self._optimizers.append(optimizer)
+            self._schedule = get_scheduler(
+                "constant_with_warmup" if train.lr_schedule == "constant" else train.lr_schedule,
+                optimizer,
+                num_warmup_steps=train.lr_warmup_steps,
+                num_training_steps=train.lr_total_steps,
+            )
+        if gates is not None and mechanism is not None and mechanism.alpha_lr > 0:
+            self._optimizers.append(
+                torch.optim.AdamW(
+                    gates.parameters(),
+                    mechanism.alpha_lr,
+                    train.betas,
+                    weight_decay=0.0,
+                    fused=True,
+                )
+            )
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything to train: a baseline of `parameters: gates` has nothing."""
+        return bool(self._optimizers)
+
+    def train_step(self) -> float:
+        """One optimiser step; returns its loss. If that is not finite, no parameter moves.
+
+        Where memory does not suffice, the step is done again in smaller pieces, whose gradients
+        add up to the same.
+
+        Raises:
+            InfeasibleError: if a single example does not fit.
+        """
+        started = time.perf_counter()
+        indices = self._batches.indices(self.step)
+        while (done := self._try_step(indices)) is None:
+            self._halve(f"training batch {self._micro_batch}")
+        value, tokens = done
+        self.step += 1
+        self.tokens += tokens
+        self.train_wall_s += time.perf_counter() - started
+        return value
+
+    def _try_step(self, indices: Sequence[int]) -> tuple[float, int] | None:
+        """Loss and tokens of a step, or None, with nothing moved, if memory did not suffice."""
+        try:
+            return self._step(indices)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            return None
+
+    def _step(self, indices: Sequence[int]) -> tuple[float, int]:
+        for optimizer in self._optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        weight = self.arm.settings.train.first_token_weight
+        value, tokens = 0.0, 0
+        total = self._total_weight(indices, weight)
+        for start in range(0, len(indices), self._micro_batch):
+            piece = indices[start : start + self._micro_batch]
+            batch = collate(self.data.train, piece).to(self.subject.device)
+            loss = _weighted_sum(token_scores(self.subject, batch), weight) / total
+            value += float(loss.detach())
+            tokens += batch.num_tokens
+            if math.isfinite(value) and self.trains:
+                loss.backward()  # type: ignore[no-untyped-call]
+        if math.isfinite(value):
+            self._move()
+        return value, tokens
+
+    def try_out(self, indices: Sequence[int]) -> None:
+        """One step on these training examples in one piece, and the largest batch to evaluate.
+
+        Raises what the device raises where memory does not suffice.
+        """
+        self._micro_batch = len(indices)
+        self._step(indices)
+        evaluated = self.data.evaluated
+        with torch.inference_mode():
+            batch = collate(evaluated, largest_batch(evaluated, self._padded_tokens))
+            token_scores(self.subject, batch.to(self.subject.device))
+
+    def _move(self) -> None:
+        """Apply the gradients."""
+        model, gates = self.subject.model, self.subject.gates
+        if self._schedule is not None:
+            clip = self.arm.settings.train.grad_clip or math.inf
+            self._note("model", torch.nn.utils.clip_grad_norm_(model.parameters(), clip))
+        if gates is not None:
+            gradients = [each.grad for each in gates.parameters() if each.grad is not None]
+            self._note("gates", torch.nn.utils.get_total_norm(gradients))
+        try:
+            for optimizer in self._optimizers:
+                optimizer.step()
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            # Moments are made in the first step; smaller pieces would not make room for them.
+            raise InfeasibleError(self.arm.digest, "memory: the optimiser does not fit") from error
+        if self._schedule is not None:
+            self._schedule.step()
+
+    def _note(self, name: str, norm: torch.Tensor) -> None:
+        total, count = self._grad_norms.get(name, (0.0, 0))
+        self._grad_norms[name] = (total + float(norm), count + 1)
+
+    def _total_weight(self, indices: Sequence[int], first_token_weight: float) -> float:
+        """What the losses of all target tokens of a batch are divided by."""
+        split = self.data.train
+        targets = split.target_counts[indices].sum()
+        answers = (np.diff(split.answer_offsets)[indices] > 0).sum()
+        return float(targets + (first_token_weight - 1.0) * answers)
+
+    def _halve(self, what: str) -> None:
+        """Go on with half of what did not fit into memory."""
+        torch.cuda.empty_cache()
+        if self._micro_batch == 1:
+            raise InfeasibleError(self.arm.digest, f"memory: {what} does not fit")
+        self._micro_batch = -(-self._micro_batch // 2)
+        self._tell(f"out of memory, {what}: from now on {self._micro_batch} examples at a time")
+
+    def _tell(self, event: str) -> None:
+        self._events.append(f"step {self.step}: {event}")
+
+    def outcome(self) -> Outcome:
+        """Evaluate the arm where it stands.
+
+        Raises:
+            InfeasibleError: if a single example does not fit into memory.
+        """
+        started = time.perf_counter()
+        split = self.data.evaluated
+        while (found := self._try_evaluation()) is None:
+            torch.cuda.empty_cache()
+            if self._padded_tokens < split.prompt_lengths.max():
+                raise InfeasibleError(self.arm.digest, "memory: one example to evaluate")
+            self._padded_tokens //= 2
+            self._tell(f"out of memory in evaluation: from now on {self._padded_tokens} tokens")
+        return Outcome(
+            arm=self.arm.digest,
+            seed_index=self.arm.seeds.index,
+            examples=_wanted_digest(split),
+            step=self.step,
+            measures=found.measures,
+            predictions=found.predictions,
+            diagnostics={**self._diagnostics(), **found.answers},
+            events=tuple(self._events),
+            train_tokens=self.tokens,
+            train_wall_s=self.train_wall_s,
+            eval_wall_s=time.perf_counter() - started,
+            ended_at=time.time(),
+        )
+
+    def _try_evaluation(self) -> Evaluation | None:
+        """The evaluation, or None if memory did not suffice."""
+        data, seed = self.data, self.arm.seeds.generation
+        size = self._padded_tokens
+        try:
+            return evaluate(self.subject, data.evaluated, data.tokenizer, data.scoring, seed, size)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            return None
+
+    def _diagnostics(self) -> dict[str, float]:
+        unmoved = sample_of(self.subject.model) == self._first_weights
+        found = gate_values(self.subject.gates)
+        found |= seed_ratios(self.subject, self.data.evaluated, self._padded_tokens)
+        found |= {f"grad_norm/{name}": s / n for name, (s, n) in self._grad_norms.items()}
+        return found | {
+            "unmoved_share": float(unmoved.float().mean()),
+            "tokens_per_s": self.tokens / self.train_wall_s if self.train_wall_s else 0.0,
+            "peak_memory_gb": memory_gb(self.subject.device),
+        }
+
+    def save(self, path: Path) -> None:
+        """Write all that training goes on from: weights, gates, optimisers, chance, data cursor."""
+        gates = self.subject.gates
+        torch.save(
+            {
+                "step": self.step,
+                "tokens": self.tokens,
+                "train_wall_s": self.train_wall_s,
+                "micro_batch": self._micro_batch,
+                "padded_tokens": self._padded_tokens,
+                "events": self._events,
+                "grad_norms": self._grad_norms,
+                "model": self.subject.model.state_dict(),
+                "gates": None if gates is None else gates.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+                "schedule": None if self._schedule is None else self._schedule.state_dict(),
+                "random": torch.get_rng_state(),
+            },
+            path,
+        )
+
+    def restore(self, path: Path) -> None:
+        """Go on from what `save` wrote."""
+        saved = torch.load(path, map_location=self.subject.device, weights_only=True)
+        self.subject.model.load_state_dict(saved["model"])
+        if self.subject.gates is not None:
+            self.subject.gates.load_state_dict(saved["gates"])
+        for optimizer, state in zip(self._optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        if self._schedule is not None:
+            self._schedule.load_state_dict(saved["schedule"])
+        torch.set_rng_state(saved["random"].cpu())
+        self.step, self.tokens = saved["step"], saved["tokens"]
+        self.train_wall_s = saved["train_wall_s"]
+        self._micro_batch, self._padded_tokens = saved["micro_batch"], saved["padded_tokens"]
+        self._events, self._grad_norms = saved["events"], saved["grad_norms"]
+
+
+class BatchStream:
+    """Which examples a step sees: every epoch all of them once, in an order of its own.
+
+    A batch may reach over the end of an epoch. Steps are random access: nothing has to be saved.
+    """
+
+    def __init__(self, num_examples: int, batch_size: int, order_seed: int) -> None:
+        self._num_examples = num_examples
+        self._batch_size = batch_size
+        self._order_seed = order_seed
+        self._epoch: tuple[int, list[int]] = (-1, [])
+
+    def indices(self, step: int) -> list[int]:
+        """Examples of the batch after `step` optimiser steps."""
+        first = step * self._batch_size
+        return [self._example(place) for place in range(first, first + self._batch_size)]
+
+    def _example(self, place: int) -> int:
+        epoch, offset = divmod(place, self._num_examples)
+        if self._epoch[0] != epoch:
+            rng = np.random.default_rng([self._order_seed, epoch])
+            self._epoch = (epoch, rng.permutation(self._num_examples).tolist())
+        return self._epoch[1][offset]
+
+
+def _weighted_sum(scores: TokenScores, first_token_weight: float) -> torch.Tensor:
+    """The losses of all target tokens, those of answers' first tokens weighted."""
+    if first_token_weight == 1.0:
+        return scores.nll_N.sum()
+    return (scores.nll_N * torch.where(scores.first_N, first_token_weight, 1.0)).sum()
+
+
+_MEMORY_ERRORS = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDA error: out of memory",
+    "Triton Error [CUDA]: out of memory",
+)
+"""How memory errors that are plain RuntimeErrors read: torch's CPU allocator's, and those of what
+asks the driver for memory beside torch's own allocator."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice, on a GPU or on a CPU."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(text in str(error) for text in _MEMORY_ERRORS)
+
+
+def _decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Weight decay on matrices only; r_k is a vector per head that is stored as [H, D]."""
+    matrices: list[torch.nn.Parameter] = []
+    vectors: list[torch.nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        is_matrix = parameter.ndim == 2 and not name.endswith("r_k")
+        (matrices if is_matrix else vectors).append(parameter)
+    return [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+
+
+def _wanted_digest(split: Split) -> str:
+    """Names the examples by what is wanted of them, whatever the order of the prompt."""
+    digest = hashlib.sha256()
+    for column in (split.answer_tokens, split.answer_offsets, split.target_tokens):
+        digest.update(np.ascontiguousarray(column).data)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""A model for other programs: an arm's weights, a folder for transformers, a winner in MLflow."""

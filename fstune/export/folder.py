@@ -1,0 +1,163 @@
+"""An arm's model as a folder that `transformers` loads, code and all.
+
+The code is the project's own: `hf_model`, `hf_config`, `hf_tokenizer` and of `model` what they
+import, with imports rewritten, since `transformers` wants all files side by side.
+"""
+
+import ast
+import importlib.util
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from transformers import GenerationConfig
+
+from fstune.errors import InputError
+from fstune.export.hf_config import RWKV7Config
+from fstune.export.hf_model import RWKV7ForCausalLM
+from fstune.export.hf_tokenizer import RWKVTokenizer
+from fstune.export.weights import Exported, make_parent
+from model.tokenizer import Tokenizer, for_vocabulary
+
+FACES = {
+    "fstune.export.hf_config": "configuration_rwkv7",
+    "fstune.export.hf_model": "modeling_rwkv7",
+    "fstune.export.hf_tokenizer": "tokenization_rwkv7",
+}
+"""What is loaded first, under the names that `transformers` is used to."""
+
+
+def write_folder(exported: Exported, out: Path) -> list[Path]:
+    """Write the folder, which appears whole or not at all; returns its files.
+
+    Raises:
+        InputError: if `out` exists, its folder cannot be made, or the model has no tokenizer.
+    """
+    if out.exists():
+        raise InputError(f"--out: {out} exists; move it away or give another name")
+    try:
+        tokenizer = for_vocabulary(exported.model.config.vocab_size, exported.tokenizer)
+    except ValueError as error:
+        raise InputError(f"the model cannot be exported for transformers: {error}") from error
+    make_parent(out)
+    draft = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
+    try:
+        _write_model(exported, tokenizer, draft)
+        _write_tokenizer(exported, tokenizer, draft)
+        for name, text in _sources().items():
+            (draft / f"{name}.py").write_text(text, encoding="utf-8")
+        draft.chmod(0o755)  # a temporary folder is its maker's alone
+        draft.replace(out)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return sorted(out.iterdir())
+
+
+def _write_model(exported: Exported, tokenizer: Tokenizer, folder: Path) -> None:
+    model, gates = exported.model, exported.gates
+    config = RWKV7Config(
+        shapes=asdict(model.config),
+        future_seed=None if gates is None else asdict(gates.settings),
+        dtype="float32",
+    )
+    config.auto_map = {
+        "AutoConfig": f"{FACES['fstune.export.hf_config']}.{RWKV7Config.__name__}",
+        "AutoModelForCausalLM": f"{FACES['fstune.export.hf_model']}.{RWKV7ForCausalLM.__name__}",
+    }
+    with torch.device("meta"):
+        shell = RWKV7ForCausalLM(config)
+    shell.rwkv7 = model
+    shell.gates = gates
+    # World keeps id 0 for the end of a text; a byte 0 is a byte like any other.
+    end = 0 if tokenizer.name == "world" else None
+    GenerationConfig(eos_token_id=end, pad_token_id=0).save_pretrained(folder)
+    config.architectures = [RWKV7ForCausalLM.__name__]
+    config.save_pretrained(folder)
+    weights = {name: x.contiguous() for name, x in shell.state_dict().items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _write_tokenizer(exported: Exported, tokenizer: Tokenizer, folder: Path) -> None:
+    values = {
+        "tokenizer_class": RWKVTokenizer.__name__,
+        "auto_map": {
+            "AutoTokenizer": [
+                f"{FACES['fstune.export.hf_tokenizer']}.{RWKVTokenizer.__name__}",
+                None,
+            ]
+        },
+        "ids": exported.model.config.vocab_size,
+        "vocabulary": tokenizer.name,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(values, indent=1) + "\n")
+
+
+def _sources() -> dict[str, str]:
+    """The text of every file of code, by name without suffix."""
+    found: dict[str, str] = {}
+    open_modules = list(FACES)
+    while open_modules:
+        module = open_modules.pop()
+        if _flat(module) not in found:
+            text = _source(module)
+            found[_flat(module)] = _side_by_side(text)
+            open_modules += [needed for node in _own_imports(text) for needed in _modules(node)]
+    return found
+
+
+def _source(module: str) -> str:
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).read_text(encoding="utf-8")
+
+
+def _flat(module: str) -> str:
+    """The name of a module's file in the folder: model.wkv.triton is wkv_triton."""
+    return FACES.get(module) or module.removeprefix("model.").replace(".", "_")
+
+
+def _own_imports(text: str) -> Iterator[ast.ImportFrom]:
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            ours = node.module in FACES or node.module.split(".")[0] == "model"
+            yield from [node] if ours else []
+
+
+def _modules(node: ast.ImportFrom) -> list[str]:
+    """The modules that an import names: the one itself, or those that it takes from a package."""
+    assert node.module is not None
+    inner = [f"{node.module}.{alias.name}" for alias in node.names]
+    return inner if all(map(_is_module, inner)) else [node.module]
+
+
+def _is_module(name: str) -> bool:
+    package = name.rpartition(".")[0]
+    spec = importlib.util.find_spec(package)
+    is_package = spec is not None and spec.submodule_search_locations is not None
+    return is_package and importlib.util.find_spec(name) is not None
+
+
+def _side_by_side(text: str) -> str:
+    """A module's text with the project's imports made relative to one flat folder."""
+    lines = text.split("\n")
+    for node in _own_imports(text):
+        assert node.module is not None
+        line, modules = lines[node.lineno - 1], _modules(node)
+        if modules == [node.module]:
+            line = line.replace(f"from {node.module} import", f"from .{_flat(node.module)} import")
+        else:
+            indent = line[: node.col_offset]
+            # Transformers finds the files that it needs by `from .NAME import` at a line's start.
+            line = "\n".join(
+                f"{indent}from .{_flat(module)} import __name__ as _\n"
+                f"{indent}from . import {_flat(module)} as {module.rpartition('.')[2]}"
+                for module in modules
+            )
+        lines[node.lineno - 1] = line
+    return "\n".join(lines)

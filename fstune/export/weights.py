@@ -1,0 +1,254 @@
+"""An arm's model, taken out of the store for other programs.
+
+Which arm is meant, where its weights are, and the official `.pth` with the gates beside it. The
+folder for `transformers` is written by `export_folder`. Nothing here changes what a search found:
+an arm whose weights are gone is trained again as it was, into the same place in the store.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors.torch import load_file
+
+from fstune.arms.advance import train_again, workbench
+from fstune.arms.store import ArmStore
+from fstune.arms.trainer import CHECKPOINT_FILE
+from fstune.errors import InputError
+from fstune.export.kept import FILES
+from fstune.results.folder import SearchRecords
+from fstune.results.pairing import arms_of
+from fstune.results.ranking import ranked
+from fstune.results.records import Comparison, TrialRecord
+from fstune.specs.sections import SearchSpec
+from fstune.specs.settings import ArmSettings, EvaluatedSplit
+from model.checkpoint import assemble, load, save, save_gates
+from model.future_seed import Gates
+from model.rwkv7 import RWKV7
+
+Side = Literal["variant", "baseline"]
+
+
+GATES_SUFFIX = ".future_seed.safetensors"
+"""What the file of the gates has in place of the model's suffix."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a user asks for; what is None is chosen."""
+
+    trial: int | None = None
+    """A trial's number; else the best confirmed gain, else the best trial."""
+    side: Side = "variant"
+    seed: int | None = None
+    """Index of the arm's seed, as the records count; else the first whose weights are stored."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """One arm of a trial, by its records."""
+
+    trial: TrialRecord
+    side: Side
+    seed: int
+    digest: str
+    steps: int
+    """Where it was last compared."""
+    split: EvaluatedSplit
+
+    def __str__(self) -> str:
+        return f"trial {self.trial.number}, {self.side} of seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An arm's model as it was trained."""
+
+    place: Place
+    step: int
+    model: RWKV7
+    gates: Gates | None
+    """None without Future-Seed."""
+    tokenizer: Literal["world", "bytes"] | None
+    """The spec's choice; None leaves it to the size of the vocabulary."""
+
+
+def take(records: SearchRecords, spec: SearchSpec, wanted: Wanted, again: bool) -> Exported:
+    """The model of an arm of a search.
+
+    Args:
+        records: the search's.
+        spec: the search's.
+        wanted: which arm.
+        again: whether to train the arm again if its weights are no longer stored.
+
+    Raises:
+        InputError: if there is no such arm, or its weights are gone and `again` is False.
+    """
+    places = _places(_trial(records, wanted.trial), wanted)
+    store = ArmStore(records.runs / "arms")
+    for place in places:
+        settings = _settings(spec, place)
+        checkpoint = store.latest_checkpoint(place.digest)
+        if checkpoint is not None:
+            return _read(place, checkpoint[1] / CHECKPOINT_FILE, settings)
+        if _is_kept(records, place):
+            return _read_kept(place, records.model(place.trial.number), settings)
+    if not again:
+        raise InputError(_gone(records, spec, store, places[0]))
+    folder = _train_again(records, spec, places[0])
+    return _read(places[0], folder / CHECKPOINT_FILE, _settings(spec, places[0]))
+
+
+def write_pth(exported: Exported, out: Path) -> list[Path]:
+    """Write the official layout, and the gates beside it; returns the files.
+
+    The gates have a file of their own: `rwkv` would pass over more tensors in the model's, but
+    readers that are strict about names, this project's among them, would refuse it.
+
+    Raises:
+        InputError: if `out` is no `.pth`, one of the files exists, or its folder cannot be made.
+    """
+    if out.suffix != ".pth":
+        raise InputError(f"--out: the official layout ends in .pth, got {out}")
+    files = [out]
+    if exported.gates is not None:
+        files.append(out.with_name(out.stem + GATES_SUFFIX))
+    for file in files:
+        if file.exists():
+            raise InputError(f"--out: {file} exists; move it away or give another name")
+    make_parent(out)
+    save(exported.model, out)
+    if exported.gates is not None:
+        save_gates(exported.gates, files[1])
+    return files
+
+
+def make_parent(out: Path) -> None:
+    """Make the folder that `out` is to stand in.
+
+    Raises:
+        InputError: if that cannot be.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out: {out.parent} cannot be made: {error.strerror}") from error
+
+
+def _trial(records: SearchRecords, number: int | None) -> TrialRecord:
+    trials = [trial for trial in ranked(records.trials()) if trial.rungs]
+    if number is None:
+        confirmed = [trial for trial in trials if trial.verdict == "gain"]
+        best = next(iter([*confirmed, *trials]), None)
+        if best is None:
+            raise InputError(f"no trial of {records.name} has reached a rung: nothing to export")
+        return best
+    for trial in trials:
+        if trial.number == number:
+            return trial
+    known = ", ".join(map(str, sorted(trial.number for trial in trials))) or "none"
+    raise InputError(
+        f"--candidate: trial {number} of {records.name} has reached no rung; those that have: "
+        f"{known}"
+    )
+
+
+def _places(trial: TrialRecord, wanted: Wanted) -> list[Place]:
+    """The arms that answer what is wanted: the confirmation's, then those of the last rung."""
+    compared: list[tuple[Comparison, EvaluatedSplit]] = [(trial.rungs[-1], "validation")]
+    if trial.confirmation is not None and trial.confirmation.comparison is not None:
+        compared.insert(0, (trial.confirmation.comparison, "test"))
+    places = [
+        Place(trial, wanted.side, pair.seed, getattr(pair, wanted.side), found.steps, split)
+        for found, split in compared
+        for pair in found.arms
+    ]
+    chosen = [place for place in places if wanted.seed in (None, place.seed)]
+    if not chosen:
+        known = ", ".join(str(place.seed) for place in places)
+        raise InputError(
+            f"--seed: trial {trial.number} has no arm of seed {wanted.seed}; its seeds: {known}"
+        )
+    return chosen
+
+
+def _gone(records: SearchRecords, spec: SearchSpec, store: ArmStore, place: Place) -> str:
+    kept = spec.resources.keep_checkpoints
+    why = (
+        " (`resources.keep_checkpoints: open` frees them when a trial ends; `all` would keep them)"
+        if kept == "open"
+        else ""
+    )
+    others = ", ".join(map(str, _stored(records, store, place.side))) or "none"
+    return (
+        f"{place}: its weights are no longer stored{why}. --train-again trains it once more, "
+        f"{place.steps} steps on the same data in the same order. "
+        f"Trials whose {place.side} is stored: {others}"
+    )
+
+
+def _stored(records: SearchRecords, store: ArmStore, side: Side) -> Iterator[int]:
+    """Trials of which an arm's weights are stored."""
+    for trial in records.trials():
+        if trial.rungs and any(
+            store.latest_checkpoint(place.digest) or _is_kept(records, place)
+            for place in _places(trial, Wanted(side=side))
+        ):
+            yield trial.number
+
+
+def _is_kept(records: SearchRecords, place: Place) -> bool:
+    """Whether the arm is a confirmed gain, whose weights are kept beside the records."""
+    description = records.model(place.trial.number) / FILES["description"]
+    return description.exists() and json.loads(description.read_text())["arm"] == place.digest
+
+
+def _settings(spec: SearchSpec, place: Place) -> ArmSettings:
+    baseline, variant = spec.settings(place.trial.candidate)
+    return variant if place.side == "variant" else baseline
+
+
+def _train_again(records: SearchRecords, spec: SearchSpec, place: Place) -> Path:
+    """The arm's checkpoint, made anew."""
+    [both] = arms_of(spec, place.trial.candidate, records.cache, [place.seed], place.split)
+    arm, data = (
+        (both.variant, both.variant_data)
+        if place.side == "variant"
+        else (both.baseline, both.baseline_data)
+    )
+    if arm.digest != place.digest:
+        raise InputError(
+            f"{place}: its data or its checkpoint have changed since it was trained, so that it "
+            f"cannot be trained again (it was arm {place.digest}, now it would be {arm.digest})"
+        )
+    return train_again(arm, data, place.steps, workbench(records.runs, spec))
+
+
+def _read(place: Place, path: Path, settings: ArmSettings) -> Exported:
+    # Mapped: the optimiser's moments, two thirds of the file, are never read.
+    saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    model = assemble(saved["model"], path)
+    return _exported(place, saved["step"], model, saved["gates"], settings)
+
+
+def _read_kept(place: Place, folder: Path, settings: ArmSettings) -> Exported:
+    model = load(folder / FILES["weights"])
+    return _exported(place, place.steps, model, load_file(folder / FILES["gates"]), settings)
+
+
+def _exported(
+    place: Place,
+    step: int,
+    model: RWKV7,
+    saved_gates: dict[str, torch.Tensor] | None,
+    settings: ArmSettings,
+) -> Exported:
+    gates = None
+    if settings.future_seed is not None:
+        gates = Gates(model.config, settings.future_seed)
+        gates.load_state_dict(saved_gates or {})
+    return Exported(place, step, model, gates, settings.model.tokenizer)

@@ -1,0 +1,99 @@
+"""A search's findings as JSON, and the files that a report leaves.
+
+Words are in `words`, terminal tables in `table`. No torch, no Ray.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fstune.arms.store import ArmStore
+from fstune.files import write_json
+from fstune.results.folder import SearchRecords
+from fstune.results.ranking import best_of
+from fstune.results.records import Comparison, Confirmation, TrialRecord
+from fstune.results.selection import corrected_winner, false_discovery_adjusted
+from fstune.results.verdict import VERDICT_RULES
+from fstune.specs.sections import SearchSpec
+
+
+def as_json(records: SearchRecords, spec: SearchSpec) -> dict[str, Any]:
+    """The search as the JSON that `fstune report NAME --format json` prints."""
+    trials = records.trials()
+    best = best_of(trials)
+    adjusted = false_discovery_adjusted(trials, spec.metric().name)
+    return {
+        "search": spec.name,
+        "spec_digest": spec.digest,
+        "objective": spec.metric().name,
+        "verdict_rules": VERDICT_RULES,
+        "trials": [
+            _trial_json(trial) | {"q_value": adjusted.get(trial.number)} for trial in trials
+        ],
+        "best": None if best is None else best.number,
+        "guesses": records.guesses(),
+        "selection_corrected": _winner_json(trials, spec, records),
+    }
+
+
+def _winner_json(
+    trials: Sequence[TrialRecord], spec: SearchSpec, records: SearchRecords
+) -> dict[str, Any] | None:
+    found = corrected_winner(trials, spec.metric(), ArmStore(records.runs / "arms"))
+    if found is None:
+        return None
+    picked = [{"trial": number, "share": share} for number, share in found.picked.items()]
+    return {"mean": found.mean, "naive": found.naive, "picked": picked}
+
+
+def _trial_json(trial: TrialRecord) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "candidate": trial.candidate,
+        "equals": trial.equals,
+        "verdict": trial.verdict,
+        "confirmation": _confirmation_json(trial.confirmation),
+        "state": "running" if trial.end is None else trial.end.state,
+        "reason": None if trial.end is None else trial.end.reason,
+        "rungs": [_comparison_json(rung) for rung in trial.rungs],
+        "arms": [
+            {"seed": pair.seed, "baseline": pair.baseline, "variant": pair.variant}
+            for pair in (trial.rungs[-1].arms if trial.rungs else [])
+        ],
+    }
+
+
+def _confirmation_json(confirmation: Confirmation | None) -> dict[str, Any] | None:
+    if confirmation is None or confirmation.comparison is None:
+        return None if confirmation is None else {"verdict": confirmation.verdict}
+    return _comparison_json(confirmation.comparison)
+
+
+def _comparison_json(rung: Comparison) -> dict[str, Any]:
+    return {
+        "steps": rung.steps,
+        "seeds": rung.seeds,
+        "verdict": rung.verdict,
+        "flags": rung.flags,
+        "baseline": {name: delta.baseline for name, delta in rung.deltas.items()},
+        "variant": {name: delta.variant for name, delta in rung.deltas.items()},
+        "delta": {
+            name: {
+                "mean": delta.mean,
+                "low": delta.low,
+                "high": delta.high,
+                "p_value": delta.p_value,
+                "half_width": delta.half_width,
+                "detectable": delta.detectable,
+                "seeds_agree": delta.seeds_agree,
+            }
+            for name, delta in rung.deltas.items()
+        },
+    }
+
+
+def write_report(records: SearchRecords, spec: SearchSpec) -> Path:
+    """Keep the JSON beside the records; returns its path."""
+    path = records.root / "report.json"
+    write_json(path, as_json(records, spec))
+    return path

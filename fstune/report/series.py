@@ -1,0 +1,351 @@
+"""The numbers behind a report's figures: records and stored outcomes to plain series.
+
+Each figure has one dataclass here, and each can be told as a `Sheet`, which is what a reader
+downloads. What they look like is in `report_drawing`. No torch, no Ray, no drawing.
+"""
+
+import csv
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pydantic import ValidationError
+
+from fstune.arms.store import ArmStore
+from fstune.report.phrases import at_rung, label
+from fstune.results.outcomes import seed_deltas, stored_pairs
+from fstune.results.ranking import ranked
+from fstune.results.records import Comparison, TrialRecord
+from fstune.results.verdict import Verdict
+from fstune.specs.sections import SearchSpec
+from fstune.specs.settings import Scalar
+from model.config import sigmoid
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A figure's numbers as a table."""
+
+    header: tuple[str, ...]
+    rows: Sequence[tuple[Scalar | None, ...]]
+
+    def csv(self) -> str:
+        """The table as comma-separated values, floats in full."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(self.header)
+        writer.writerows(self.rows)
+        return out.getvalue()
+
+
+@dataclass(frozen=True)
+class ForestRow:
+    """A candidate's delta where it was compared last, or a finalist's confirmation."""
+
+    number: int
+    label: str
+    group: str
+    """What the rows beside it have in common: the rung, or the confirmation."""
+    baseline: float
+    mean: float
+    low: float
+    high: float
+    by_seed: tuple[float, ...]
+    """The delta of each seed; empty where the arms' outcomes are not stored here."""
+    verdict: Verdict
+    stopped: bool
+    """Whether it was stopped at this rung."""
+
+
+@dataclass(frozen=True)
+class Forest:
+    """Deltas with intervals, best first, those at the last rung first of all."""
+
+    metric: str
+    margin: float
+    higher_is_better: bool
+    rows: list[ForestRow]
+
+    def sheet(self) -> Sheet:
+        header = ("trial", "candidate", "compared at", "baseline", "delta", "low", "high")
+        rows = [
+            (
+                *(row.number, row.label, row.group, row.baseline, row.mean, row.low, row.high),
+                *(row.verdict, row.stopped, " ".join(map(str, row.by_seed))),
+            )
+            for row in self.rows
+        ]
+        return Sheet((*header, "verdict", "stopped there", "delta of each seed"), rows)
+
+
+@dataclass(frozen=True)
+class CurveStep:
+    """One evaluation on the way up."""
+
+    steps: int
+    seeds: int
+    baseline: float
+    variant: float
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Baseline and variant of one candidate over optimiser steps."""
+
+    number: int
+    label: str
+    metric: str
+    margin: float
+    rungs: list[tuple[int, int]]
+    """Steps and seeds of every rung of the search."""
+    steps: list[CurveStep]
+
+    def sheet(self) -> Sheet:
+        header = ("step", "seeds", "baseline", "variant", "delta", "low", "high")
+        rows = [
+            (at.steps, at.seeds, at.baseline, at.variant, at.mean, at.low, at.high)
+            for at in self.steps
+        ]
+        return Sheet(header, rows)
+
+
+@dataclass(frozen=True)
+class PathPoint:
+    """A rung that was reached, and what had been spent by then."""
+
+    number: int
+    rung: int
+    spent_steps: int
+    objective: float
+    best: float
+    """The best objective at this rung so far."""
+
+
+@dataclass(frozen=True)
+class SearchPath:
+    """The best objective at each rung against the optimiser steps of all arms."""
+
+    metric: str
+    maximised: str
+    """What of the metric the search looks for the most of."""
+    rungs: list[tuple[int, int]]
+    points: list[PathPoint]
+
+    def sheet(self) -> Sheet:
+        header = ("trial", "rung", "optimiser steps so far", "objective", "best at this rung")
+        rows = [
+            (point.number, point.rung, point.spent_steps, point.objective, point.best)
+            for point in self.points
+        ]
+        return Sheet(header, rows)
+
+
+@dataclass(frozen=True)
+class SlicePoint:
+    """A candidate as the slices show it."""
+
+    number: int
+    candidate: dict[str, Scalar]
+    mean: float
+    low: float
+    high: float
+    rungs: int
+
+
+@dataclass(frozen=True)
+class Slices:
+    """The delta at the first rung, which every candidate reaches, against each setting."""
+
+    metric: str
+    margin: float
+    at: str
+    paths: list[str]
+    log_scaled: list[str]
+    """Paths that are drawn on a logarithmic scale."""
+    points: list[SlicePoint]
+
+    def sheet(self) -> Sheet:
+        rows = [
+            (
+                *(point.number, *(point.candidate.get(path) for path in self.paths)),
+                *(point.mean, point.low, point.high, point.rungs),
+            )
+            for point in self.points
+        ]
+        return Sheet(("trial", *self.paths, "delta", "low", "high", "rungs reached"), rows)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A gate's opening: seed_scale · schedule · σ(alpha)."""
+
+    layer: int
+    before: float
+    after: tuple[float, ...] = ()
+    """After training: one value per head and seed; empty where nothing is stored."""
+
+
+@dataclass(frozen=True)
+class GateProfile:
+    """A candidate's gates over depth."""
+
+    number: int
+    num_layers: int
+    learns: bool
+    gates: list[Gate] = field(default_factory=list)
+
+    def sheet(self) -> Sheet:
+        rows = [(gate.layer, gate.before, " ".join(map(str, gate.after))) for gate in self.gates]
+        return Sheet(("layer", "gate before training", "gate after training"), rows)
+
+
+def forest(trials: Sequence[TrialRecord], spec: SearchSpec, store: ArmStore) -> Forest:
+    """Confirmations first, then every candidate at the last rung that it reached."""
+    metric = spec.metric()
+
+    def row(trial: TrialRecord, at: Comparison, group: str, stopped: bool) -> ForestRow:
+        delta = at.deltas[metric.name]
+        return ForestRow(
+            number=trial.number,
+            label=label(trial),
+            group=group,
+            baseline=delta.baseline,
+            mean=delta.mean,
+            low=delta.low,
+            high=delta.high,
+            by_seed=seed_deltas(store, at, metric),
+            verdict=at.verdict,
+            stopped=stopped,
+        )
+
+    rows = [
+        row(trial, at, f"confirmation: test split, {at_rung(at)}", False)
+        for trial in ranked(trials)
+        if trial.confirmation and (at := trial.confirmation.comparison)
+    ]
+    last = len(spec.rungs)
+    rows += [
+        row(trial, at, at_rung(at), len(trial.rungs) < last and trial.end is not None)
+        for trial in sorted(ranked(trials), key=lambda trial: -len(trial.rungs))
+        if trial.rungs and (at := trial.rungs[-1])
+    ]
+    return Forest(metric.name, spec.objective.margin, metric.higher_is_better, rows)
+
+
+def curve(trial: TrialRecord, spec: SearchSpec) -> Curve:
+    """A trial's way up the rungs."""
+    metric = spec.metric().name
+    steps = []
+    for rung in trial.rungs:
+        for point in rung.curve:
+            delta = point.deltas[metric]
+            values = (delta.baseline, delta.variant, delta.mean, delta.low, delta.high)
+            steps.append(CurveStep(point.step, rung.seeds, *values))
+    rungs = [(rung.steps, rung.seeds) for rung in spec.rungs]
+    return Curve(trial.number, label(trial), metric, spec.objective.margin, rungs, steps)
+
+
+def search_path(trials: Sequence[TrialRecord], spec: SearchSpec) -> SearchPath:
+    """Rungs in the order in which they were reached.
+
+    An arm that several candidates share is counted once: what is spent is what was trained.
+    """
+    reached = sorted(
+        (
+            (rung.curve[-1].ended_at, trial.number, rung)
+            for trial in trials
+            for rung in trial.rungs
+            if trial.equals is None
+        ),
+        key=lambda item: (item[0], item[1], item[2].rung),
+    )
+    trained: dict[str, int] = {}
+    best: dict[int, float] = {}
+    points = []
+    for _, number, rung in reached:
+        for pair in rung.arms:
+            for arm in (pair.baseline, pair.variant):
+                trained[arm] = max(trained.get(arm, 0), rung.steps)
+        if math.isfinite(rung.objective):
+            best[rung.rung] = max(best.get(rung.rung, -math.inf), rung.objective)
+        spent, so_far = sum(trained.values()), best.get(rung.rung, math.nan)
+        points.append(PathPoint(number, rung.rung, spent, rung.objective, so_far))
+    rungs = [(rung.steps, rung.seeds) for rung in spec.rungs]
+    return SearchPath(spec.metric().name, _maximised(spec), rungs, points)
+
+
+def objective_name(spec: SearchSpec) -> str:
+    """What candidates are ranked by, in words; more of it is better."""
+    return f"{_maximised(spec)} {spec.metric().name}"
+
+
+def _maximised(spec: SearchSpec) -> str:
+    turned = "" if spec.metric().higher_is_better else "−"
+    bound = "lower bound of " if spec.objective.bound == "lower" else ""
+    return f"{bound}{turned}Δ"
+
+
+def slices(trials: Sequence[TrialRecord], spec: SearchSpec) -> Slices:
+    """Every candidate at the first rung, where all are comparable."""
+    metric = spec.metric().name
+    points = []
+    for trial in trials:
+        if trial.rungs:
+            delta = trial.rungs[0].deltas[metric]
+            place = (delta.mean, delta.low, delta.high, len(trial.rungs))
+            points.append(SlicePoint(trial.number, trial.candidate, *place))
+    varied = [
+        path
+        for path in spec.space
+        if len({point.candidate[path] for point in points if path in point.candidate}) > 1
+    ]
+    return Slices(
+        metric=metric,
+        margin=spec.objective.margin,
+        at=at_rung(next(trial for trial in trials if trial.rungs).rungs[0]) if points else "",
+        paths=varied,
+        log_scaled=[path for path in varied if spec.space[path].log_uniform is not None],
+        points=points,
+    )
+
+
+def gate_profile(trial: TrialRecord, spec: SearchSpec, store: ArmStore) -> GateProfile | None:
+    """A candidate's gates as its settings open them, and as its arms had them at its last rung.
+
+    None if the depth is neither in the spec nor in an outcome, or if the settings are an older
+    version's.
+    """
+    try:
+        _, variant = spec.settings(trial.candidate)
+    except ValidationError:
+        return None
+    seed, shapes = variant.future_seed, variant.model.init
+    found: dict[int, list[float]] = {}
+    for pair in stored_pairs(store, trial.rungs[-1].arms, trial.rungs[-1].steps):
+        for layer, values in _gates_of(pair.variant.diagnostics).items():
+            found.setdefault(layer, []).extend(values)
+    num_layers = shapes.num_layers if shapes else max(found, default=-1) + 1
+    if seed is None or num_layers == 0:
+        return None
+    opening = sigmoid(seed.alpha)
+    gates = [
+        Gate(layer, seed.strength(layer, num_layers) * opening, tuple(found.get(layer, ())))
+        for layer in range(seed.layer_start, num_layers)
+    ]
+    return GateProfile(trial.number, num_layers, seed.alpha_lr > 0, gates)
+
+
+def _gates_of(diagnostics: Mapping[str, float]) -> dict[int, list[float]]:
+    """Gates by layer, of every head where heads have their own; names as `fstune.diagnostics`."""
+    heads: dict[int, list[float]] = {}
+    means: dict[int, list[float]] = {}
+    for name, value in diagnostics.items():
+        match = re.fullmatch(r"gate/L(\d+)(\.H\d+)?", name)
+        if match:
+            (heads if match[2] else means).setdefault(int(match[1]), []).append(value)
+    return means | heads

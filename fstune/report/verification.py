@@ -1,0 +1,237 @@
+"""Every figure of a search computed again from what is stored, and held against what is told.
+
+Reads the records, the report and the arms' outcomes; trains nothing and writes nothing. What cannot
+be read is a difference too.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from fstune.arms.arm import Outcome, Pair
+from fstune.arms.store import ArmStore
+from fstune.errors import StoreError
+from fstune.files import digest_of
+from fstune.report.data import as_json
+from fstune.results.deltas import CONFIDENCE, Delta, confirmation_confidence, paired_deltas
+from fstune.results.folder import SearchRecords
+from fstune.results.pairing import judged
+from fstune.results.records import ArmPair, Comparison, TrialRecord
+from fstune.specs.sections import SearchSpec
+from fstune.specs.settings import ArmSettings
+from fstune.specs.words import show
+from tasks import registry
+
+
+def differences(records: SearchRecords, spec: SearchSpec) -> list[str]:
+    """What differs, a line each; nothing where all figures come out again.
+
+    Raises:
+        StoreError: if a record cannot be read.
+    """
+    return list(_Check(records, spec).lines())
+
+
+class _Check:
+    def __init__(self, records: SearchRecords, spec: SearchSpec) -> None:
+        self._records = records
+        self._spec = spec
+        self._store = ArmStore(records.runs / "arms")
+        self._metrics = registry.get(spec.task_name).measured(spec.task)
+
+    def lines(self) -> Iterator[str]:
+        trials = self._records.trials()
+        # One that equals another has that one's rungs.
+        for trial in (trial for trial in trials if trial.equals is None):
+            for rung in trial.rungs:
+                place = f"trial {trial.number}, rung {rung.rung}"
+                if [point.step for point in rung.curve[-1:]] != [rung.steps]:
+                    yield f"{place}: its curve does not end at its step, {rung.steps}"
+                yield from self._comparison(place, trial, rung, CONFIDENCE, confirms=False)
+                for point in rung.curve:
+                    where = f"{place}, step {point.step} of the curve"
+                    yield from self._deltas(where, rung.arms, point.step, point.deltas, CONFIDENCE)
+        yield from self._confirmations(trials)
+        yield from self._arms(trials)
+        yield from self._report()
+
+    def _confirmations(self, trials: Sequence[TrialRecord]) -> Iterator[str]:
+        confirmed = {trial.number: trial.confirmation for trial in trials if trial.confirmation}
+        chosen = self._records.finalists() or []
+        for number, confirmation in confirmed.items():
+            place = f"trial {number}, confirmation"
+            if number not in chosen:
+                yield f"{place}: it is none of the finalists that were chosen, {chosen}"
+            elif confirmation.comparison is not None:
+                level = confirmation_confidence(len(chosen))
+                found = confirmation.comparison
+                yield from self._comparison(place, trials[number], found, level, confirms=True)
+
+    def _comparison(
+        self,
+        place: str,
+        trial: TrialRecord,
+        told: Comparison,
+        confidence: float,
+        confirms: bool,
+    ) -> Iterator[str]:
+        if told.seeds != len(told.arms):
+            yield f"{place}: seeds is {told.seeds}, it has the arms of {len(told.arms)}"
+        yield from self._deltas(place, told.arms, told.steps, told.deltas, confidence)
+        try:
+            baseline, variant = self._spec.settings(trial.candidate)
+        except ValidationError:
+            yield f"{place}: {trial.candidate} is no candidate of the spec"
+            return
+        yield from self._settings(place, told, baseline, variant)
+        objective = told.deltas.get(self._spec.metric().name)
+        if objective is None:
+            return
+        gate = self._largest_gate(told, variant)
+        if not _same(gate, told.largest_gate):
+            yield f"{place}: the largest gate is {told.largest_gate}, its settings say {gate}"
+        verdict = judged(self._spec, baseline, variant, objective, told.largest_gate, confirms)
+        if verdict != told.verdict:
+            yield f"{place}: the verdict is {told.verdict!r}, its rules say {verdict!r}"
+        gain = objective.gain(self._spec.objective.bound)
+        if not _same(gain, told.objective):
+            yield f"{place}: the objective is {told.objective}, its delta says {gain}"
+
+    def _settings(
+        self, place: str, told: Comparison, baseline: ArmSettings, variant: ArmSettings
+    ) -> Iterator[str]:
+        """Arms that are not those of the candidate and seed beside which they are told."""
+        for pair in told.arms:
+            for digest, wanted in ((pair.baseline, baseline), (pair.variant, variant)):
+                arm = self._described(digest)
+                if arm is not None and not _is_of(arm, wanted, pair.seed):
+                    yield f"{place}: arm {digest} is not of its candidate and seed {pair.seed}"
+
+    def _largest_gate(self, told: Comparison, variant: ArmSettings) -> float:
+        """As the settings bound it; the model's depth is that of the gates that were looked at."""
+        outcome = self._read(told.arms[0].variant, told.steps) if told.arms else None
+        gates = [name for name in (outcome.diagnostics if outcome else ()) if name[:6] == "gate/L"]
+        if variant.future_seed is None or not gates:
+            return told.largest_gate if variant.future_seed else 1.0
+        layers = 1 + max(int(name[6:].partition(".")[0]) for name in gates)
+        return variant.future_seed.largest_gate(layers)
+
+    def _deltas(
+        self,
+        place: str,
+        arms: Sequence[ArmPair],
+        step: int,
+        told: dict[str, Delta],
+        confidence: float,
+    ) -> Iterator[str]:
+        try:
+            pairs = []
+            for arm in arms:
+                baseline = self._store.outcome(arm.baseline, step)
+                variant = self._store.outcome(arm.variant, step)
+                if baseline is None or variant is None:
+                    gone = arm.baseline if baseline is None else arm.variant
+                    yield f"{place}: the evaluation of arm {gone} at step {step} is not stored"
+                    return
+                pairs.append(Pair(baseline, variant))
+            found = paired_deltas(pairs, self._metrics, confidence)
+        except StoreError as error:
+            yield f"{place}: {error}"
+            return
+        except (ValueError, KeyError, IndexError) as error:
+            yield f"{place}: the stored evaluations do not fit together: {error}"
+            return
+        for name in {**told, **found}:
+            if name not in told or name not in found:
+                told_of = "not told" if name in found else "told, and not measured"
+                yield f"{place}: {name} is {told_of}"
+                continue
+            for field in dataclasses.fields(Delta):
+                was, now = getattr(told[name], field.name), getattr(found[name], field.name)
+                if not _same(was, now):
+                    yield f"{place}: {name} {field.name} is {was}, the outcomes say {now}"
+
+    def _arms(self, trials: Sequence[TrialRecord]) -> Iterator[str]:
+        used = {
+            digest: None
+            for trial in trials
+            for told in trial.comparisons
+            for pair in told.arms
+            for digest in (pair.baseline, pair.variant)
+        }
+        for digest in used:
+            path = self._store.root / digest / "arm.json"
+            arm = self._described(digest)
+            if arm is None:
+                yield f"{path}: it cannot be read"
+            elif digest_of(arm) != digest:
+                yield f"{path}: its settings are not those of the arm's digest"
+
+    def _described(self, digest: str) -> dict[str, Any] | None:
+        try:
+            return self._store.described(digest)
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def _read(self, digest: str, step: int) -> Outcome | None:
+        try:
+            return self._store.outcome(digest, step)
+        except StoreError:
+            return None
+
+    def _report(self) -> Iterator[str]:
+        path = self._records.root / "report.json"
+        if not path.exists():
+            yield f"{path}: there is no report"
+            return
+        try:
+            was = json.loads(path.read_text())
+            now = json.loads(json.dumps(as_json(self._records, self._spec)))
+        except (ValueError, KeyError, StoreError) as error:
+            yield f"{path}: it cannot be held against the records: {error}"
+            return
+        yield from _unequal(path, was, now, ())
+
+
+def _is_of(arm: Mapping[str, Any], settings: ArmSettings, seed: int) -> bool:
+    """Whether an arm's description has the mechanism and the training of these settings."""
+    wanted = settings.model_dump(mode="json")
+    try:
+        told = arm["settings"]
+        # A schedule that names no end has that of the last rung.
+        training = {k: v for k, v in told["train"].items() if k != "lr_total_steps"}
+        return (
+            arm["seeds"]["index"] == seed
+            and told["future_seed"] == wanted["future_seed"]
+            and all(wanted["train"].get(key) == value for key, value in training.items())
+        )
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
+def _unequal(path: Path, was: object, now: object, at: tuple[str, ...]) -> Iterator[str]:
+    if isinstance(was, dict) and isinstance(now, dict) and was.keys() == now.keys():
+        for key in was:
+            yield from _unequal(path, was[key], now[key], (*at, str(key)))
+    elif isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+        for index, (left, right) in enumerate(zip(was, now, strict=True)):
+            yield from _unequal(path, left, right, (*at, str(index)))
+    elif not _same(was, now):
+        yield f"{path}: {'.'.join(at)} is {_told(was)}, the records say {_told(now)}"
+
+
+def _told(value: object) -> str:
+    return f"a list of {len(value)}" if isinstance(value, list) else show(value)
+
+
+def _same(was: object, now: object) -> bool:
+    """Whether two values are equal but for what another machine's sums round; NaN is NaN's."""
+    if isinstance(was, float) and isinstance(now, float):
+        both_nan = math.isnan(was) and math.isnan(now)
+        return both_nan or math.isclose(was, now, rel_tol=1e-9, abs_tol=1e-12)
+    return was == now

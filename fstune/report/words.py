@@ -1,0 +1,322 @@
+"""A report's sentences: what was asked, what came out, what it cost, how to do it again.
+
+Words and numbers only; `report_view` puts them together. No torch, no Ray.
+"""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from fstune.arms.store import ArmStore
+from fstune.report.phrases import _duration, _seeds, at_rung, describe_candidate, interval, percent
+from fstune.report.series import objective_name
+from fstune.results.deltas import CONFIDENCE, confirmation_confidence
+from fstune.results.folder import SearchRecords
+from fstune.results.records import Comparison, TrialRecord
+from fstune.results.selection import (
+    FALSE_DISCOVERY_RATE,
+    SPLITS,
+    corrected_winner,
+    false_discovery_adjusted,
+)
+from fstune.results.verdict import VERDICT_RULES, Verdict
+from fstune.specs.sections import SearchSpec, of_mechanism
+from tasks import registry
+
+Fact = tuple[str, str]
+"""What, and its value."""
+
+
+_SAYS: dict[Verdict, str] = {
+    "gain": "Yes",
+    "unconfirmed gain": "Perhaps",
+    "loss": "No, it harms",
+    "no effect": "No effect",
+    "inconclusive": "Inconclusive",
+    "diverged": "Diverged",
+    "failed": "Failed",
+    "infeasible": "Infeasible",
+    "running": "Not yet",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the search, and its confirmation if there is one, let one say."""
+
+    verdict: Verdict
+    word: str
+    """The verdict as an answer to the question."""
+    sentence: str
+    confirmation: str
+    """Confirmed or not, in a sentence."""
+
+    @property
+    def headline(self) -> str:
+        """The answer, and the verdict where that is another word."""
+        same = self.word.lower() == self.verdict
+        return self.word if same else f"{self.word}: {self.verdict}"
+
+
+def subject(spec: SearchSpec) -> str:
+    """What is compared with its absence; the variant, where the baseline has the mechanism too."""
+    return "Future-Seed" if spec.has_mechanism() and not _in_both(spec) else "the variant"
+
+
+def _in_both(spec: SearchSpec) -> bool:
+    """Whether the baseline has the mechanism, with settings of its own."""
+    return any(of_mechanism(path) for path in spec.baseline)
+
+
+def _baseline(spec: SearchSpec) -> str:
+    """What the baseline has instead."""
+    own = describe_candidate(spec.baseline)
+    off = spec.has_mechanism() and not _in_both(spec)
+    return ", ".join(filter(None, ["the mechanism off" if off else "", own]))
+
+
+def question(spec: SearchSpec) -> str:
+    """What the search asks, in a sentence."""
+    metric = spec.metric()
+    better = "raise" if metric.higher_is_better else "lower"
+    return (
+        f"Does {subject(spec)} {better} {metric.name} on {spec.task_name}, against a baseline that "
+        "sees the same data in the same order for the same number of steps?"
+    )
+
+
+def setting(spec: SearchSpec) -> list[Fact]:
+    """Mechanism, task, model, training and budget."""
+    task, rungs = registry.get(spec.task_name), spec.rungs
+    sizes = spec.task
+    fixed = spec.fixed_seed()
+    mechanism = f"Future-Seed, fixed: {json.dumps(fixed) if fixed else 'its defaults'}"
+    climbs = " → ".join(f"{rung.steps} steps × {_seeds(rung.seeds)}" for rung in rungs)
+    train = spec.train
+    for_whom = " for the seeds that were run" if spec.objective.bound == "lower" else ""
+    return [
+        ("Mechanism", mechanism if spec.has_mechanism() else "none: two settings are compared"),
+        ("Varied", ", ".join(spec.space) or "nothing"),
+        ("Baseline", _baseline(spec)),
+        ("Task", f"{task.name}, version {task.version}: {task.summary}"),
+        (
+            "Examples",
+            f"{sizes.train_size} to train on, {sizes.validation_size} for validation, "
+            f"{sizes.test_size} for the confirmation",
+        ),
+        ("Model", _model(spec)),
+        (
+            "Training",
+            f"{train.optimizer}, lr {train.lr:g}, {train.batch_size} examples a step, "
+            f"{spec.model.precision}",
+        ),
+        (
+            "Budget",
+            f"{spec.search.trials} candidates ({spec.search.sampler}, {spec.search.scheduler}): "
+            f"{climbs}",
+        ),
+        (
+            "Judged by",
+            f"Δ {spec.metric().name}, ranked by {objective_name(spec)}{for_whom}; within "
+            f"±{spec.objective.margin:g} it is no effect",
+        ),
+    ]
+
+
+def without_understanding(records: SearchRecords, spec: SearchSpec) -> list[Fact]:
+    """What chance and trivial strategies score."""
+    metric = spec.metric().name
+    scores = [
+        f"{name} {found[metric]:.4f}"
+        for name, found in records.guesses().items()
+        if metric in found
+    ]
+    return [("Without understanding", f"{metric}: {', '.join(scores)}")] if scores else []
+
+
+def _model(spec: SearchSpec) -> str:
+    shapes = spec.model.init
+    if shapes is None:
+        return f"checkpoint {(spec.model.checkpoint or '').rsplit('/', 1)[-1]}"
+    return (
+        f"{shapes.num_layers} layers of width {shapes.width}, {shapes.num_heads} heads, "
+        f"vocabulary {shapes.vocab_size}, from scratch"
+    )
+
+
+def answer(
+    spec: SearchSpec, order: Sequence[TrialRecord], best: TrialRecord | None, finalists: int
+) -> Answer:
+    """The answer: a confirmed finalist's if there is one, else the best candidate's.
+
+    Args:
+        spec: the search's.
+        order: its trials from best to worst.
+        best: the best that did not break off; None if there is none.
+        finalists: how many share a confirmation's level, tried already or not.
+    """
+    tried = [trial for trial in order if trial.confirmation is not None]
+    gains = [trial for trial in tried if trial.verdict == "gain"]
+    chosen = next(iter(gains or tried), best)
+    if chosen is None:
+        return _without_a_best(spec, order)
+    confirmed = chosen.confirmation
+    if confirmed is None:
+        sentence = _sentence(spec, chosen, chosen.rungs[-1], CONFIDENCE, "validation")
+        return Answer(chosen.verdict, _SAYS[chosen.verdict], sentence, _unconfirmed(spec, chosen))
+    level = confirmation_confidence(finalists)
+    if confirmed.comparison is None:
+        sentence = f"Candidate {chosen.number} broke off when confirmed: {confirmed.failure}."
+    else:
+        sentence = _sentence(spec, chosen, confirmed.comparison, level, "test")
+    told = (
+        f"Confirmed for {len(gains)} of {finalists} finalists"
+        if gains
+        else f"Not confirmed for any of {finalists} finalists"
+    )
+    if len(tried) < finalists:
+        told += f", of which {len(tried)} {'was' if len(tried) == 1 else 'were'} tried so far"
+    told += (
+        ": new seeds, and test examples that nothing had looked at. "
+        f"The finalists' intervals hold together at {percent(confirmation_confidence(1))}."
+    )
+    return Answer(chosen.verdict, _SAYS[chosen.verdict], sentence, told)
+
+
+def _without_a_best(spec: SearchSpec, order: Sequence[TrialRecord]) -> Answer:
+    """What is said while no candidate stands, or once none is left to hope for."""
+    ends = [trial.end for trial in order if trial.end is not None]
+    reached = sum(bool(trial.rungs) for trial in order)
+    nothing = (
+        f"No candidate stands: {reached} of {len(order)} reached a rung, and broke off later."
+        if reached
+        else "No candidate has reached a rung."
+    )
+    if len(ends) < max(len(order), spec.search.trials):
+        return Answer("running", _SAYS["running"], nothing, "")
+    ways = Counter(end.state for end in ends)
+    verdict: Verdict = ends[0].broke_off or "failed"
+    if len(ways) > 1:
+        verdict = "failed"
+    told = ", ".join(f"{count} {state}" for state, count in ways.items())
+    first = f"Candidate {order[0].number} {ends[0].state}: {ends[0].reason.partition(chr(10))[0]}"
+    return Answer(verdict, _SAYS[verdict], f"{nothing} {told}. {first}", "")
+
+
+def _sentence(
+    spec: SearchSpec, trial: TrialRecord, at: Comparison, level: float, split: str
+) -> str:
+    delta = at.deltas[spec.metric().name]
+    return (
+        f"With {describe_candidate(trial.candidate) or 'its fixed settings'} (candidate "
+        f"{trial.number}), {subject(spec)} takes {spec.metric().name} from {delta.baseline:.4f} "
+        f"to {delta.variant:.4f}: Δ {interval(delta)}, {percent(level)} interval, at "
+        f"{at_rung(at)} on the {split} examples."
+    )
+
+
+def _unconfirmed(spec: SearchSpec, chosen: TrialRecord) -> str:
+    if chosen.verdict != "unconfirmed gain":
+        return "Not confirmed: there is no gain to confirm."
+    picked = (
+        "Not confirmed: the best of several candidates looks better than it is, and the search "
+        "has looked at these examples."
+    )
+    if spec.confirm is None:
+        return f"{picked} The spec has no section `confirm`."
+    return f"{picked} `fstune confirm {spec.name}` tries it on new seeds and the test examples."
+
+
+def cost(trials: Sequence[TrialRecord], store: ArmStore) -> list[Fact]:
+    """What was spent: steps, tokens and seconds of every arm, each counted once."""
+    reached: dict[str, int] = {}
+    trials = [trial for trial in trials if trial.equals is None]  # another's rungs cost nothing
+    for trial in trials:
+        for at in trial.comparisons:
+            for arm in (arm for pair in at.arms for arm in (pair.baseline, pair.variant)):
+                reached[arm] = max(reached.get(arm, 0), at.steps)
+    outcomes = [store.outcome(arm, step) for arm, step in reached.items()]
+    known = [outcome for outcome in outcomes if outcome is not None]
+    rungs = [rung for trial in trials for rung in trial.rungs]
+    asked, reused = 2 * sum(rung.seeds for rung in rungs), sum(rung.reused for rung in rungs)
+    facts = [
+        (
+            "Arms",
+            f"{len(reached)}; of {asked} that the rungs asked for, {reused} had been trained that "
+            "far before: for another candidate or search, or by a companion",
+        ),
+        ("Optimiser steps", f"{sum(reached.values()):,}"),
+    ]
+    if len(known) == len(outcomes):
+        tokens = sum(outcome.train_tokens for outcome in known)
+        facts += [
+            ("Tokens trained on", f"{tokens:,}"),
+            ("Training of all arms", _duration(sum(outcome.train_wall_s for outcome in known))),
+        ]
+    here_s = _duration(sum(rung.wall_s for rung in rungs))
+    facts.append(("Wall time of the rungs", f"{here_s}, evaluation included"))
+    broke_off = sum(trial.end is not None and trial.end.broke_off is not None for trial in trials)
+    if broke_off:
+        candidates = "1 candidate" if broke_off == 1 else f"{broke_off} candidates"
+        facts.append(("Not counted", f"what {candidates} took from the last rung to breaking off"))
+    return facts
+
+
+def facts(records: SearchRecords, spec: SearchSpec) -> list[Fact]:
+    """Digests, versions, device, and when the last evaluation ended."""
+    found = [
+        ("spec digest", spec.digest),
+        ("verdict rules", f"version {VERDICT_RULES}"),
+    ]
+    ends = [point.ended_at for t in records.trials() for r in t.rungs for point in r.curve]
+    if ends:
+        when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(max(ends)))
+        found.append(("last evaluation", when))
+    environments = [json.loads(p.read_text(encoding="utf-8")) for p in records.environments]
+    for first in environments[:1]:
+        found += [(name.replace("version.", ""), str(value)) for name, value in first.items()]
+    for before, after in pairwise(environments):
+        changed = [
+            f"{name.replace('version.', '')}: {before.get(name)}, then {after.get(name)}"
+            for name in {**before, **after}
+            if before.get(name) != after.get(name)
+        ]
+        found.append(("went on with", "; ".join(changed)))
+    return found
+
+
+def reproduce(spec: SearchSpec, resolved: str) -> list[str]:
+    """The commands that make the search again from its resolved spec."""
+    lines = [f"fstune search {resolved} --runs again"]
+    if spec.confirm is not None:
+        lines.append(f"fstune confirm {spec.name} --runs again")
+    return [*lines, f"fstune report {spec.name} --runs again --format html"]
+
+
+def luck(trials: Sequence[TrialRecord], spec: SearchSpec, store: ArmStore) -> str:
+    """What stands of a search's results once it is taken into account how many were tried."""
+    compared = [trial for trial in trials if trial.rungs and trial.equals is None]
+    if len(compared) < 2:
+        return ""
+    adjusted = false_discovery_adjusted(compared, spec.metric().name)
+    standing = sum(q_value <= FALSE_DISCOVERY_RATE for q_value in adjusted.values())
+    told = (
+        f"{len(compared)} candidates were compared. At a false discovery rate of "
+        f"{percent(FALSE_DISCOVERY_RATE)}, {standing} differ from their baseline (q in the table "
+        "below)."
+    )
+    winner = corrected_winner(compared, spec.metric(), store)
+    if winner is None:
+        return told
+    picked = ", ".join(
+        f"{number} in {percent(share)}" for number, share in list(winner.picked.items())[:3]
+    )
+    return (
+        f"{told} The best of the last rung, picked on one half of the examples, has a Δ of "
+        f"{winner.mean:+.4f} on the other half, against {winner.naive:+.4f} on the half that "
+        f"picked it ({SPLITS} divisions; candidate {picked}). Only a confirmation has examples and "
+        "seeds that nobody has seen."
+    )

@@ -1,0 +1,259 @@
+"""Both arms of every seed to the same step, and what differs there.
+
+The only place where a baseline meets its variant: at a rung of a search, and in a confirmation.
+"""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fstune.arms.advance import Workbench, advance
+from fstune.arms.arm import ArmSpec, Pair
+from fstune.arms.diagnostics import flags
+from fstune.arms.materials import Materials, gather
+from fstune.arms.store import ArmStore
+from fstune.errors import FstuneError
+from fstune.results.deltas import CONFIDENCE, Delta, confirmation_confidence, paired_deltas
+from fstune.results.records import ArmPair, Comparison, CurvePoint, RungRecord
+from fstune.results.verdict import Verdict, verdict
+from fstune.specs.sections import SearchSpec
+from fstune.specs.settings import ArmSettings, EvaluatedSplit, Scalar
+
+CONFIRMATION_SEEDS_FROM = 1_000_000
+"""Index of a confirmation's first seed; no rung comes near it."""
+
+
+@dataclass(frozen=True)
+class SeedArms:
+    """Baseline and variant of one seed, and what each stands on."""
+
+    baseline: ArmSpec
+    variant: ArmSpec
+    baseline_data: Materials
+    variant_data: Materials
+
+
+def arms_of(
+    spec: SearchSpec,
+    candidate: Mapping[str, Scalar],
+    cache: Path,
+    seeds: Sequence[int],
+    split: EvaluatedSplit = "validation",
+) -> list[SeedArms]:
+    """The arms of a candidate for some seeds.
+
+    Args:
+        spec: the search.
+        candidate: one setting of its space.
+        cache: folder of the tokenised splits.
+        seeds: indices of the seeds.
+        split: what the arms are evaluated on.
+    """
+    last_step = spec.rungs[-1].steps
+    both = [_scheduled(settings, last_step) for settings in spec.settings(candidate)]
+    arms = []
+    for seed in seeds:
+        own = [_sampled(settings, seed) if spec.seeds.data else settings for settings in both]
+        data = [gather(settings, cache, split) for settings in own]
+        baseline, variant = (
+            stuff.arm(settings, seed, spec.seeds) for settings, stuff in zip(own, data, strict=True)
+        )
+        arms.append(SeedArms(baseline, variant, *data))
+    return arms
+
+
+def _sampled(settings: ArmSettings, seed: int) -> ArmSettings:
+    """The settings with a seed's own sample of the training rows."""
+    task = replace(settings.task, train_sample=settings.task.train_sample + seed)
+    return settings.model_copy(update={"task": task})
+
+
+def _scheduled(settings: ArmSettings, last_step: int) -> ArmSettings:
+    """The settings with the end of a decaying schedule that names none."""
+    train = settings.train
+    if train.lr_schedule == "constant" or train.lr_total_steps is not None:
+        return settings
+    train = train.model_copy(update={"lr_total_steps": last_step})
+    return settings.model_copy(update={"train": train})
+
+
+def run_rung(
+    spec: SearchSpec,
+    candidate: Mapping[str, Scalar],
+    rung: int,
+    cache: Path,
+    bench: Workbench,
+) -> RungRecord:
+    """Advance a candidate's pairs to a rung and compare them there.
+
+    Args:
+        spec: the search.
+        candidate: one setting of its space.
+        rung: index into the spec's rungs.
+        cache: folder of the tokenised splits.
+        bench: where arms are trained and who is told.
+
+    Raises:
+        DivergedError: if an arm's loss was not finite.
+        InfeasibleError: if an arm does not fit into memory.
+        InputError: if the data or the checkpoint cannot be used.
+        FstuneError: if the objective's metric is no number.
+    """
+    started = time.perf_counter()
+    goal = spec.rungs[rung]
+    arms = arms_of(spec, candidate, cache, range(goal.seeds))
+    each_arm = (arm for both in arms for arm in (both.baseline, both.variant))
+    reused = sum(goal.steps in bench.store.evaluated_steps(arm.digest) for arm in each_arm)
+    pairs = _advance(arms, "validation", goal.steps, bench)
+    found = _compare(spec, arms, pairs, CONFIDENCE, confirms=False)
+    every = bench.evaluate_every or goal.steps
+    reached = spec.rungs[rung - 1].steps if rung else 0
+    metrics = arms[0].variant_data.metrics
+    on_the_way = [
+        _point(stored, paired_deltas(stored, metrics))
+        for step in range(reached - reached % every + every, goal.steps, every)
+        if (stored := _stored_pairs(arms, step, bench.store))
+    ]
+    return RungRecord(
+        **vars(found),
+        rung=rung,
+        curve=[*on_the_way, _point(pairs, found.deltas)],
+        wall_s=time.perf_counter() - started,
+        reused=reused,
+    )
+
+
+def confirmed_arms(
+    spec: SearchSpec, candidate: Mapping[str, Scalar], cache: Path
+) -> list[SeedArms]:
+    """The arms of a finalist's confirmation; arguments as of `confirm`."""
+    assert spec.confirm is not None
+    seeds = range(CONFIRMATION_SEEDS_FROM, CONFIRMATION_SEEDS_FROM + spec.confirm.seeds)
+    return arms_of(spec, candidate, cache, seeds, "test")
+
+
+def confirm(
+    spec: SearchSpec,
+    candidate: Mapping[str, Scalar],
+    finalists: int,
+    cache: Path,
+    bench: Workbench,
+) -> Comparison:
+    """Compare a finalist's arms on new seeds and the test split, at the last rung's steps.
+
+    The error of the intervals is shared among the finalists (`confirmation_confidence`), so that
+    all of them hold together.
+
+    Args:
+        spec: the search; has a section `confirm`.
+        candidate: the finalist.
+        finalists: how many there are.
+        cache: folder of the tokenised splits.
+        bench: where arms are trained and who is told.
+
+    Raises:
+        DivergedError: if an arm's loss was not finite.
+        InfeasibleError: if an arm does not fit into memory.
+        InputError: if the data or the checkpoint cannot be used.
+        FstuneError: if the objective's metric is no number.
+    """
+    arms = confirmed_arms(spec, candidate, cache)
+    pairs = _advance(arms, "test", spec.rungs[-1].steps, bench)
+    return _compare(spec, arms, pairs, confirmation_confidence(finalists), confirms=True)
+
+
+def _advance(
+    arms: Sequence[SeedArms], split: EvaluatedSplit, step: int, bench: Workbench
+) -> list[Pair]:
+    variants = [(both.variant, both.variant_data, "variant") for both in arms]
+    baselines = [(both.baseline, both.baseline_data, "baseline") for both in arms]
+    # Companions come from the other end, and baselines are what they may have done long ago.
+    work = [*variants, *baselines]
+    bench.begin([arm for arm, _, _ in work], split, step)
+    found = {
+        arm.digest: advance(arm, data, step, _told_as(role, bench)) for arm, data, role in work
+    }
+    return [Pair(found[both.baseline.digest], found[both.variant.digest]) for both in arms]
+
+
+def _told_as(role: str, bench: Workbench) -> Workbench:
+    """A workbench whose reports say which of a pair is at work."""
+    return replace(bench, report=lambda progress: bench.report(replace(progress, role=role)))
+
+
+def _compare(
+    spec: SearchSpec,
+    arms: Sequence[SeedArms],
+    pairs: Sequence[Pair],
+    confidence: float,
+    confirms: bool,
+) -> Comparison:
+    deltas = paired_deltas(pairs, arms[0].variant_data.metrics, confidence)
+    objective = deltas[spec.metric().name]
+    if not math.isfinite(objective.mean):
+        raise FstuneError(
+            f"{spec.metric().name} is {objective.baseline} for the baseline and "
+            f"{objective.variant} for the variant at step {pairs[0].step}: every measure of the "
+            f"task {spec.task_name} must be finite"
+        )
+    baseline, variant = arms[0].baseline.settings, arms[0].variant.settings
+    mechanism = variant.future_seed
+    largest_gate = (
+        mechanism.largest_gate(arms[0].variant_data.config.num_layers) if mechanism else 1.0
+    )
+    return Comparison(
+        steps=pairs[0].step,
+        seeds=len(pairs),
+        deltas=deltas,
+        verdict=judged(spec, baseline, variant, objective, largest_gate, confirms),
+        objective=objective.gain(spec.objective.bound),
+        largest_gate=largest_gate,
+        arms=[
+            ArmPair(both.baseline.seeds.index, both.baseline.digest, both.variant.digest)
+            for both in arms
+        ],
+        flags=_flags(pairs),
+    )
+
+
+def judged(
+    spec: SearchSpec,
+    baseline: ArmSettings,
+    variant: ArmSettings,
+    objective: Delta,
+    largest_gate: float,
+    confirms: bool,
+) -> Verdict:
+    """The verdict on an objective's delta between two arms of these settings."""
+    # A shut gate says that nothing can come of it only where nothing else differs.
+    nothing_else = baseline == variant.model_copy(update={"future_seed": None})
+    gate = largest_gate if nothing_else else 1.0
+    return verdict(objective, spec.objective.margin, gate, confirms)
+
+
+def _flags(pairs: Sequence[Pair]) -> list[str]:
+    """What is odd about either arm at any seed, each thing once."""
+    found = {
+        f"{arm}: {flag}": None
+        for pair in pairs
+        for arm, outcome in (("baseline", pair.baseline), ("variant", pair.variant))
+        for flag in flags(outcome.diagnostics)
+    }
+    return list(found)
+
+
+def _stored_pairs(arms: Sequence[SeedArms], step: int, store: ArmStore) -> list[Pair]:
+    """The pairs at a step, or none where an arm was not evaluated there."""
+    outcomes = [
+        (store.outcome(both.baseline.digest, step), store.outcome(both.variant.digest, step))
+        for both in arms
+    ]
+    pairs = [Pair(b, v) for b, v in outcomes if b is not None and v is not None]
+    return pairs if len(pairs) == len(arms) else []
+
+
+def _point(pairs: Sequence[Pair], deltas: dict[str, Delta]) -> CurvePoint:
+    ended_at = max(pair.variant.ended_at for pair in pairs)
+    return CurvePoint(pairs[0].step, ended_at, deltas)

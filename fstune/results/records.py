@@ -1,0 +1,150 @@
+"""The records that a search keeps of its trials, as values. Where they lie is in `folder`."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+from fstune.files import canonical_json
+from fstune.results.deltas import Delta
+from fstune.results.verdict import Verdict
+from fstune.specs.settings import Scalar
+
+BrokeOff = Literal["diverged", "infeasible", "failed"]
+"""A loss was not finite; this machine cannot train the arms; something else went wrong."""
+
+
+State = Literal["completed", "stopped"] | BrokeOff
+"""How a trial ended: at the last rung, before it, or not at all well."""
+
+
+@dataclass(frozen=True)
+class ArmPair:
+    """The two arms of one seed."""
+
+    seed: int
+    baseline: str
+    variant: str
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """Deltas at one step on the way to a rung, over the rung's seeds."""
+
+    step: int
+    ended_at: float
+    deltas: dict[str, Delta]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the pairs of a candidate say at one step."""
+
+    steps: int
+    seeds: int
+    deltas: dict[str, Delta]
+    verdict: Verdict
+    objective: float
+    """The delta as the search sees it: turned so that more is better, mean or lower bound."""
+    largest_gate: float
+    """Upper bound of the variant's gates."""
+    arms: list[ArmPair]
+    flags: list[str] = field(default_factory=list, kw_only=True)
+    """What a person should look at before believing the scores."""
+
+
+@dataclass(frozen=True)
+class RungRecord(Comparison):
+    """One rung of one trial."""
+
+    rung: int
+    curve: list[CurvePoint]
+    """Every common evaluation of the rung's arms since the rung before, this one last."""
+    wall_s: float
+    """Seconds that the rung took here; whatever was stored already took none."""
+    reused: int = field(default=0, kw_only=True)
+    """How many of its arms had been trained this far before: for another candidate or search, or
+    ahead of it by a companion (`fstune.workers`)."""
+
+    def facts(self) -> str:
+        """All that a repetition must reproduce exactly, as text; its cost is not part of it."""
+        facts = asdict(self)
+        facts.pop("wall_s")
+        facts.pop("reused")
+        for point in facts["curve"]:
+            point.pop("ended_at")
+        return canonical_json(facts)  # as text, for NaN is no other NaN's equal
+
+
+@dataclass(frozen=True)
+class EndRecord:
+    """Why a trial goes no further."""
+
+    state: State
+    reason: str
+    detail: str = ""
+    """A traceback, if there is one."""
+
+    @property
+    def broke_off(self) -> BrokeOff | None:
+        """How it went wrong, if it did."""
+        return None if self.state == "completed" or self.state == "stopped" else self.state
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """A finalist on seeds and examples that the search has not seen."""
+
+    comparison: Comparison | None
+    """None if the arms broke off."""
+    ended_at: float
+    failure: str = ""
+    broke_off: BrokeOff = "diverged"
+    """How, if there is no comparison."""
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.broke_off if self.comparison is None else self.comparison.verdict
+
+
+@dataclass(frozen=True)
+class Finalists:
+    """The trials that are confirmed, chosen once."""
+
+    numbers: list[int]
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A candidate as it was suggested."""
+
+    candidate: dict[str, Scalar]
+    equals: int | None = None
+    """The trial whose candidate does the same; nothing is trained for this one."""
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A candidate and how far it has come."""
+
+    number: int
+    candidate: dict[str, Scalar]
+    rungs: list[RungRecord] = field(default_factory=list)
+    end: EndRecord | None = None
+    progress: dict[str, object] | None = None
+    confirmation: Confirmation | None = None
+    equals: int | None = None
+    """The trial that does the same, whose rungs and end these are."""
+
+    @property
+    def comparisons(self) -> list[Comparison]:
+        """Every rung's, and the confirmation's, if there is one that did not break off."""
+        confirmed = self.confirmation and self.confirmation.comparison
+        return [*self.rungs, *([confirmed] if confirmed else [])]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The confirmation's, if there is one; else that of the last rung reached."""
+        if self.confirmation is not None:
+            return self.confirmation.verdict
+        if self.end is not None and self.end.broke_off is not None:
+            return self.end.broke_off
+        return self.rungs[-1].verdict if self.rungs else "running"

@@ -1,0 +1,111 @@
+"""Ray, for as long as a search is held: started here, or a cluster's that is joined; and ended.
+
+What runs under it is in `fstune.tuning` and `fstune.trainable`.
+"""
+
+import gc
+import os
+import socket
+from typing import Any
+
+import ray
+import torch
+
+from fstune.errors import InputError
+from fstune.machine import WORKER_VARIABLES, cores
+from fstune.specs.sections import SearchSpec
+
+CLUSTER_PATIENCE_S = 5.0
+"""How long a cluster's head may take to answer."""
+
+
+def require_gpus(spec: SearchSpec) -> None:
+    """Refuse more GPUs than this machine has; a cluster may have them.
+
+    Raises:
+        InputError: says how many there are.
+    """
+    wanted = spec.resources.gpus or 0
+    if os.environ.get("RAY_ADDRESS") or wanted <= torch.cuda.device_count():
+        return
+    raise InputError(
+        f"resources.gpus: {wanted} asked, {torch.cuda.device_count()} here; "
+        "leave the line out to use what there is"
+    )
+
+
+def require_cluster(spec: SearchSpec) -> None:
+    """Refuse a cluster that nobody answers for: Ray itself would try for minutes.
+
+    Raises:
+        InputError: says where it was sought.
+    """
+    host, _, port = os.environ.get("RAY_ADDRESS", "").rpartition(":")
+    if not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CLUSTER_PATIENCE_S).close()
+    except OSError as error:
+        raise InputError(
+            f"RAY_ADDRESS={host}:{port}: nobody answers there ({error}); start a cluster, or "
+            f"leave it unset to run on this machine; then `fstune resume {spec.name}`"
+        ) from error
+
+
+def gpus_per_trial(spec: SearchSpec) -> float:
+    """What each of the trials that run at the same time has of the GPUs."""
+    gpus = spec.resources.gpus
+    if gpus is None:
+        gpus = min(1, _gpus_there())
+    return gpus / spec.resources.concurrent_trials
+
+
+def _gpus_there() -> int:
+    """GPUs of the cluster that was joined, or of this machine."""
+    if os.environ.get("RAY_ADDRESS") and ray.is_initialized():
+        return int(ray.cluster_resources().get("GPU", 0))
+    return torch.cuda.device_count()
+
+
+def start_ray(spec: SearchSpec) -> None:
+    """Join the cluster that RAY_ADDRESS names, or start Ray here and for this search alone.
+
+    Raises:
+        InputError: if the cluster lets nobody in.
+    """
+    settings: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": "WARNING",
+        "runtime_env": {"env_vars": WORKER_VARIABLES},
+    }
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        settings |= {
+            "address": "local",
+            "include_dashboard": False,
+            "num_cpus": max(cores(), spec.resources.concurrent_trials),
+            # Trials hand over paths and numbers, never data.
+            "object_store_memory": 128 * 2**20,
+        }
+    try:
+        ray.init(**settings)
+    except ConnectionError as error:
+        raise InputError(
+            f"RAY_ADDRESS={address}: no Ray cluster lets us in there; if one runs, set "
+            "RAY_AUTH_MODE=token and have its ~/.ray/auth_token; then "
+            f"`fstune resume {spec.name}`"
+        ) from error
+
+
+def stop_ray() -> None:
+    """End Ray, with no garbage collected meanwhile by any thread.
+
+    Tune leaves references to Ray's objects in cycles. Where another thread comes to collect one
+    while Ray goes down, Ray ends the whole process, without a word.
+    """
+    gc.collect()
+    gc.disable()
+    try:
+        ray.shutdown()
+    finally:
+        gc.enable()

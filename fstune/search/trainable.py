@@ -1,0 +1,193 @@
+"""The Ray Trainable: one rung of one candidate per `step()`. Thin; everything it does is elsewhere.
+
+Tune's checkpoint of a trial names its rung and arms. The arms' weights are in the arm store, which
+on a cluster lies under the same shared path as Tune's files.
+"""
+
+import json
+import os
+import time
+import traceback
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from fstune.arms.advance import DivergedError, Progress, workbench
+from fstune.arms.store import ArmStore
+from fstune.arms.trainer import InfeasibleError
+from fstune.errors import FstuneError, InputError
+from fstune.files import canonical_json
+from fstune.results.folder import SearchRecords
+from fstune.results.pairing import arms_of, run_rung
+from fstune.results.records import EndRecord, RungRecord
+from fstune.search.companions import Companions
+from fstune.specs.loading import read_resolved
+from fstune.specs.sections import SearchSpec
+
+OBJECTIVE = "objective"
+"""What Tune and Optuna see of a rung; NaN where there is no delta."""
+
+
+RUNG_CLOCK = "rung_clock"
+"""Tune's ASHA has its milestones at reduction_factor^k; rung k of the spec reports just that."""
+
+
+PROGRESS_PERIOD_S = 1.0
+
+
+class PairedTrial(tune.Trainable):
+    """A candidate on its way up the rungs.
+
+    Its configuration has three keys: `number` of the trial, `candidate`, and `search`, the folder
+    of the search's records; and `rung`, where it is to climb to that rung and no further.
+    """
+
+    _companions: Companions | None = None
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._number: int = config["number"]
+        self._candidate = config["candidate"]
+        self._records = SearchRecords(Path(config["search"]))
+        self._spec = _spec(self._records.spec)
+        self._only_rung: int | None = config.get("rung")
+        self._rung = self._only_rung or 0
+        self._told_at = 0.0
+        if self._companions is None:
+            # They stay, as this process does, when another trial comes.
+            self._companions = Companions(self._records, self._spec)
+            if self._spec.has_one_baseline():
+                self._companions.begin_baselines(self._candidate)
+        bench = workbench(self._records.runs, self._spec, self._report)
+        self._bench = self._companions.help(bench)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        if self._bench.device.type == "cuda":
+            # After a fault in a kernel nothing runs in this process any more, and this raises: Tune
+            # then takes up the trial in another process.
+            torch.cuda.synchronize()
+        rung = self._rung
+        record = self._records.rung(self._number, rung)
+        if record is None and self._records.end(self._number) is None:
+            record = self._run(rung)
+        if record is not None and (end := end_at(self._spec, record)) is not None:
+            self._records.write_end(self._number, end)
+        self._rung += 1
+        return {
+            OBJECTIVE: float("nan") if record is None else record.objective,
+            RUNG_CLOCK: self._spec.search.reduction_factor**rung,
+            "rung": rung,
+            "last_rung": rung == len(self._spec.rungs) - 1,
+            "done": self._only_rung is not None or record is None or self._ended_at(rung),
+        }
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        reached = self._records.rung(self._number, self._rung - 1)
+        arms = [] if reached is None else [asdict(pair) for pair in reached.arms]
+        content = {"rungs_done": self._rung, "arms": arms}
+        (Path(checkpoint_dir) / "rung.json").write_text(json.dumps(content))
+
+    def load_checkpoint(self, checkpoint_dir: str) -> None:
+        content = json.loads((Path(checkpoint_dir) / "rung.json").read_text())
+        # A trial of one rung that lost its worker after the rung tells that rung again.
+        self._rung = content["rungs_done"] if self._only_rung is None else self._only_rung
+
+    def _ended_at(self, rung: int) -> bool:
+        """Whether a rung with a record is the trial's last; a bad end comes after it."""
+        end = self._records.end(self._number)
+        if end is None or end.broke_off is not None:
+            return False
+        return self._records.rung(self._number, rung + 1) is None
+
+    def _run(self, rung: int) -> RungRecord | None:
+        """The rung's record; None if the trial ended without one, which is then noted."""
+        try:
+            require_same_arms(self._records, self._spec)
+            record = run_rung(self._spec, self._candidate, rung, self._records.cache, self._bench)
+            self._records.write_rung(self._number, record)
+        except DivergedError as error:
+            self._records.write_end(self._number, EndRecord("diverged", str(error)))
+            self._drop_checkpoints(rung, error.arm)
+        except InfeasibleError as error:
+            self._records.write_end(self._number, EndRecord("infeasible", str(error)))
+            self._drop_checkpoints(rung, error.arm)
+        except FstuneError as error:
+            self._records.write_end(self._number, EndRecord("failed", str(error)))
+        except Exception as error:  # noqa: BLE001  # one bad trial never ends the search
+            reason = f"{type(error).__name__}: {error}"
+            end = EndRecord("failed", reason, traceback.format_exc())
+            self._records.write_end(self._number, end)
+        else:
+            return record
+        return None
+
+    def _drop_checkpoints(self, rung: int, broken_off: str) -> None:
+        """Free what was trained for a rung that is never reached; its arms stand in no record.
+
+        Baselines are shared and stay, but for one that broke off.
+        """
+        if self._spec.resources.keep_checkpoints == "all":
+            return
+        seeds = range(self._spec.rungs[rung].seeds)
+        arms = arms_of(self._spec, self._candidate, self._records.cache, seeds)
+        for digest in (broken_off, *(both.variant.digest for both in arms)):
+            self._bench.store.drop_checkpoints(digest)
+
+    def _report(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if progress.doing == "train" and now - self._told_at < PROGRESS_PERIOD_S:
+            return
+        self._told_at = now
+        place = {"rung": self._rung, "pid": os.getpid(), "at": time.time()}
+        self._records.write_progress(self._number, asdict(progress) | place)
+
+
+def end_at(spec: SearchSpec, record: RungRecord) -> EndRecord | None:
+    """The end that a trial's own numbers at a rung bring about; the driver notes ASHA's."""
+    threshold = spec.search.prune_below
+    delta = record.deltas[spec.metric().name]
+    most = delta.high if delta.higher_is_better else -delta.low
+    if record.rung == len(spec.rungs) - 1:
+        return EndRecord("completed", "reached the last rung")
+    if threshold is not None and most < threshold:
+        reason = f"gains {most:+.4f} at most, under prune_below {threshold:+g}"
+        return EndRecord("stopped", reason)
+    return None
+
+
+def require_same_arms(records: SearchRecords, spec: SearchSpec) -> None:
+    """Refuse to train beside arms that stand on other data, or on another checkpoint or task.
+
+    The digests of the first arms compared tell: other files under the old names change them.
+
+    Raises:
+        InputError: names what is not as it was.
+    """
+    first = records.first_compared()
+    if first is None:
+        return
+    told = first.rungs[0].arms[0]
+    (now,) = arms_of(spec, first.candidate, records.cache, [told.seed])
+    store = ArmStore(records.runs / "arms")
+    for digest, arm in ((told.baseline, now.baseline), (told.variant, now.variant)):
+        if arm.digest == digest:
+            continue
+        was, stands_on = store.described(digest) or {}, json.loads(canonical_json(arm.as_json()))
+        changed = [name for name, value in stands_on.items() if was.get(name) != value]
+        raise InputError(
+            f"{spec.name}: its arms would not be those that it began with: other "
+            f"{', '.join(changed)} than arm {digest} has; put the old files or the old fstune "
+            "back, or make a new search"
+        )
+
+
+@lru_cache(maxsize=4)
+def _spec(path: Path) -> SearchSpec:
+    return read_resolved(path)

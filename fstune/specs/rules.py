@@ -1,0 +1,291 @@
+"""What the sections of a spec must agree on.
+
+Rules take a spec of which sections may be broken: those that need a broken one are left out. What
+values do to an arm is judged in `spec_effects`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+from fstune.specs.messages import Problem, setting_paths
+from fstune.specs.sections import MECHANISM, SearchSettings, SearchSpec, of_mechanism, section_types
+from fstune.specs.settings import Scalar
+from fstune.specs.space import Space, condition_problems
+from fstune.specs.words import nearest, show
+from fstune.specs.yaml import KeyPath
+from tasks import registry
+
+_SEED = "train.seed"
+
+
+NOT_VARIED = {
+    "task.name": "a search has one task",
+    "train.seed": "seeds are repetitions, not candidates: give a rung more `seeds`",
+    "task.data_seed": "seeds are repetitions, not candidates: give a rung more `seeds`",
+    "task.train_sample": "seeds are repetitions, not candidates: give a rung more `seeds`",
+    "task.validation_size": "all candidates are compared on the same examples",
+    "task.test_size": "all finalists are confirmed on the same examples",
+    "model.checkpoint": "a search has one checkpoint: write one spec for each",
+    "model.init.width": "ranks follow from it: write one spec for each width",
+}
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A spec that may have broken parts."""
+
+    spec: SearchSpec
+    """Holds the parts that are valid."""
+    broken: frozenset[str] = frozenset()
+    """Sections that are not, or not all, valid."""
+    space_paths: tuple[str, ...] = ()
+    """The paths of the space whose domains are broken."""
+    num_layers: int | None = None
+    """Layers of the model, where known."""
+
+    @cached_property
+    def space(self) -> Space:
+        """The space, as far as nothing is wrong with it."""
+        sound = {path: domain for path, domain in self.spec.space.items() if path in self.settable}
+        while True:
+            wrong = {path for path, _, _ in condition_problems(sound)}
+            if not wrong:
+                return Space(sound)
+            sound = {path: domain for path, domain in sound.items() if path not in wrong}
+
+    @property
+    def space_is_whole(self) -> bool:
+        """Whether nothing is wrong with the space."""
+        return "space" not in self.broken and len(self.space.paths) == len(self.spec.space)
+
+    @cached_property
+    def types(self) -> Mapping[str, type]:
+        """The type of each section of an arm's settings; a broken task's is left out."""
+        if "task" in self.broken:
+            types = section_types(registry.names()[0])
+            return {name: kind for name, kind in types.items() if name != "task"}
+        return section_types(self.spec.task_name)
+
+    @cached_property
+    def settable(self) -> tuple[str, ...]:
+        """Paths of all settings of an arm."""
+        return tuple(
+            path for name, kind in self.types.items() for path in setting_paths(kind, name)
+        )
+
+    def layers(self) -> int | None:
+        """The fewest layers that a candidate's model has, where known."""
+        if self.num_layers is not None or "model" in self.broken:
+            return self.num_layers
+        init = self.spec.model.init
+        domain = self.spec.space.get("model.init.num_layers")
+        counts = [value for value in domain.extremes if isinstance(value, int)] if domain else []
+        return min(counts, default=init.num_layers if init else None)
+
+
+def problems(draft: Draft) -> list[Problem]:
+    """Every rule across sections that a draft breaks."""
+    found: list[Problem] = []
+    for needs, rule in _RULES:
+        if not draft.broken.intersection(needs):
+            found.extend(rule(draft))
+    return list(dict.fromkeys(found))
+
+
+def _rungs_rise(draft: Draft) -> Iterator[Problem]:
+    for index, (low, high) in enumerate(pairwise(draft.spec.rungs), start=1):
+        at = ("rungs", index)
+        if high.steps < low.steps:
+            yield Problem((*at, "steps"), f"must not fall, got {high.steps} after {low.steps}")
+        if high.seeds < low.seeds:
+            yield Problem((*at, "seeds"), f"must not fall, got {high.seeds} after {low.seeds}")
+        if (high.steps, high.seeds) == (low.steps, low.seeds):
+            yield Problem(at, "must have more steps or more seeds than the rung before it")
+
+
+def _metric_is_known(draft: Draft) -> Iterator[Problem]:
+    metric = draft.spec.objective.metric
+    task = registry.get(draft.spec.task_name)
+    known = [each.name for each in task.measured(draft.spec.task)]
+    if metric is not None and metric not in known:
+        yield Problem(
+            ("objective", "metric"),
+            f"must be one of {task.name}'s metrics, {', '.join(known)}, got {show(metric)}"
+            f"{nearest(metric, known)}",
+        )
+
+
+def _evaluations_add(draft: Draft) -> Iterator[Problem]:
+    every = draft.spec.evaluation.every
+    rungs = {rung.steps for rung in draft.spec.rungs}
+    last = max(rungs)
+    if every and rungs.issuperset(range(every, last, every)):
+        yield Problem(
+            ("evaluation", "every"),
+            f"has no effect: no step before the last rung's {last} is added, got {every}",
+        )
+
+
+def _repetitions_differ(draft: Draft) -> Iterator[Problem]:
+    spec = draft.spec
+    new_weights = spec.seeds.init and spec.model.init is not None
+    confirmed = spec.confirm is not None and spec.confirm.seeds > 1
+    repeated = confirmed or any(rung.seeds > 1 for rung in spec.rungs)
+    if repeated and not (spec.seeds.order or spec.seeds.data or new_weights):
+        at = "order or data" if spec.model.init is None else "order, data or init"
+        rule = f"{at} must be true, or all repetitions are one and the same"
+        yield Problem(("seeds",), rule)
+
+
+def _search_settings_act(draft: Draft) -> Iterator[Problem]:
+    search, one_rung = draft.spec.search, len(draft.spec.rungs) == 1
+    why = "with a single rung" if one_rung else "while search.scheduler is none"
+    default = SearchSettings.model_fields["reduction_factor"].default
+    if search.reduction_factor != default and (one_rung or search.scheduler == "none"):
+        at = ("search", "reduction_factor")
+        yield Problem(at, f"has no effect {why}, got {search.reduction_factor}")
+    if search.prune_below is not None and one_rung:
+        yield Problem(("search", "prune_below"), f"has no effect {why}, got {search.prune_below}")
+
+
+def _paths_are_settings(draft: Draft) -> Iterator[Problem]:
+    named = [("space", path) for path in (*draft.spec.space, *draft.space_paths)]
+    if "baseline" not in draft.broken:
+        named += [("baseline", path) for path in draft.spec.baseline]
+    fixed = draft.spec.fixed.future_seed if "fixed" not in draft.broken else None
+    named += [("fixed", path) for path, _ in fixed_values(fixed)]
+    for section, path in named:
+        at = place_of(section, path)
+        if path in NOT_VARIED and not (path == _SEED and _searches_chance(draft)):
+            yield Problem(at, f"must stay as it is: {NOT_VARIED[path]}")
+        elif path not in draft.settable and not (
+            path.startswith("task.") and "task" in draft.broken
+        ):
+            yield Problem(at, f"is no setting{_settable_mend(path, draft)}")
+
+
+def _searches_chance(draft: Draft) -> bool:
+    """Whether the arms differ in their seed on purpose, to see what chance alone comes to."""
+    return _SEED in draft.spec.space and _SEED in draft.spec.baseline
+
+
+def _settable_mend(path: str, draft: Draft) -> str:
+    """What to write instead of a path that is no setting."""
+    inside = [known for known in draft.settable if known.startswith(f"{path}.")]
+    if inside:
+        return f", it holds {', '.join(inside)}: name one of these"
+    section = path[: path.rfind(".") + 1]
+    beside = [known for known in draft.settable if section and known.startswith(section)]
+    return (
+        nearest(path, draft.settable)
+        or (beside and f"; known are {', '.join(beside)}")
+        or f"; settings are in {', '.join(draft.types)}"
+    )
+
+
+def _conditions_hold(draft: Draft) -> Iterator[Problem]:
+    for path, other, rule in condition_problems(draft.spec.space, draft.space_paths):
+        yield Problem(("space", path, "when", other), rule)
+
+
+def _the_sampler_takes_the_space(draft: Draft) -> Iterator[Problem]:
+    conditional = [path for path, domain in draft.spec.space.items() if domain.when is not None]
+    if conditional and draft.spec.search.sampler == "gp":
+        rule = f"gp takes no conditions, and space.{conditional[0]} has one; tpe and random do"
+        yield Problem(("search", "sampler"), rule)
+
+
+def _nothing_is_set_twice(draft: Draft) -> Iterator[Problem]:
+    for path, _ in fixed_values(draft.spec.fixed.future_seed):
+        if path in draft.spec.space or path in draft.space_paths:
+            yield Problem(("space", path), "must be in `fixed` or in `space`, got both")
+
+
+def _arms_differ(draft: Draft) -> Iterator[Problem]:
+    spec = draft.spec
+    if not spec.baseline and not spec.has_mechanism():
+        yield Problem(
+            ("space",),
+            "must vary the mechanism (future_seed.…), or `fixed` or `baseline` must be given: "
+            "both arms would be the same",
+        )
+
+
+def _baseline_differs(draft: Draft) -> Iterator[Problem]:
+    spec = draft.spec
+    base = spec.model_dump(mode="json", include={"model", "task", "train"})
+    for path, value in spec.baseline.items():
+        node: object = base
+        for part in path.split("."):
+            node = node.get(part) if isinstance(node, dict) else None
+        if path not in spec.space and not of_mechanism(path) and node == value:
+            yield Problem(("baseline", path), f"has no effect: it is {show(value)} in both arms")
+
+
+def _points_are_candidates(draft: Draft) -> Iterator[Problem]:
+    points = draft.spec.points if draft.space_is_whole else ()
+    for index, point in enumerate(points):
+        for path, rule in draft.space.refusals(point):
+            yield Problem(("points", index, path), rule)
+        if point in points[:index]:
+            yield Problem(("points", index), "must differ from the points before it")
+
+
+def _trials_suffice(draft: Draft) -> Iterator[Problem]:
+    trials, points = draft.spec.search.trials, len(draft.spec.points)
+    at = ("search", "trials")
+    if "points" not in draft.broken and trials < points:
+        yield Problem(at, f"must be at least {points}, the number of points, got {trials}")
+    if draft.space_is_whole:
+        candidates = draft.space.count(trials)
+        if candidates < trials:
+            yield Problem(
+                at, f"must be at most {candidates}, the candidates of the space, got {trials}"
+            )
+
+
+def _a_confirmation_has_examples(draft: Draft) -> Iterator[Problem]:
+    spec = draft.spec
+    if spec.confirm is not None and spec.task.test_size < 1:
+        yield Problem(
+            ("confirm",), "needs test examples: `task.test_size` must be at least 1, got 0"
+        )
+
+
+def place_of(section: str, path: str) -> KeyPath:
+    return ("fixed", *path.split(".")) if section == "fixed" else (section, path)
+
+
+def fixed_values(
+    seed: Mapping[str, Scalar | Mapping[str, Scalar]] | None,
+) -> Iterator[tuple[str, Scalar]]:
+    """The mechanism's fixed settings by path."""
+    for name, value in (seed or {}).items():
+        if isinstance(value, Mapping):
+            yield from ((f"{MECHANISM}.{name}.{part}", each) for part, each in value.items())
+        else:
+            yield f"{MECHANISM}.{name}", value
+
+
+Rule = Callable[[Draft], Iterator[Problem]]
+
+
+_RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
+    (("rungs",), _rungs_rise),
+    (("objective", "task"), _metric_is_known),
+    (("evaluation", "rungs"), _evaluations_add),
+    (("seeds", "model", "rungs", "confirm"), _repetitions_differ),
+    (("search", "rungs"), _search_settings_act),
+    ((), _paths_are_settings),
+    ((), _conditions_hold),
+    (("search", "space"), _the_sampler_takes_the_space),
+    (("fixed",), _nothing_is_set_twice),
+    (("space", "fixed", "baseline"), _arms_differ),
+    (("model", "task", "train", "baseline"), _baseline_differs),
+    (("points",), _points_are_candidates),
+    (("search",), _trials_suffice),
+    (("confirm", "task"), _a_confirmation_has_examples),
+)
+"""Each rule with the sections that it needs whole."""

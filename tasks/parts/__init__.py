@@ -1,0 +1,1 @@
+"""What several tasks share: symbols, haystacks, answers, chains, notes, classes."""
