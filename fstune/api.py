@@ -20,7 +20,7 @@ from pydantic import JsonValue
 from fstune.arms.store import ArmStore
 from fstune.files import RUNS
 from fstune.results.deltas import Delta
-from fstune.results.folder import SearchRecords
+from fstune.results.folder import SearchFolder
 from fstune.results.ranking import best_of, ranked
 from fstune.results.records import Comparison, TrialRecord
 from fstune.results.selection import false_discovery_adjusted
@@ -46,7 +46,7 @@ class Found:
 
     spec: SearchSpec
     """Resolved: with every default, and every file's absolute path."""
-    records: SearchRecords
+    records: SearchFolder
     """The search's own files: `records.trials()` has all that the tables are made from."""
 
     @property
@@ -204,7 +204,7 @@ def load(name: str, runs: str | Path = RUNS) -> Found:
     Raises:
         InputError: there is none of that name; lists those that there are.
     """
-    records = SearchRecords.find(Path(runs), name)
+    records = SearchFolder.find(Path(runs), name)
     return Found(read_resolved(records.spec), records)
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 
 from fstune.arms.arm import ArmSpec, Outcome
-from fstune.arms.materials import Materials
+from fstune.arms.inputs import ArmInputs
 from fstune.arms.store import ArmStore, Divergence
-from fstune.arms.trainer import CHECKPOINT_FILE, InfeasibleError, Run, out_of_memory
+from fstune.arms.trainer import CHECKPOINT_FILE, ArmTrainer, InfeasibleError, out_of_memory
 from fstune.errors import FstuneError
 from fstune.machine import cores, use_fast_matmul
 from fstune.specs.sections import SearchSpec
@@ -55,14 +55,14 @@ class Workbench:
     device: torch.device
     evaluate_every: int = 0
     """Steps between evaluations beside those asked for; 0 is none."""
-    report: Callable[[Progress], None] = lambda _: None
+    on_progress: Callable[[Progress], None] = lambda _: None
     checkpoint_layers: bool = False
     """Whether layers' inner values are computed again instead of kept."""
-    begin: Callable[[Sequence[ArmSpec], EvaluatedSplit, int], None] = lambda *_: None
-    """Told of arms that are about to be brought to a step, that others may begin on them."""
+    on_begin: Callable[[Sequence[ArmSpec], EvaluatedSplit, int], None] = lambda *_: None
+    """Called before arms are trained to a step, so that helpers can start on them."""
 
 
-def advance(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) -> Outcome:
+def advance(arm: ArmSpec, materials: ArmInputs, to_step: int, bench: Workbench) -> Outcome:
     """Bring an arm to a step and evaluate it there; what the store holds is not done again.
 
     Args:
@@ -82,7 +82,7 @@ def advance(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) 
     digest = store.register(arm)
     seed = arm.seeds.index
     waits = Progress(digest, "wait", 0, to_step, seed=seed)
-    with store.lock(digest, lambda: bench.report(waits)):
+    with store.lock(digest, lambda: bench.on_progress(waits)):
         outcome = store.outcome(digest, to_step)
         if outcome is not None:
             return outcome
@@ -92,7 +92,7 @@ def advance(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) 
         return _train(arm, materials, to_step, bench)
 
 
-def train_again(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) -> Path:
+def train_again(arm: ArmSpec, materials: ArmInputs, to_step: int, bench: Workbench) -> Path:
     """The folder of an arm's newest checkpoint, trained anew if none at `to_step` is stored.
 
     Evaluations that are stored stay as they are.
@@ -103,7 +103,7 @@ def train_again(arm: ArmSpec, materials: Materials, to_step: int, bench: Workben
     """
     store = bench.store
     digest = store.register(arm)
-    with store.lock(digest, lambda: bench.report(Progress(digest, "wait", 0, to_step))):
+    with store.lock(digest, lambda: bench.on_progress(Progress(digest, "wait", 0, to_step))):
         held = store.latest_checkpoint(digest)
         if held is None or held[0] < to_step:
             _train(arm, materials, to_step, bench)
@@ -112,7 +112,7 @@ def train_again(arm: ArmSpec, materials: Materials, to_step: int, bench: Workben
         return held[1]
 
 
-def _train(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) -> Outcome:
+def _train(arm: ArmSpec, materials: ArmInputs, to_step: int, bench: Workbench) -> Outcome:
     store, digest, seed = bench.store, arm.digest, arm.seeds.index
     checkpoint = store.latest_checkpoint(digest)
     newest = 0 if checkpoint is None else checkpoint[0]
@@ -127,12 +127,12 @@ def _train(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) -
             loss = run.train_step()
             if not math.isfinite(loss):
                 raise _diverged(store, digest, run.step, loss)
-            bench.report(Progress(digest, "train", run.step, to_step, loss, seed))
+            bench.on_progress(Progress(digest, "train", run.step, to_step, loss, seed))
         # The checkpoint goes first: after a kill between the two nothing is trained again.
         if stop > newest:
             store.save_checkpoint(digest, stop, lambda path: run.save(path / CHECKPOINT_FILE))
         if store.outcome(digest, stop) is None:
-            bench.report(Progress(digest, "evaluate", stop, to_step, seed=seed))
+            bench.on_progress(Progress(digest, "evaluate", stop, to_step, seed=seed))
             outcome = run.outcome()
             loss = float(outcome.measures[NLL_SUM].sum())
             if not math.isfinite(loss):
@@ -143,10 +143,12 @@ def _train(arm: ArmSpec, materials: Materials, to_step: int, bench: Workbench) -
     return final
 
 
-def _begun(arm: ArmSpec, materials: Materials, bench: Workbench, checkpoint: Path | None) -> "Run":
+def _begun(
+    arm: ArmSpec, materials: ArmInputs, bench: Workbench, checkpoint: Path | None
+) -> "ArmTrainer":
     """The arm in memory, where a checkpoint has it."""
     try:
-        run = Run(arm, materials, bench.device, bench.checkpoint_layers)
+        run = ArmTrainer(arm, materials, bench.device, bench.checkpoint_layers)
         if checkpoint is not None:
             run.restore(checkpoint / CHECKPOINT_FILE)
     except (RuntimeError, MemoryError) as error:
@@ -171,7 +173,7 @@ def workbench(
         store=ArmStore(runs / "arms"),
         device=_device(spec),
         evaluate_every=spec.evaluation.every,
-        report=report,
+        on_progress=report,
         checkpoint_layers=spec.resources.checkpoint_layers,
     )
 

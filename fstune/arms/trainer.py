@@ -19,8 +19,8 @@ from transformers import get_scheduler
 from fstune.arms.arm import ArmSpec, Outcome
 from fstune.arms.diagnostics import gate_values, memory_gb, sample_of, seed_ratios
 from fstune.arms.evaluation import PADDED_TOKENS_PER_BATCH, Evaluation, evaluate, largest_batch
+from fstune.arms.inputs import ArmInputs
 from fstune.arms.loss import Subject, TokenScores, token_scores
-from fstune.arms.materials import Materials
 from fstune.errors import FstuneError
 from model.checkpoint import load
 from model.future_seed import Gates
@@ -40,13 +40,13 @@ class InfeasibleError(FstuneError):
         super().__init__(f"arm {arm} is infeasible: {reason}")
 
 
-class Run:
+class ArmTrainer:
     """An arm in memory: model, gates, optimisers and its place in the data."""
 
     def __init__(
         self,
         arm: ArmSpec,
-        materials: Materials,
+        materials: ArmInputs,
         device: torch.device,
         checkpoint_layers: bool = False,
     ) -> None:

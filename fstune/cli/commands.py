@@ -22,7 +22,7 @@ from fstune.files import RUNS
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fstune.results.folder import SearchRecords
+    from fstune.results.folder import SearchFolder
     from fstune.search.lifecycle import Search
     from fstune.specs.sections import SearchSpec
 
@@ -247,9 +247,9 @@ def compare(
     runs: Runs = RUNS,
 ) -> None:
     """Two variants side by side, B minus A over the same examples; refused if contexts differ."""
-    from fstune.report.side_by_side import Side, comparison_view
+    from fstune.report.side_by_side import ComparedVariant, comparison_view
 
-    left, right = (Side.find(name, runs.resolve()) for name in (one, other))
+    left, right = (ComparedVariant.find(name, runs.resolve()) for name in (one, other))
     _console().print(comparison_view(left, right, unmatched), highlight=False)
 
 
@@ -437,7 +437,7 @@ def new_search(
     path = out or Path(f"{name}.yaml")
     start = Start()
     if model is not None:
-        from fstune.arms.materials import checkpoint_config
+        from fstune.arms.inputs import checkpoint_config
         from fstune.specs.loading import locate
 
         found = locate(model, [*(data or []), path.resolve().parent])
@@ -472,7 +472,7 @@ def main() -> None:
         sys.exit(InputError.exit_code)
 
 
-def _opened(name: str, runs: Path) -> "tuple[SearchRecords, SearchSpec]":
+def _opened(name: str, runs: Path) -> "tuple[SearchFolder, SearchSpec]":
     from fstune.api import load
 
     found = load(name, runs)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from fstune.arms.materials import checkpoint_config
+from fstune.arms.inputs import checkpoint_config
 from fstune.errors import InputError
 from fstune.machine import WORKER_VARIABLES, cores, use_fast_matmul
 from fstune.search.cluster import gpus_per_trial

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from fstune.arms.materials import gather
+from fstune.arms.inputs import gather
 from fstune.arms.store import ArmStore
 from fstune.arms.trainer import CHECKPOINT_FILE
 from fstune.files import write_atomic
-from fstune.results.folder import SearchRecords
+from fstune.results.folder import SearchFolder
 from fstune.results.ranking import ranked
 from fstune.specs.settings import ArmSettings
 from model.checkpoint import save
@@ -30,7 +30,7 @@ FILES = {
 
 
 def keep(
-    digest: str, settings: ArmSettings, store: ArmStore, records: SearchRecords, number: int
+    digest: str, settings: ArmSettings, store: ArmStore, records: SearchFolder, number: int
 ) -> None:
     """Keep an arm's newest weights beside its trial's records.
 
@@ -70,7 +70,7 @@ def keep(
     write_atomic(target / FILES["description"], json.dumps(description, indent=1).encode())
 
 
-def kept_winner(records: SearchRecords) -> dict[str, Path]:
+def kept_winner(records: SearchFolder) -> dict[str, Path]:
     """The files of the best confirmed gain, if it was kept; those of the others are deleted."""
     trials = [trial for trial in ranked(records.trials()) if trial.verdict == "gain"]
     folders = [records.model(trial.number) for trial in trials]

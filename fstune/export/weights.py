@@ -19,7 +19,7 @@ from fstune.arms.store import ArmStore
 from fstune.arms.trainer import CHECKPOINT_FILE
 from fstune.errors import InputError
 from fstune.export.kept import FILES
-from fstune.results.folder import SearchRecords
+from fstune.results.folder import SearchFolder
 from fstune.results.pairing import arms_of
 from fstune.results.ranking import ranked
 from fstune.results.records import Comparison, TrialRecord
@@ -29,7 +29,7 @@ from model.checkpoint import assemble, load, save, save_gates
 from model.future_seed import Gates
 from model.rwkv7 import RWKV7
 
-Side = Literal["variant", "baseline"]
+Role = Literal["variant", "baseline"]
 
 
 GATES_SUFFIX = ".future_seed.safetensors"
@@ -42,7 +42,7 @@ class Wanted:
 
     trial: int | None = None
     """A trial's number; else the best confirmed gain, else the best trial."""
-    side: Side = "variant"
+    side: Role = "variant"
     seed: int | None = None
     """Index of the arm's seed, as the records count; else the first whose weights are stored."""
 
@@ -52,7 +52,7 @@ class Place:
     """One arm of a trial, by its records."""
 
     trial: TrialRecord
-    side: Side
+    side: Role
     seed: int
     digest: str
     steps: int
@@ -76,7 +76,7 @@ class Exported:
     """The spec's choice; None leaves it to the size of the vocabulary."""
 
 
-def take(records: SearchRecords, spec: SearchSpec, wanted: Wanted, again: bool) -> Exported:
+def take(records: SearchFolder, spec: SearchSpec, wanted: Wanted, again: bool) -> Exported:
     """The model of an arm of a search.
 
     Args:
@@ -139,7 +139,7 @@ def make_parent(out: Path) -> None:
         raise InputError(f"--out: {out.parent} cannot be made: {error.strerror}") from error
 
 
-def _trial(records: SearchRecords, number: int | None) -> TrialRecord:
+def _trial(records: SearchFolder, number: int | None) -> TrialRecord:
     trials = [trial for trial in ranked(records.trials()) if trial.rungs]
     if number is None:
         confirmed = [trial for trial in trials if trial.verdict == "gain"]
@@ -176,7 +176,7 @@ def _places(trial: TrialRecord, wanted: Wanted) -> list[Place]:
     return chosen
 
 
-def _gone(records: SearchRecords, spec: SearchSpec, store: ArmStore, place: Place) -> str:
+def _gone(records: SearchFolder, spec: SearchSpec, store: ArmStore, place: Place) -> str:
     kept = spec.resources.keep_checkpoints
     why = (
         " (`resources.keep_checkpoints: open` frees them when a trial ends; `all` would keep them)"
@@ -191,7 +191,7 @@ def _gone(records: SearchRecords, spec: SearchSpec, store: ArmStore, place: Plac
     )
 
 
-def _stored(records: SearchRecords, store: ArmStore, side: Side) -> Iterator[int]:
+def _stored(records: SearchFolder, store: ArmStore, side: Role) -> Iterator[int]:
     """Trials of which an arm's weights are stored."""
     for trial in records.trials():
         if trial.rungs and any(
@@ -201,7 +201,7 @@ def _stored(records: SearchRecords, store: ArmStore, side: Side) -> Iterator[int
             yield trial.number
 
 
-def _is_kept(records: SearchRecords, place: Place) -> bool:
+def _is_kept(records: SearchFolder, place: Place) -> bool:
     """Whether the arm is a confirmed gain, whose weights are kept beside the records."""
     description = records.model(place.trial.number) / FILES["description"]
     return description.exists() and json.loads(description.read_text())["arm"] == place.digest
@@ -212,7 +212,7 @@ def _settings(spec: SearchSpec, place: Place) -> ArmSettings:
     return variant if place.side == "variant" else baseline
 
 
-def _train_again(records: SearchRecords, spec: SearchSpec, place: Place) -> Path:
+def _train_again(records: SearchFolder, spec: SearchSpec, place: Place) -> Path:
     """The arm's checkpoint, made anew."""
     [both] = arms_of(spec, place.trial.candidate, records.cache, [place.seed], place.split)
     arm, data = (

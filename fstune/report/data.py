@@ -9,7 +9,7 @@ from typing import Any
 
 from fstune.arms.store import ArmStore
 from fstune.files import write_json
-from fstune.results.folder import SearchRecords
+from fstune.results.folder import SearchFolder
 from fstune.results.ranking import best_of
 from fstune.results.records import Comparison, Confirmation, TrialRecord
 from fstune.results.selection import corrected_winner, false_discovery_adjusted
@@ -17,7 +17,7 @@ from fstune.results.verdict import VERDICT_RULES
 from fstune.specs.sections import SearchSpec
 
 
-def as_json(records: SearchRecords, spec: SearchSpec) -> dict[str, Any]:
+def as_json(records: SearchFolder, spec: SearchSpec) -> dict[str, Any]:
     """The search as the JSON that `fstune report NAME --format json` prints."""
     trials = records.trials()
     best = best_of(trials)
@@ -37,7 +37,7 @@ def as_json(records: SearchRecords, spec: SearchSpec) -> dict[str, Any]:
 
 
 def _winner_json(
-    trials: Sequence[TrialRecord], spec: SearchSpec, records: SearchRecords
+    trials: Sequence[TrialRecord], spec: SearchSpec, records: SearchFolder
 ) -> dict[str, Any] | None:
     found = corrected_winner(trials, spec.metric(), ArmStore(records.runs / "arms"))
     if found is None:
@@ -92,7 +92,7 @@ def _comparison_json(rung: Comparison) -> dict[str, Any]:
     }
 
 
-def write_report(records: SearchRecords, spec: SearchSpec) -> Path:
+def write_report(records: SearchFolder, spec: SearchSpec) -> Path:
     """Keep the JSON beside the records; returns its path."""
     path = records.root / "report.json"
     write_json(path, as_json(records, spec))

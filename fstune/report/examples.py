@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fstune.arms.arm import Outcome
 from fstune.arms.store import ArmStore
 from fstune.report.series import Sheet
-from fstune.results.folder import SearchRecords
+from fstune.results.folder import SearchFolder
 from fstune.results.outcomes import stored_pairs
 from fstune.results.records import Comparison
 from fstune.specs.sections import SearchSpec
@@ -89,7 +89,7 @@ class ExampleDeltas:
 
 
 def example_deltas(
-    records: SearchRecords, spec: SearchSpec, number: int, at: Comparison
+    records: SearchFolder, spec: SearchSpec, number: int, at: Comparison
 ) -> ExampleDeltas | None:
     """The examples that differ most between a candidate's arms; None if no outcome is stored.
 
@@ -157,7 +157,7 @@ class _Texts:
 
     @classmethod
     def find(
-        cls, records: SearchRecords, spec: SearchSpec, arm: str, store: ArmStore
+        cls, records: SearchFolder, spec: SearchSpec, arm: str, store: ArmStore
     ) -> "_Texts | None":
         digest = (store.described(arm) or {}).get("evaluated_digest")
         split = None if digest is None else _cached(records.cache, digest)

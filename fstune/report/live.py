@@ -20,8 +20,8 @@ from rich.text import Text
 
 from fstune.arms.store import ArmStore
 from fstune.report.phrases import describe_candidate, interval
-from fstune.report.progress import Standing
-from fstune.results.folder import SearchRecords, TrialReader
+from fstune.report.progress import Snapshot
+from fstune.results.folder import SearchFolder, TrialReader
 from fstune.results.records import RungRecord, TrialRecord
 from fstune.specs.sections import SearchSpec
 
@@ -44,15 +44,15 @@ class Event:
 class View:
     """Where one search stands, read anew each time."""
 
-    def __init__(self, records: SearchRecords, spec: SearchSpec) -> None:
+    def __init__(self, records: SearchFolder, spec: SearchSpec) -> None:
         self._records = records
         self._spec = spec
         self._store = ArmStore(records.runs / "arms")
         self._reader = TrialReader(records)
         self._events: dict[tuple[int, int], list[Event]] = {}
 
-    def __call__(self) -> Standing:
-        return Standing(self._reader.trials(), self._spec, time.time(), self._records.unsent)
+    def __call__(self) -> Snapshot:
+        return Snapshot(self._reader.trials(), self._spec, time.time(), self._records.unsent)
 
     def events(self) -> list[Event]:
         """All that has happened, trial by trial."""
@@ -93,7 +93,7 @@ class View:
         yield Event(text, False)
 
 
-def snapshot(records: SearchRecords, spec: SearchSpec, in_full: bool) -> Group:
+def snapshot(records: SearchFolder, spec: SearchSpec, in_full: bool) -> Group:
     """What `live` shows, once: for a search that runs elsewhere or ran before.
 
     Args:

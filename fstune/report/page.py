@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from fstune.files import write_atomic
 from fstune.report.summary import Cell, Figure, Summary, Table, summarise
-from fstune.results.folder import SearchRecords
+from fstune.results.folder import SearchFolder
 from fstune.specs.sections import SearchSpec
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class Written:
     """The report in Markdown, its table cut short."""
 
 
-def write_page(records: SearchRecords, spec: SearchSpec) -> Written:
+def write_page(records: SearchFolder, spec: SearchSpec) -> Written:
     """Keep page and table beside the records."""
     summary = summarise(records, spec)
     html, table = records.root / "report.html", records.root / "report.csv"
@@ -170,7 +170,7 @@ def write_page(records: SearchRecords, spec: SearchSpec) -> Written:
     return Written(html, table, markdown(summary, DESCRIBED_ROWS))
 
 
-def write_figures(records: SearchRecords, spec: SearchSpec, folder: Path) -> list[Path]:
+def write_figures(records: SearchFolder, spec: SearchSpec, folder: Path) -> list[Path]:
     """The page's figures as files; returns their paths."""
     from fstune.report.figures import write_files
 

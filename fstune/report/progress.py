@@ -37,7 +37,7 @@ _LABEL, _BAR, _FOREST = 9, 28, 60
 
 
 @dataclass(frozen=True)
-class Standing:
+class Snapshot:
     """A search at one moment, drawn to a terminal's width."""
 
     trials: Sequence[TrialRecord]

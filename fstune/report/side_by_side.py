@@ -17,7 +17,7 @@ from fstune.arms.store import ArmStore
 from fstune.errors import InputError
 from fstune.report.phrases import describe_candidate, interval
 from fstune.results.deltas import Delta, paired_deltas
-from fstune.results.folder import SearchRecords
+from fstune.results.folder import SearchFolder
 from fstune.results.ranking import ranked
 from fstune.results.records import TrialRecord
 from fstune.specs.loading import read_resolved
@@ -30,7 +30,7 @@ training rows is compared by the digest of what was read."""
 
 
 @dataclass(frozen=True)
-class Side:
+class ComparedVariant:
     """A trial's variant, as far as it came."""
 
     label: str
@@ -39,14 +39,14 @@ class Side:
     store: ArmStore
 
     @classmethod
-    def find(cls, name: str, runs: Path) -> "Side":
+    def find(cls, name: str, runs: Path) -> "ComparedVariant":
         """The trial that `SEARCH:NUMBER` names, or the best one of `SEARCH`.
 
         Raises:
             InputError: if there is none, or it has not come to a rung.
         """
         search, _, number = name.partition(":")
-        records = SearchRecords.find(runs, search)
+        records = SearchFolder.find(runs, search)
         trials = records.trials()
         if not number:
             chosen = next(iter(ranked(trials)), None)
@@ -66,7 +66,9 @@ class Side:
         return {pair.seed: pair.variant for pair in self.trial.rungs[-1].arms}
 
 
-def different_context(one: Side, other: Side) -> dict[str, tuple[object, object]]:
+def different_context(
+    one: ComparedVariant, other: ComparedVariant
+) -> dict[str, tuple[object, object]]:
     """Fields outside the mechanism in which two variants differ, with both values.
 
     Of every seed that they have in common: what repetitions differ in is not seen in the first
@@ -86,7 +88,9 @@ def different_context(one: Side, other: Side) -> dict[str, tuple[object, object]
     return found
 
 
-def delta_between(one: Side, other: Side) -> tuple[int, int, dict[str, Delta]]:
+def delta_between(
+    one: ComparedVariant, other: ComparedVariant
+) -> tuple[int, int, dict[str, Delta]]:
     """Step, number of seeds and the deltas `other` minus `one`, over the same examples.
 
     Raises:
@@ -110,7 +114,7 @@ def delta_between(one: Side, other: Side) -> tuple[int, int, dict[str, Delta]]:
     return max(steps), len(seeds), paired_deltas(pairs, metrics)
 
 
-def _common_seeds(one: Side, other: Side) -> list[int]:
+def _common_seeds(one: ComparedVariant, other: ComparedVariant) -> list[int]:
     seeds = sorted(one.arms.keys() & other.arms.keys())
     if not seeds:
         raise InputError(f"{one.label} and {other.label} have no seed in common")
@@ -127,7 +131,7 @@ def _flat(value: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, object]
             yield f"{at}{key}".removeprefix("settings."), inner
 
 
-def comparison_view(one: Side, other: Side, unmatched: bool) -> Group:
+def comparison_view(one: ComparedVariant, other: ComparedVariant, unmatched: bool) -> Group:
     """Both sides, and what differs between them.
 
     Args:
@@ -162,7 +166,7 @@ def _between(name: str, delta: Delta) -> str:
     return f"  {name:<20}{interval(delta)}  p {delta.p_value:.2g}"
 
 
-def _own_lines(side: Side) -> list[Text]:
+def _own_lines(side: ComparedVariant) -> list[Text]:
     rung, metric = side.trial.rungs[-1], side.spec.metric().name
     delta = rung.deltas[metric]
     reached = f"{rung.steps} steps × {rung.seeds}"

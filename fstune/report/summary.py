@@ -32,7 +32,7 @@ from fstune.report.series import (
     slices,
 )
 from fstune.results.deltas import CONFIDENCE, Delta, confirmation_confidence
-from fstune.results.folder import SearchRecords
+from fstune.results.folder import SearchFolder
 from fstune.results.ranking import best_of, ranked
 from fstune.results.records import Comparison, TrialRecord
 from fstune.results.selection import false_discovery_adjusted
@@ -177,7 +177,7 @@ class Summary:
     report_json: str
 
 
-def summarise(records: SearchRecords, spec: SearchSpec) -> Summary:
+def summarise(records: SearchFolder, spec: SearchSpec) -> Summary:
     """Everything about a search that has at least been made."""
     trials = records.trials()
     order = ranked(trials)

@@ -13,7 +13,7 @@ from rich.text import Text
 from fstune.arms.store import ArmStore
 from fstune.report.phrases import COLOURS, describe_candidate, interval
 from fstune.results.deltas import CONFIDENCE, confirmation_confidence
-from fstune.results.folder import SearchRecords
+from fstune.results.folder import SearchFolder
 from fstune.results.ranking import ranked
 from fstune.results.records import Comparison, TrialRecord
 from fstune.results.selection import (
@@ -27,7 +27,7 @@ from fstune.specs.sections import SearchSpec
 _BASELINE = "baseline: "
 
 
-def result_table(records: SearchRecords, spec: SearchSpec, most: int | None = None) -> Group:
+def result_table(records: SearchFolder, spec: SearchSpec, most: int | None = None) -> Group:
     """The ranked table: a few lines a trial, so that 80 columns are enough.
 
     Args:
@@ -70,7 +70,7 @@ def _below(trial: TrialRecord, metric: str, adjusted: Mapping[int, float]) -> Te
 
 
 def _remarks(
-    records: SearchRecords, spec: SearchSpec, trials: Sequence[TrialRecord]
+    records: SearchFolder, spec: SearchSpec, trials: Sequence[TrialRecord]
 ) -> Iterator[Text]:
     """What is to be known of the whole table."""
     metric = spec.metric()
@@ -93,7 +93,7 @@ def _remarks(
         yield Text(f"{metric.name} without understanding: {', '.join(guesses)}")
 
 
-def confirmation_table(records: SearchRecords, spec: SearchSpec) -> Group:
+def confirmation_table(records: SearchFolder, spec: SearchSpec) -> Group:
     """The finalists on new seeds and the test split; nothing, where none is confirmed."""
     metric = spec.metric().name
     confirmed = [trial for trial in ranked(records.trials()) if trial.confirmation is not None]

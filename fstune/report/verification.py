@@ -19,7 +19,7 @@ from fstune.errors import StoreError
 from fstune.files import digest_of
 from fstune.report.data import as_json
 from fstune.results.deltas import CONFIDENCE, Delta, confirmation_confidence, paired_deltas
-from fstune.results.folder import SearchRecords
+from fstune.results.folder import SearchFolder
 from fstune.results.pairing import judged
 from fstune.results.records import ArmPair, Comparison, TrialRecord
 from fstune.specs.sections import SearchSpec
@@ -28,7 +28,7 @@ from fstune.specs.words import show
 from tasks import registry
 
 
-def differences(records: SearchRecords, spec: SearchSpec) -> list[str]:
+def differences(records: SearchFolder, spec: SearchSpec) -> list[str]:
     """What differs, a line each; nothing where all figures come out again.
 
     Raises:
@@ -38,7 +38,7 @@ def differences(records: SearchRecords, spec: SearchSpec) -> list[str]:
 
 
 class _Check:
-    def __init__(self, records: SearchRecords, spec: SearchSpec) -> None:
+    def __init__(self, records: SearchFolder, spec: SearchSpec) -> None:
         self._records = records
         self._spec = spec
         self._store = ArmStore(records.runs / "arms")

@@ -14,7 +14,7 @@ from fstune.arms.store import ArmStore
 from fstune.report.phrases import _duration, _seeds, at_rung, describe_candidate, interval, percent
 from fstune.report.series import objective_name
 from fstune.results.deltas import CONFIDENCE, confirmation_confidence
-from fstune.results.folder import SearchRecords
+from fstune.results.folder import SearchFolder
 from fstune.results.records import Comparison, TrialRecord
 from fstune.results.selection import (
     FALSE_DISCOVERY_RATE,
@@ -126,7 +126,7 @@ def setting(spec: SearchSpec) -> list[Fact]:
     ]
 
 
-def without_understanding(records: SearchRecords, spec: SearchSpec) -> list[Fact]:
+def without_understanding(records: SearchFolder, spec: SearchSpec) -> list[Fact]:
     """What chance and trivial strategies score."""
     metric = spec.metric().name
     scores = [
@@ -265,7 +265,7 @@ def cost(trials: Sequence[TrialRecord], store: ArmStore) -> list[Fact]:
     return facts
 
 
-def facts(records: SearchRecords, spec: SearchSpec) -> list[Fact]:
+def facts(records: SearchFolder, spec: SearchSpec) -> list[Fact]:
     """Digests, versions, device, and when the last evaluation ended."""
     found = [
         ("spec digest", spec.digest),

@@ -43,7 +43,7 @@ from fstune.results.records import (
 from fstune.specs.settings import Scalar
 
 
-class SearchRecords:
+class SearchFolder:
     """The folder of one search."""
 
     def __init__(self, root: Path) -> None:
@@ -51,7 +51,7 @@ class SearchRecords:
         self.name = root.name
 
     @classmethod
-    def find(cls, runs: Path, name: str) -> "SearchRecords":
+    def find(cls, runs: Path, name: str) -> "SearchFolder":
         """The records of a search that exists.
 
         Raises:
@@ -338,7 +338,7 @@ def _read(path: Path, kind: TypeAdapter[T]) -> T | None:
 class TrialReader:
     """Reads a search's trials again and again; what is said of an ended one's rungs only once."""
 
-    def __init__(self, records: SearchRecords) -> None:
+    def __init__(self, records: SearchFolder) -> None:
         self._records = records
         self._ended: dict[int, TrialRecord] = {}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from fstune.arms.advance import Workbench, advance
 from fstune.arms.arm import ArmSpec, Pair
 from fstune.arms.diagnostics import flags
-from fstune.arms.materials import Materials, gather
+from fstune.arms.inputs import ArmInputs, gather
 from fstune.arms.store import ArmStore
 from fstune.errors import FstuneError
 from fstune.results.deltas import CONFIDENCE, Delta, confirmation_confidence, paired_deltas
@@ -31,8 +31,8 @@ class SeedArms:
 
     baseline: ArmSpec
     variant: ArmSpec
-    baseline_data: Materials
-    variant_data: Materials
+    baseline_data: ArmInputs
+    variant_data: ArmInputs
 
 
 def arms_of(
@@ -171,7 +171,7 @@ def _advance(
     baselines = [(both.baseline, both.baseline_data, "baseline") for both in arms]
     # Companions come from the other end, and baselines are what they may have done long ago.
     work = [*variants, *baselines]
-    bench.begin([arm for arm, _, _ in work], split, step)
+    bench.on_begin([arm for arm, _, _ in work], split, step)
     found = {
         arm.digest: advance(arm, data, step, _told_as(role, bench)) for arm, data, role in work
     }
@@ -180,7 +180,9 @@ def _advance(
 
 def _told_as(role: str, bench: Workbench) -> Workbench:
     """A workbench whose reports say which of a pair is at work."""
-    return replace(bench, report=lambda progress: bench.report(replace(progress, role=role)))
+    return replace(
+        bench, on_progress=lambda progress: bench.on_progress(replace(progress, role=role))
+    )
 
 
 def _compare(

@@ -12,7 +12,7 @@ BrokeOff = Literal["diverged", "infeasible", "failed"]
 """A loss was not finite; this machine cannot train the arms; something else went wrong."""
 
 
-State = Literal["completed", "stopped"] | BrokeOff
+EndState = Literal["completed", "stopped"] | BrokeOff
 """How a trial ended: at the last rung, before it, or not at all well."""
 
 
@@ -78,7 +78,7 @@ class RungRecord(Comparison):
 class EndRecord:
     """Why a trial goes no further."""
 
-    state: State
+    state: EndState
     reason: str
     detail: str = ""
     """A traceback, if there is one."""

@@ -14,7 +14,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from fstune.results.folder import SearchRecords
+from fstune.results.folder import SearchFolder
 from fstune.search.sampling import sampler
 from fstune.search.trainable import OBJECTIVE, RUNG_CLOCK
 from fstune.specs.sections import SearchSpec
@@ -44,7 +44,7 @@ class Suggester(OptunaSearch):
     of the second).
     """
 
-    def __init__(self, spec: SearchSpec, records: SearchRecords) -> None:
+    def __init__(self, spec: SearchSpec, records: SearchFolder) -> None:
         super().__init__(SpaceFunction(Space(spec.space)), metric=OBJECTIVE, mode="max")
         self._spec = spec
         self._records = records
@@ -88,7 +88,7 @@ class RungAsha(AsyncHyperBandScheduler):
     scheduler's rungs: they are filled again when it adds a restored trial.
     """
 
-    def __init__(self, spec: SearchSpec, records: SearchRecords) -> None:
+    def __init__(self, spec: SearchSpec, records: SearchFolder) -> None:
         factor = spec.search.reduction_factor
         super().__init__(
             time_attr=RUNG_CLOCK,
@@ -130,12 +130,12 @@ class RungAsha(AsyncHyperBandScheduler):
         return ended_badly or self._records.rung(number, rung + 1) is not None
 
 
-def scheduler(spec: SearchSpec, records: SearchRecords) -> TrialScheduler:
+def scheduler(spec: SearchSpec, records: SearchFolder) -> TrialScheduler:
     """The scheduler that the spec asks for."""
     return RungAsha(spec, records) if spec.search.scheduler == "asha" else FIFOScheduler()
 
 
-def snapshot_fault(folder: Path, records: SearchRecords) -> str | None:
+def snapshot_fault(folder: Path, records: SearchFolder) -> str | None:
     """Why Tune's snapshot cannot be restored from; None where it can.
 
     Tune writes it file by file, and takes a torn one for a search without trials. A whole one can

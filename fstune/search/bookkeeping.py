@@ -8,7 +8,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from fstune.arms.store import ArmStore
-from fstune.results.folder import SearchRecords
+from fstune.results.folder import SearchFolder
 from fstune.results.records import EndRecord, TrialRecord
 from fstune.specs.sections import SearchSpec
 
@@ -16,7 +16,7 @@ from fstune.specs.sections import SearchSpec
 class FailureStop(tune.Stopper):
     """Ends a search in which one candidate after the other fails."""
 
-    def __init__(self, spec: SearchSpec, records: SearchRecords) -> None:
+    def __init__(self, spec: SearchSpec, records: SearchFolder) -> None:
         self._most = spec.search.stop_after_failures
         self._records = records
 
@@ -30,7 +30,7 @@ class FailureStop(tune.Stopper):
 class Bookkeeper(tune.Callback):
     """Writes down in the driver what only the driver knows: why a trial stopped."""
 
-    def __init__(self, records: SearchRecords, spec: SearchSpec, store: ArmStore) -> None:
+    def __init__(self, records: SearchFolder, spec: SearchSpec, store: ArmStore) -> None:
         self._records = records
         self._keeps_all = spec.resources.keep_checkpoints == "all"
         self._store = store

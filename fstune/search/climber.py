@@ -11,9 +11,9 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from fstune.arms.materials import checkpoint_config
+from fstune.arms.inputs import checkpoint_config
 from fstune.files import canonical_json
-from fstune.results.folder import SearchRecords
+from fstune.results.folder import SearchFolder
 from fstune.results.records import EndRecord, TrialRecord
 from fstune.search.equal_effect import BothArms, equal_in_effect
 from fstune.search.promotion import Climb, Standing, next_climb
@@ -32,7 +32,7 @@ class Climber(Searcher):
     any more, those that still wait are stopped.
     """
 
-    def __init__(self, spec: SearchSpec, records: SearchRecords) -> None:
+    def __init__(self, spec: SearchSpec, records: SearchFolder) -> None:
         super().__init__(metric=OBJECTIVE, mode="max")
         self._spec = spec
         self._records = records

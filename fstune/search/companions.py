@@ -19,9 +19,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fstune.arms.advance import DivergedError, Workbench, advance, workbench
 from fstune.arms.arm import ArmSpec
-from fstune.arms.materials import Materials, gather
+from fstune.arms.inputs import ArmInputs, gather
 from fstune.arms.trainer import InfeasibleError
-from fstune.results.folder import SearchRecords
+from fstune.results.folder import SearchFolder
 from fstune.results.pairing import arms_of
 from fstune.specs.loading import read_resolved
 from fstune.specs.sections import SearchSpec
@@ -33,7 +33,7 @@ _GPUS = "CUDA_VISIBLE_DEVICES"
 class Companions:
     """The companions of this process; they end with it, or when nobody holds this any more."""
 
-    def __init__(self, records: SearchRecords, spec: SearchSpec) -> None:
+    def __init__(self, records: SearchFolder, spec: SearchSpec) -> None:
         self._actors = [_start(records) for _ in range(1, spec.resources.arms_at_once)]
 
     def begin_baselines(self, candidate: Mapping[str, Scalar]) -> None:
@@ -48,7 +48,7 @@ class Companions:
 
     def help(self, bench: Workbench) -> Workbench:
         """The workbench of the process whose companions these are."""
-        return replace(bench, begin=self.begin)
+        return replace(bench, on_begin=self.begin)
 
 
 def from_behind(arms: Sequence[ArmSpec], place: int, of: int) -> list[ArmSpec]:
@@ -70,7 +70,7 @@ class Companion:
         if gpus is not None:
             # Ray hides them from whoever was given none.
             os.environ[_GPUS] = gpus
-        records = SearchRecords(Path(search))
+        records = SearchFolder(Path(search))
         self._cache = records.cache
         self._spec = read_resolved(records.spec)
         self._bench = workbench(records.runs, self._spec)
@@ -87,13 +87,13 @@ class Companion:
         for arm in arms:
             self._train(arm, gather(arm.settings, self._cache, split), to_step)
 
-    def _train(self, arm: ArmSpec, data: Materials, to_step: int) -> None:
+    def _train(self, arm: ArmSpec, data: ArmInputs, to_step: int) -> None:
         # The worker comes upon such an end itself, and says so.
         with contextlib.suppress(DivergedError, InfeasibleError):
             advance(arm, data, to_step, self._bench)
 
 
-def _start(records: SearchRecords) -> "ray.actor.ActorHandle":
+def _start(records: SearchFolder) -> "ray.actor.ActorHandle":
     """A companion on this machine; it takes none of the cores that Ray counts."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     kind = ray.remote(Companion).options(num_cpus=0, scheduling_strategy=here)

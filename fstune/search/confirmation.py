@@ -13,7 +13,7 @@ from fstune.arms.advance import DivergedError, workbench
 from fstune.arms.trainer import InfeasibleError
 from fstune.errors import InputError, SearchFailedError
 from fstune.export.kept import keep
-from fstune.results.folder import SearchRecords
+from fstune.results.folder import SearchFolder
 from fstune.results.pairing import confirm, confirmed_arms
 from fstune.results.ranking import ranked
 from fstune.results.records import BrokeOff, Confirmation
@@ -45,7 +45,7 @@ def run_confirmation(search: Search) -> list[int]:
     return numbers
 
 
-def _finalists(records: SearchRecords, spec: SearchSpec) -> list[int]:
+def _finalists(records: SearchFolder, spec: SearchSpec) -> list[int]:
     assert spec.confirm is not None
     chosen = records.finalists()
     if chosen is not None:
@@ -74,7 +74,7 @@ def _confirm(search: Search, number: int, finalists: int) -> None:
 
 
 def _confirm_in_worker(root: str, number: int, finalists: int) -> None:
-    records = SearchRecords(Path(root))
+    records = SearchFolder(Path(root))
     spec = read_resolved(records.spec)
     trial = records.trial(number)
     assert trial is not None

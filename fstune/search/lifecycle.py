@@ -16,7 +16,7 @@ from pathlib import Path
 import optuna
 from ray import tune
 
-from fstune.arms.materials import checkpoint_config, gather
+from fstune.arms.inputs import checkpoint_config, gather
 from fstune.arms.store import ArmStore
 from fstune.errors import InputError, SearchFailedError
 from fstune.export.kept import kept_winner
@@ -24,7 +24,7 @@ from fstune.files import write_atomic, write_json
 from fstune.machine import describe
 from fstune.report.data import write_report
 from fstune.report.page import write_page
-from fstune.results.folder import SearchRecords
+from fstune.results.folder import SearchFolder
 from fstune.results.pairing import arms_of
 from fstune.results.records import TrialRecord
 from fstune.search.asha import Suggester, scheduler, snapshot_fault
@@ -56,7 +56,7 @@ class Search:
     """A search that exists on disk."""
 
     spec: SearchSpec
-    records: SearchRecords
+    records: SearchFolder
     runs: Path
     tracking_uri: str
 
@@ -78,7 +78,7 @@ class Search:
         if tracking_uri is not None:
             client_of(tracking_uri)
         spec = load(spec_path, overrides)
-        records = SearchRecords(runs.resolve() / "searches" / spec.name)
+        records = SearchFolder(runs.resolve() / "searches" / spec.name)
         if records.spec.exists():
             raise _name_is_taken(spec.name, runs)
         places = [*data_dirs, spec_path.resolve().parent]
@@ -113,7 +113,7 @@ class Search:
             InputError: if there is none of its name, or it was made from another spec.
         """
         spec = load(spec_path, overrides)
-        made = read_resolved(SearchRecords.find(runs.resolve(), spec.name).spec)
+        made = read_resolved(SearchFolder.find(runs.resolve(), spec.name).spec)
         if asks_probe(spec_path, overrides):
             spec = load(spec_path, [*overrides, f"train.batch_size={made.train.batch_size}"])
         differing = made.differing(spec)
@@ -135,13 +135,13 @@ class Search:
         Raises:
             InputError: if there is none of that name.
         """
-        records = SearchRecords.find(runs.resolve(), name)
+        records = SearchFolder.find(runs.resolve(), name)
         spec = read_resolved(records.spec)
         return cls._tracked(spec, records, runs.resolve(), tracking_uri or records.tracked_at)
 
     @classmethod
     def _tracked(
-        cls, spec: SearchSpec, records: SearchRecords, runs: Path, tracking_uri: str | None
+        cls, spec: SearchSpec, records: SearchFolder, runs: Path, tracking_uri: str | None
     ) -> "Search":
         """The search, with its tracking server remembered: a resumed one goes on there."""
         secret = tracking_uri is not None and "@" in tracking_uri  # a password, maybe

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fstune.arms.materials import checkpoint_config, gather
+from fstune.arms.inputs import checkpoint_config, gather
 from fstune.arms.memory import Step, step_memory
 from fstune.errors import FstuneError, InputError
 from fstune.files import digest_of, write_json
@@ -223,7 +223,7 @@ def _work(order: Path) -> None:
     """The worker: try the sizes of an order, a line of JSON each, until one does not fit."""
     # Imported in the worker: the driver needs nothing of them.
     from fstune.arms.diagnostics import memory_gb
-    from fstune.arms.trainer import InfeasibleError, Run, out_of_memory
+    from fstune.arms.trainer import ArmTrainer, InfeasibleError, out_of_memory
 
     asked = json.loads(order.read_text())
     arms = []
@@ -239,7 +239,7 @@ def _work(order: Path) -> None:
         outcome = "fits"
         try:
             for arm, materials, longest in arms:
-                run = Run(arm, materials, device, asked["checkpoint_layers"])
+                run = ArmTrainer(arm, materials, device, asked["checkpoint_layers"])
                 run.try_out(longest[:size])
                 del run
         except InfeasibleError:

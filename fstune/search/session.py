@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from filelock import FileLock, Timeout
 
 from fstune.errors import InputError, SearchFailedError
-from fstune.results.folder import SearchRecords
+from fstune.results.folder import SearchFolder
 
 TUNE_SETTINGS = {
     # A snapshot after every event, not every 10 s or more: a resumed search then repeats little.
@@ -32,7 +32,7 @@ class Session:
 
 
 @contextlib.contextmanager
-def _held(records: SearchRecords) -> Iterator[None]:
+def _held(records: SearchFolder) -> Iterator[None]:
     """Keep other processes from the search; a kill lets go of it.
 
     Raises:
@@ -52,7 +52,7 @@ def _held(records: SearchRecords) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _telling_of_a_full_disk(records: SearchRecords) -> Iterator[None]:
+def _telling_of_a_full_disk(records: SearchFolder) -> Iterator[None]:
     try:
         yield
     except Exception as error:

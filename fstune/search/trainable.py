@@ -21,7 +21,7 @@ from fstune.arms.store import ArmStore
 from fstune.arms.trainer import InfeasibleError
 from fstune.errors import FstuneError, InputError
 from fstune.files import canonical_json
-from fstune.results.folder import SearchRecords
+from fstune.results.folder import SearchFolder
 from fstune.results.pairing import arms_of, run_rung
 from fstune.results.records import EndRecord, RungRecord
 from fstune.search.companions import Companions
@@ -51,7 +51,7 @@ class PairedTrial(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         self._number: int = config["number"]
         self._candidate = config["candidate"]
-        self._records = SearchRecords(Path(config["search"]))
+        self._records = SearchFolder(Path(config["search"]))
         self._spec = _spec(self._records.spec)
         self._only_rung: int | None = config.get("rung")
         self._rung = self._only_rung or 0
@@ -162,7 +162,7 @@ def end_at(spec: SearchSpec, record: RungRecord) -> EndRecord | None:
     return None
 
 
-def require_same_arms(records: SearchRecords, spec: SearchSpec) -> None:
+def require_same_arms(records: SearchFolder, spec: SearchSpec) -> None:
     """Refuse to train beside arms that stand on other data, or on another checkpoint or task.
 
     The digests of the first arms compared tell: other files under the old names change them.

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from fstune.specs.messages import Problem, explain
-from fstune.specs.rules import NOT_VARIED, Draft, fixed_values, place_of
+from fstune.specs.rules import NOT_VARIED, PartialSpec, fixed_values, place_of
 from fstune.specs.sections import MECHANISM, with_values
 from fstune.specs.settings import Scalar, TrainSettings
 from fstune.specs.space import Point, same
@@ -36,18 +36,18 @@ _MOST_CORNERS = 4096
 """Beyond so many, as many are drawn instead."""
 
 
-def problems(draft: Draft) -> list[Problem]:
+def problems(partial: PartialSpec) -> list[Problem]:
     """Values that are refused, and values that can have no effect."""
     found: list[Problem] = []
     for name in ("model", "task", "train", MECHANISM):
-        if name in draft.broken or (name == MECHANISM and "fixed" in draft.broken):
+        if name in partial.broken or (name == MECHANISM and "fixed" in partial.broken):
             continue
-        values = _Values(draft, name)
+        values = _Values(partial, name)
         found.extend(values.refused())
-        if name == "train" and "rungs" not in draft.broken:
-            found.extend(_idle_training(draft, values))
+        if name == "train" and "rungs" not in partial.broken:
+            found.extend(_idle_training(partial, values))
         if name == MECHANISM:
-            found.extend(_idle_mechanism(draft, values))
+            found.extend(_idle_mechanism(partial, values))
     return list(dict.fromkeys(found))
 
 
@@ -59,18 +59,18 @@ def _adapter(kind: type) -> TypeAdapter[object]:
 class _Values:
     """One section of an arm's settings, under all the values that a spec gives it."""
 
-    def __init__(self, draft: Draft, name: str) -> None:
-        spec = draft.spec
-        self._draft, self._name = draft, name
-        self._kind = FutureSeed if name == MECHANISM else draft.types[name]
+    def __init__(self, partial: PartialSpec, name: str) -> None:
+        spec = partial.spec
+        self._draft, self._name = partial, name
+        self._kind = FutureSeed if name == MECHANISM else partial.types[name]
         self._base: JsonValue = {}
         if name != MECHANISM:
             self._base = spec.model_dump(mode="json", include={name})[name]
-        known = {path for path in draft.settable if path.startswith(f"{name}.")} - set(NOT_VARIED)
+        known = {path for path in partial.settable if path.startswith(f"{name}.")} - set(NOT_VARIED)
         fixed = dict(fixed_values(spec.fixed.future_seed)) if name == MECHANISM else {}
         self.fixed: Point = {path: value for path, value in fixed.items() if path in known}
         domains = {path: domain for path, domain in spec.space.items() if path in known}
-        baseline = {} if "baseline" in draft.broken else spec.baseline
+        baseline = {} if "baseline" in partial.broken else spec.baseline
         self.baseline: Point = {path: value for path, value in baseline.items() if path in known}
         self._given: list[tuple[KeyPath, str, Scalar]] = [
             *((place_of("fixed", path), path, value) for path, value in self.fixed.items()),
@@ -84,13 +84,13 @@ class _Values:
         self._bad: list[tuple[str, Scalar]] = []
         self.corners: list[Point] = []
         if name != MECHANISM or spec.has_mechanism():
-            self.corners = self._own_corners(draft, list(domains))
+            self.corners = self._own_corners(partial, list(domains))
 
-    def _own_corners(self, draft: Draft, paths: list[str]) -> list[Point]:
+    def _own_corners(self, partial: PartialSpec, paths: list[str]) -> list[Point]:
         """The section's values at the corners of the space, `fixed` included."""
         corners: dict[tuple[tuple[str, str], ...], Point] = {}
-        sound = [path for path in paths if path in draft.space.paths]
-        for corner in draft.space.corners(sound, _MOST_CORNERS):
+        sound = [path for path in paths if path in partial.space.paths]
+        for corner in partial.space.corners(sound, _MOST_CORNERS):
             own = {path: value for path, value in corner.items() if path in sound}
             key = tuple((path, repr(value)) for path, value in own.items())
             corners.setdefault(key, {**self.fixed, **own})
@@ -178,12 +178,12 @@ def _told(text: str, value: Scalar) -> str:
     return text if ", got " in text else f"{text}, got {show(value)}"
 
 
-def _idle_training(draft: Draft, values: _Values) -> Iterator[Problem]:
+def _idle_training(partial: PartialSpec, values: _Values) -> Iterator[Problem]:
     """Settings of the optimisation that change nothing."""
     if not values.whole:
         return
     yield from _idle_beside_gates(values)
-    last = draft.spec.rungs[-1].steps
+    last = partial.spec.rungs[-1].steps
     for train in _trainings(values):
         if train.parameters == "gates":
             continue
@@ -224,9 +224,9 @@ def _trainings(values: _Values) -> Iterator[TrainSettings]:
         yield train
 
 
-def _idle_mechanism(draft: Draft, values: _Values) -> Iterator[Problem]:
+def _idle_mechanism(partial: PartialSpec, values: _Values) -> Iterator[Problem]:
     """Settings of the mechanism that change nothing, and mechanisms that do nothing."""
-    layers = draft.layers()
+    layers = partial.layers()
     idle: dict[tuple[str, str], list[str | None]] = defaultdict(list)
     learns = False
     for point, seed in values.built():
@@ -238,24 +238,24 @@ def _idle_mechanism(draft: Draft, values: _Values) -> Iterator[Problem]:
             if values.whole or path in _BY_THEMSELVES:
                 yield Problem(values.where(path, *point), text)
         elif values.whole:
-            yield from _idle_schedule(draft, values, point, seed)
+            yield from _idle_schedule(partial, values, point, seed)
             for path in point:
                 idle[path, show(point[path])].append(_idle(path, seed, layers))
     for (path, value), reasons in idle.items():
         if all(reasons):
             yield Problem(values.where(path), f"has no effect {reasons[0]}, got {value}")
-    if values.whole and "train" not in draft.broken and draft.spec.train.parameters == "gates":
-        yield from _idle_gates(draft, learns)
+    if values.whole and "train" not in partial.broken and partial.spec.train.parameters == "gates":
+        yield from _idle_gates(partial, learns)
 
 
-def _idle_gates(draft: Draft, learns: bool) -> Iterator[Problem]:
+def _idle_gates(partial: PartialSpec, learns: bool) -> Iterator[Problem]:
     """Gates that are to be trained alone, and cannot be."""
     at = ("train", "parameters")
     if not learns:
         yield Problem(
             at, f"trains nothing: no gate learns, since {MECHANISM}.alpha_lr is 0, got 'gates'"
         )
-    if "model" not in draft.broken and draft.spec.model.init is not None:
+    if "model" not in partial.broken and partial.spec.model.init is not None:
         # Its output matrices start at 0 (model.initial), so that no gate has a gradient.
         yield Problem(
             at, "needs model.checkpoint: a new model's states change nothing, got 'gates'"
@@ -263,11 +263,11 @@ def _idle_gates(draft: Draft, learns: bool) -> Iterator[Problem]:
 
 
 def _idle_schedule(
-    draft: Draft, values: _Values, point: Point, seed: FutureSeed
+    partial: PartialSpec, values: _Values, point: Point, seed: FutureSeed
 ) -> Iterator[Problem]:
     """A schedule's ends, given at a point where there is no schedule."""
     kind = f"{MECHANISM}.schedule.kind"
-    hint = f"; give it `when: {{{kind}: [linear, cosine]}}`" if kind in draft.spec.space else ""
+    hint = f"; give it `when: {{{kind}: [linear, cosine]}}`" if kind in partial.spec.space else ""
     for path in (f"{MECHANISM}.schedule.min", f"{MECHANISM}.schedule.max"):
         if path in point and seed.schedule.kind == "none":
             yield Problem(values.where(path), f"has no effect while schedule.kind is none{hint}")

@@ -20,7 +20,7 @@ from fstune.specs import effects as spec_effects
 from fstune.specs import rules as spec_rules
 from fstune.specs import yaml as yaml_reader
 from fstune.specs.messages import Problem, explain
-from fstune.specs.rules import Draft
+from fstune.specs.rules import PartialSpec
 from fstune.specs.sections import PROBE, Rung, SearchSpec, schema, section_types, setting_docs
 from fstune.specs.space import Domain
 from fstune.specs.words import nearest_or_all
@@ -109,7 +109,7 @@ def _line_number(line: str) -> int:
     return int(number) if number.isdecimal() else 0
 
 
-def _draft(values: Mapping[str, JsonValue]) -> tuple[Draft, list[Problem]]:
+def _draft(values: Mapping[str, JsonValue]) -> tuple[PartialSpec, list[Problem]]:
     """What is valid of a file's values, and what is wrong with the rest."""
     fields = SearchSpec.model_fields
     valid: dict[str, object] = {}
@@ -138,7 +138,7 @@ def _draft(values: Mapping[str, JsonValue]) -> tuple[Draft, list[Problem]]:
     if "space" in broken and isinstance(space, dict):
         valid["space"], paths = _valid_domains(space)
     spec = SearchSpec.model_construct(**valid)  # type: ignore[arg-type]
-    return Draft(spec, frozenset(broken), tuple(paths)), problems
+    return PartialSpec(spec, frozenset(broken), tuple(paths)), problems
 
 
 @cache
@@ -233,7 +233,7 @@ def resolve_files(
     if missing:
         raise InputError("\n".join(missing))
     if model.checkpoint is not None:
-        draft = Draft(spec, num_layers=num_layers(Path(model.checkpoint)))
+        draft = PartialSpec(spec, num_layers=num_layers(Path(model.checkpoint)))
         problems = spec_effects.problems(draft)
         if problems:
             raise SpecError([problem.line(spec.name) for problem in problems])

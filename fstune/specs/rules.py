@@ -33,7 +33,7 @@ NOT_VARIED = {
 
 
 @dataclass(frozen=True)
-class Draft:
+class PartialSpec:
     """A spec that may have broken parts."""
 
     spec: SearchSpec
@@ -85,17 +85,17 @@ class Draft:
         return min(counts, default=init.num_layers if init else None)
 
 
-def problems(draft: Draft) -> list[Problem]:
-    """Every rule across sections that a draft breaks."""
+def problems(partial: PartialSpec) -> list[Problem]:
+    """Every rule across sections that a partial breaks."""
     found: list[Problem] = []
     for needs, rule in _RULES:
-        if not draft.broken.intersection(needs):
-            found.extend(rule(draft))
+        if not partial.broken.intersection(needs):
+            found.extend(rule(partial))
     return list(dict.fromkeys(found))
 
 
-def _rungs_rise(draft: Draft) -> Iterator[Problem]:
-    for index, (low, high) in enumerate(pairwise(draft.spec.rungs), start=1):
+def _rungs_rise(partial: PartialSpec) -> Iterator[Problem]:
+    for index, (low, high) in enumerate(pairwise(partial.spec.rungs), start=1):
         at = ("rungs", index)
         if high.steps < low.steps:
             yield Problem((*at, "steps"), f"must not fall, got {high.steps} after {low.steps}")
@@ -105,10 +105,10 @@ def _rungs_rise(draft: Draft) -> Iterator[Problem]:
             yield Problem(at, "must have more steps or more seeds than the rung before it")
 
 
-def _metric_is_known(draft: Draft) -> Iterator[Problem]:
-    metric = draft.spec.objective.metric
-    task = registry.get(draft.spec.task_name)
-    known = [each.name for each in task.measured(draft.spec.task)]
+def _metric_is_known(partial: PartialSpec) -> Iterator[Problem]:
+    metric = partial.spec.objective.metric
+    task = registry.get(partial.spec.task_name)
+    known = [each.name for each in task.measured(partial.spec.task)]
     if metric is not None and metric not in known:
         yield Problem(
             ("objective", "metric"),
@@ -117,9 +117,9 @@ def _metric_is_known(draft: Draft) -> Iterator[Problem]:
         )
 
 
-def _evaluations_add(draft: Draft) -> Iterator[Problem]:
-    every = draft.spec.evaluation.every
-    rungs = {rung.steps for rung in draft.spec.rungs}
+def _evaluations_add(partial: PartialSpec) -> Iterator[Problem]:
+    every = partial.spec.evaluation.every
+    rungs = {rung.steps for rung in partial.spec.rungs}
     last = max(rungs)
     if every and rungs.issuperset(range(every, last, every)):
         yield Problem(
@@ -128,8 +128,8 @@ def _evaluations_add(draft: Draft) -> Iterator[Problem]:
         )
 
 
-def _repetitions_differ(draft: Draft) -> Iterator[Problem]:
-    spec = draft.spec
+def _repetitions_differ(partial: PartialSpec) -> Iterator[Problem]:
+    spec = partial.spec
     new_weights = spec.seeds.init and spec.model.init is not None
     confirmed = spec.confirm is not None and spec.confirm.seeds > 1
     repeated = confirmed or any(rung.seeds > 1 for rung in spec.rungs)
@@ -139,8 +139,8 @@ def _repetitions_differ(draft: Draft) -> Iterator[Problem]:
         yield Problem(("seeds",), rule)
 
 
-def _search_settings_act(draft: Draft) -> Iterator[Problem]:
-    search, one_rung = draft.spec.search, len(draft.spec.rungs) == 1
+def _search_settings_act(partial: PartialSpec) -> Iterator[Problem]:
+    search, one_rung = partial.spec.search, len(partial.spec.rungs) == 1
     why = "with a single rung" if one_rung else "while search.scheduler is none"
     default = SearchSettings.model_fields["reduction_factor"].default
     if search.reduction_factor != default and (one_rung or search.scheduler == "none"):
@@ -150,61 +150,61 @@ def _search_settings_act(draft: Draft) -> Iterator[Problem]:
         yield Problem(("search", "prune_below"), f"has no effect {why}, got {search.prune_below}")
 
 
-def _paths_are_settings(draft: Draft) -> Iterator[Problem]:
-    named = [("space", path) for path in (*draft.spec.space, *draft.space_paths)]
-    if "baseline" not in draft.broken:
-        named += [("baseline", path) for path in draft.spec.baseline]
-    fixed = draft.spec.fixed.future_seed if "fixed" not in draft.broken else None
+def _paths_are_settings(partial: PartialSpec) -> Iterator[Problem]:
+    named = [("space", path) for path in (*partial.spec.space, *partial.space_paths)]
+    if "baseline" not in partial.broken:
+        named += [("baseline", path) for path in partial.spec.baseline]
+    fixed = partial.spec.fixed.future_seed if "fixed" not in partial.broken else None
     named += [("fixed", path) for path, _ in fixed_values(fixed)]
     for section, path in named:
         at = place_of(section, path)
-        if path in NOT_VARIED and not (path == _SEED and _searches_chance(draft)):
+        if path in NOT_VARIED and not (path == _SEED and _searches_chance(partial)):
             yield Problem(at, f"must stay as it is: {NOT_VARIED[path]}")
-        elif path not in draft.settable and not (
-            path.startswith("task.") and "task" in draft.broken
+        elif path not in partial.settable and not (
+            path.startswith("task.") and "task" in partial.broken
         ):
-            yield Problem(at, f"is no setting{_settable_mend(path, draft)}")
+            yield Problem(at, f"is no setting{_settable_mend(path, partial)}")
 
 
-def _searches_chance(draft: Draft) -> bool:
+def _searches_chance(partial: PartialSpec) -> bool:
     """Whether the arms differ in their seed on purpose, to see what chance alone comes to."""
-    return _SEED in draft.spec.space and _SEED in draft.spec.baseline
+    return _SEED in partial.spec.space and _SEED in partial.spec.baseline
 
 
-def _settable_mend(path: str, draft: Draft) -> str:
+def _settable_mend(path: str, partial: PartialSpec) -> str:
     """What to write instead of a path that is no setting."""
-    inside = [known for known in draft.settable if known.startswith(f"{path}.")]
+    inside = [known for known in partial.settable if known.startswith(f"{path}.")]
     if inside:
         return f", it holds {', '.join(inside)}: name one of these"
     section = path[: path.rfind(".") + 1]
-    beside = [known for known in draft.settable if section and known.startswith(section)]
+    beside = [known for known in partial.settable if section and known.startswith(section)]
     return (
-        nearest(path, draft.settable)
+        nearest(path, partial.settable)
         or (beside and f"; known are {', '.join(beside)}")
-        or f"; settings are in {', '.join(draft.types)}"
+        or f"; settings are in {', '.join(partial.types)}"
     )
 
 
-def _conditions_hold(draft: Draft) -> Iterator[Problem]:
-    for path, other, rule in condition_problems(draft.spec.space, draft.space_paths):
+def _conditions_hold(partial: PartialSpec) -> Iterator[Problem]:
+    for path, other, rule in condition_problems(partial.spec.space, partial.space_paths):
         yield Problem(("space", path, "when", other), rule)
 
 
-def _the_sampler_takes_the_space(draft: Draft) -> Iterator[Problem]:
-    conditional = [path for path, domain in draft.spec.space.items() if domain.when is not None]
-    if conditional and draft.spec.search.sampler == "gp":
+def _the_sampler_takes_the_space(partial: PartialSpec) -> Iterator[Problem]:
+    conditional = [path for path, domain in partial.spec.space.items() if domain.when is not None]
+    if conditional and partial.spec.search.sampler == "gp":
         rule = f"gp takes no conditions, and space.{conditional[0]} has one; tpe and random do"
         yield Problem(("search", "sampler"), rule)
 
 
-def _nothing_is_set_twice(draft: Draft) -> Iterator[Problem]:
-    for path, _ in fixed_values(draft.spec.fixed.future_seed):
-        if path in draft.spec.space or path in draft.space_paths:
+def _nothing_is_set_twice(partial: PartialSpec) -> Iterator[Problem]:
+    for path, _ in fixed_values(partial.spec.fixed.future_seed):
+        if path in partial.spec.space or path in partial.space_paths:
             yield Problem(("space", path), "must be in `fixed` or in `space`, got both")
 
 
-def _arms_differ(draft: Draft) -> Iterator[Problem]:
-    spec = draft.spec
+def _arms_differ(partial: PartialSpec) -> Iterator[Problem]:
+    spec = partial.spec
     if not spec.baseline and not spec.has_mechanism():
         yield Problem(
             ("space",),
@@ -213,8 +213,8 @@ def _arms_differ(draft: Draft) -> Iterator[Problem]:
         )
 
 
-def _baseline_differs(draft: Draft) -> Iterator[Problem]:
-    spec = draft.spec
+def _baseline_differs(partial: PartialSpec) -> Iterator[Problem]:
+    spec = partial.spec
     base = spec.model_dump(mode="json", include={"model", "task", "train"})
     for path, value in spec.baseline.items():
         node: object = base
@@ -224,30 +224,30 @@ def _baseline_differs(draft: Draft) -> Iterator[Problem]:
             yield Problem(("baseline", path), f"has no effect: it is {show(value)} in both arms")
 
 
-def _points_are_candidates(draft: Draft) -> Iterator[Problem]:
-    points = draft.spec.points if draft.space_is_whole else ()
+def _points_are_candidates(partial: PartialSpec) -> Iterator[Problem]:
+    points = partial.spec.points if partial.space_is_whole else ()
     for index, point in enumerate(points):
-        for path, rule in draft.space.refusals(point):
+        for path, rule in partial.space.refusals(point):
             yield Problem(("points", index, path), rule)
         if point in points[:index]:
             yield Problem(("points", index), "must differ from the points before it")
 
 
-def _trials_suffice(draft: Draft) -> Iterator[Problem]:
-    trials, points = draft.spec.search.trials, len(draft.spec.points)
+def _trials_suffice(partial: PartialSpec) -> Iterator[Problem]:
+    trials, points = partial.spec.search.trials, len(partial.spec.points)
     at = ("search", "trials")
-    if "points" not in draft.broken and trials < points:
+    if "points" not in partial.broken and trials < points:
         yield Problem(at, f"must be at least {points}, the number of points, got {trials}")
-    if draft.space_is_whole:
-        candidates = draft.space.count(trials)
+    if partial.space_is_whole:
+        candidates = partial.space.count(trials)
         if candidates < trials:
             yield Problem(
                 at, f"must be at most {candidates}, the candidates of the space, got {trials}"
             )
 
 
-def _a_confirmation_has_examples(draft: Draft) -> Iterator[Problem]:
-    spec = draft.spec
+def _a_confirmation_has_examples(partial: PartialSpec) -> Iterator[Problem]:
+    spec = partial.spec
     if spec.confirm is not None and spec.task.test_size < 1:
         yield Problem(
             ("confirm",), "needs test examples: `task.test_size` must be at least 1, got 0"
@@ -269,7 +269,7 @@ def fixed_values(
             yield f"{MECHANISM}.{name}", value
 
 
-Rule = Callable[[Draft], Iterator[Problem]]
+Rule = Callable[[PartialSpec], Iterator[Problem]]
 
 
 _RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (

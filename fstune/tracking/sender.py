@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fstune.results.folder import SearchRecords, TrialReader
+from fstune.results.folder import SearchFolder, TrialReader
 from fstune.results.records import TrialRecord
 from fstune.tracking.tracker import Tracker, shown_uri
 
@@ -53,7 +53,7 @@ class Ending:
 class Sender:
     """The thread, from `start` to `finish`."""
 
-    def __init__(self, tracker: Tracker, records: SearchRecords, beginning: Beginning) -> None:
+    def __init__(self, tracker: Tracker, records: SearchFolder, beginning: Beginning) -> None:
         self._tracker = tracker
         self._records = records
         self._reader = TrialReader(records)

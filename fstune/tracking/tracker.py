@@ -36,7 +36,7 @@ from sqlalchemy.exc import SQLAlchemyError
 import model
 from fstune.errors import InputError
 from fstune.results.deltas import Delta
-from fstune.results.folder import SearchRecords
+from fstune.results.folder import SearchFolder
 from fstune.results.records import RungRecord, TrialRecord
 from fstune.specs.sections import SearchSpec
 
@@ -131,7 +131,7 @@ def _make_database(uri: str) -> None:
 class Tracker:
     """The MLflow runs of one search."""
 
-    def __init__(self, records: SearchRecords, spec: SearchSpec, runs: Path, uri: str) -> None:
+    def __init__(self, records: SearchFolder, spec: SearchSpec, runs: Path, uri: str) -> None:
         self._records = records
         self._spec = spec
         self._runs = runs

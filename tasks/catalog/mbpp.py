@@ -28,7 +28,7 @@ from tasks.metrics import NLL, TOKEN_ACCURACY, Metric, mean_of
 from tasks.parts.collected import CollectedSettings, CollectedTask
 from tasks.parts.notes import filled
 from tasks.parts.text import one_line
-from tasks.sandbox.checks import UnsupportedTestError, check_of, judged_all
+from tasks.sandbox.checks import UnsupportedTestError, check_of, run_all_checks
 from tasks.sandbox.enclosure import refusal
 from tasks.scoring import Generation, Prediction, Scorer
 from tasks.sources import Row, Shape
@@ -222,7 +222,7 @@ class Mbpp(CollectedTask[MbppSettings]):
             content = json.loads(example.reference)
             checks = [check_of(test) for test in content["tests"]]
             programs = [cut(tokenizer.decode(written)) for written in prediction.generated]
-            greedy, *drawn = judged_all(programs, checks, content["setup"], isolated=isolated)
+            greedy, *drawn = run_all_checks(programs, checks, content["setup"], isolated=isolated)
             measures = {
                 PASS_AT_1.name: float(greedy.verdict == "passed"),
                 TESTS_PASSED.name: greedy.tests_passed / greedy.tests,

@@ -18,7 +18,7 @@ from typing import Literal, TypeAlias
 
 from tasks.sandbox.enclosure import LIMITS, Limits, Returned, run
 
-Verdict: TypeAlias = Literal["passed", "failed", "timeout"]
+Passed: TypeAlias = Literal["passed", "failed", "timeout"]
 
 _NAMES: Mapping[str, object] = {
     "abs": abs,
@@ -69,10 +69,10 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ProgramResult:
     """What a program is worth."""
 
-    verdict: Verdict
+    verdict: Passed
     tests_passed: int
     tests: int
 
@@ -99,13 +99,13 @@ def check_of(test: str) -> Check:
     return Check(tuple(parts.calls), compile(condition, "<test>", "eval"))
 
 
-def judged(
+def run_checks(
     program: str,
     checks: Sequence[Check],
     setup: str = "",
     limits: Limits = LIMITS,
     isolated: bool = True,
-) -> Outcome:
+) -> ProgramResult:
     """Runs a program once and checks what it returns.
 
     Args:
@@ -124,20 +124,20 @@ def judged(
     for check in checks:
         passed += check.holds(reply.calls[first : first + len(check.calls)])
         first += len(check.calls)
-    verdict: Verdict = "passed" if passed == len(checks) else "failed"
-    return Outcome("timeout" if reply.timed_out else verdict, passed, len(checks))
+    verdict: Passed = "passed" if passed == len(checks) else "failed"
+    return ProgramResult("timeout" if reply.timed_out else verdict, passed, len(checks))
 
 
-def judged_all(
+def run_all_checks(
     programs: Sequence[str],
     checks: Sequence[Check],
     setup: str = "",
     limits: Limits = LIMITS,
     isolated: bool = True,
-) -> list[Outcome]:
-    """`judged` of several programs for the same tests; equal programs run once."""
+) -> list[ProgramResult]:
+    """`run_checks` of several programs for the same tests; equal programs run once."""
     found = {
-        program: judged(program, checks, setup, limits, isolated)
+        program: run_checks(program, checks, setup, limits, isolated)
         for program in dict.fromkeys(programs)
     }
     return [found[program] for program in programs]

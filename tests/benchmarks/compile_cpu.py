@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from timing import in_turns, ratios, spread
 
-from fstune.arms.materials import gather
-from fstune.arms.trainer import Run
+from fstune.arms.inputs import gather
+from fstune.arms.trainer import ArmTrainer
 from fstune.machine import describe, use_fast_matmul
 from fstune.specs.loading import find, load
 
@@ -35,7 +35,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         materials = gather(settings, Path(folder))
         plain, compiled = (
-            Run(materials.arm(settings, 0), materials, torch.device("cpu")) for _ in range(2)
+            ArmTrainer(materials.arm(settings, 0), materials, torch.device("cpu")) for _ in range(2)
         )
         for block in compiled.subject.model.blocks:
             block.compile()

@@ -21,11 +21,11 @@ import torch
 from timing import in_turns, ratios, spread
 
 from fstune.arms.advance import Workbench
-from fstune.arms.materials import gather
+from fstune.arms.inputs import gather
 from fstune.arms.store import ArmStore
-from fstune.arms.trainer import Run
+from fstune.arms.trainer import ArmTrainer
 from fstune.machine import WORKER_VARIABLES, cores, describe, use_fast_matmul
-from fstune.results.folder import SearchRecords
+from fstune.results.folder import SearchFolder
 from fstune.results.pairing import run_rung
 from fstune.specs.loading import find, load
 from fstune.tracking.tracker import Tracker, local_uri
@@ -41,7 +41,7 @@ def evaluation(name: str, folder: Path) -> dict[str, object]:
     torch.set_num_threads(spec.resources.cpu_threads or cores())
     _, settings = spec.settings(dict(spec.points[0]) if spec.points else {})
     materials = gather(settings, folder)
-    run = Run(materials.arm(settings, 0), materials, torch.device("cpu"))
+    run = ArmTrainer(materials.arm(settings, 0), materials, torch.device("cpu"))
     evaluated = int(materials.evaluated.prompt_lengths.sum())
     per_step = settings.train.batch_size * int(materials.train.prompt_lengths.mean())
     steps = max(1, evaluated // per_step)
@@ -62,7 +62,7 @@ def evaluation(name: str, folder: Path) -> dict[str, object]:
 def tracking(folder: Path) -> dict[str, object]:
     """Seconds of the driver per evaluation that is logged."""
     spec = load(find("quickstart"), ["rungs=[{steps: 1}, {steps: 2}]"])
-    records = SearchRecords(folder / "searches" / spec.name)
+    records = SearchFolder(folder / "searches" / spec.name)
     records.root.mkdir(parents=True)
     bench = Workbench(ArmStore(folder / "arms"), torch.device("cpu"))
     candidate = dict(spec.points[1])

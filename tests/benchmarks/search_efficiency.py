@@ -41,7 +41,7 @@ from ray.tune.schedulers import TrialScheduler
 from fstune.files import canonical_json
 from fstune.machine import describe
 from fstune.results.deltas import Delta
-from fstune.results.folder import SearchRecords
+from fstune.results.folder import SearchFolder
 from fstune.results.records import CurvePoint, EndRecord, RungRecord
 from fstune.results.verdict import verdict
 from fstune.search.asha import Suggester, scheduler
@@ -208,7 +208,7 @@ def serial(table: Table, account: Account, seed: int) -> None:
             return
 
 
-def promoted(spec: SearchSpec, records: SearchRecords, table: Table) -> Iterator[Climbed]:
+def promoted(spec: SearchSpec, records: SearchFolder, table: Table) -> Iterator[Climbed]:
     """Climbs as fstune's own suggester asks for them."""
     climber = Climber(spec, records)
     for asked in range(10**6):
@@ -224,7 +224,7 @@ def promoted(spec: SearchSpec, records: SearchRecords, table: Table) -> Iterator
         yield index, rung
 
 
-def stopping(spec: SearchSpec, records: SearchRecords, table: Table) -> Iterator[Climbed]:
+def stopping(spec: SearchSpec, records: SearchFolder, table: Table) -> Iterator[Climbed]:
     """Climbs under Tune's ASHA, or under no scheduler, as fstune ships them."""
     suggester, judge = Suggester(spec, records), scheduler(spec, records)
     last = len(spec.rungs) - 1
@@ -257,7 +257,7 @@ def stopping(spec: SearchSpec, records: SearchRecords, table: Table) -> Iterator
         suggester.on_trial_complete(f"t{number}", told)
 
 
-Replay = Callable[[SearchSpec, SearchRecords, Table], Iterator[Climbed]]
+Replay = Callable[[SearchSpec, SearchFolder, Table], Iterator[Climbed]]
 
 OWN: dict[str, tuple[str, str, Replay]] = {
     "random": ("none", "random", stopping),
@@ -299,7 +299,7 @@ def _searched(table: Table, method: str, seed: int) -> Iterator[Iterator[Climbed
     }
     spec = SearchSpec.model_validate({**dict(table.spec), "search": search})
     with tempfile.TemporaryDirectory() as folder:
-        records = SearchRecords(Path(folder) / "searches" / spec.name)
+        records = SearchFolder(Path(folder) / "searches" / spec.name)
         records.root.mkdir(parents=True)
         write_resolved(spec, records.spec)
         yield drive(spec, records, table)

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from fstune.arms.advance import Workbench, advance
-from fstune.arms.materials import gather
+from fstune.arms.inputs import gather
 from fstune.arms.store import ArmStore
 from fstune.machine import WORKER_VARIABLES, describe, use_fast_matmul
 from fstune.search.lifecycle import Search

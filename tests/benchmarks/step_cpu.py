@@ -19,8 +19,8 @@ import torch
 from timing import in_turns, ratios, spread
 from torch import Tensor
 
-from fstune.arms.materials import gather
-from fstune.arms.trainer import Run
+from fstune.arms.inputs import gather
+from fstune.arms.trainer import ArmTrainer
 from fstune.machine import WORKER_VARIABLES, cores, describe, use_fast_matmul
 from fstune.specs.loading import find, load
 from model.config import FutureSeed, ModelConfig
@@ -96,7 +96,7 @@ def tiny(name: str, folder: Path) -> dict[str, object]:
     candidate = dict(spec.points[0]) if spec.points else {}
     _, settings = spec.settings(candidate)
     materials = gather(settings, folder)
-    run = Run(materials.arm(settings, 0), materials, torch.device("cpu"))
+    run = ArmTrainer(materials.arm(settings, 0), materials, torch.device("cpu"))
 
     def with_backend(backend: str) -> Callable[[], float]:
         def step() -> float:

@@ -1,6 +1,6 @@
 """Runs the shipped tiny searches and writes the table of what they found.
 
-    PYTHONPATH=. python tests/benchmarks/tiny_searches.py --runs DIR [--data DIR] [NAME ...]
+    PYTHONPATH=. python tests/benchmarks/tiny_searches.py --runs DIR [--data DIR] [--set PATH=VALUE] [NAME ...]
 
 One after the other, as a user runs them, each within minutes on two cores. What lacks its data is
 left out and named. Run again with the same DIR, searches that have ended are not run again; their
@@ -18,7 +18,7 @@ from typing import Any
 from fstune.machine import describe
 from fstune.report.data import as_json
 from fstune.report.phrases import describe_candidate
-from fstune.results.folder import SearchRecords
+from fstune.results.folder import SearchFolder
 from fstune.specs.loading import read_resolved
 from tasks import registry
 
@@ -29,12 +29,12 @@ def names() -> list[str]:
     return ["quickstart", *sorted(path.stem for path in SHIPPED.glob("*_tiny.yaml"))]
 
 
-def search(name: str, runs: Path, data: list[Path]) -> tuple[float, str]:
+def search(name: str, runs: Path, options: list[str]) -> tuple[float, str]:
     """Seconds that the command took, and what it said if it failed."""
     command = [sys.executable, "-m", "fstune.cli", "search", name, "--resume", "--runs", str(runs)]
     started = time.perf_counter()
     done = subprocess.run(
-        [*command, *(part for folder in data for part in ("--data", str(folder)))],
+        [*command, *options],
         capture_output=True,
         text=True,
         check=False,
@@ -44,7 +44,7 @@ def search(name: str, runs: Path, data: list[Path]) -> tuple[float, str]:
 
 def found_by(name: str, runs: Path) -> dict[str, Any]:
     """The best candidate of a search that has ended."""
-    records = SearchRecords(runs / "searches" / name)
+    records = SearchFolder(runs / "searches" / name)
     spec = read_resolved(records.spec)
     report = as_json(records, spec)
     metric = report["objective"]
@@ -89,11 +89,14 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--data", type=Path, action="append", default=[])
+    parser.add_argument("--set", action="append", default=[], dest="overrides")
     parser.add_argument("--out", type=Path, default=Path("docs/results/tiny_searches.json"))
     arguments = parser.parse_args()
     kept = json.loads(arguments.out.read_text())["searches"] if arguments.out.exists() else {}
+    options = [part for folder in arguments.data for part in ("--data", str(folder))]
+    options += [part for override in arguments.overrides for part in ("--set", override)]
     for name in arguments.names or names():
-        seconds, error = search(name, arguments.runs.resolve(), arguments.data)
+        seconds, error = search(name, arguments.runs.resolve(), options)
         if error:
             print(f"{name}: {error}", file=sys.stderr)
             continue

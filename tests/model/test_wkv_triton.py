@@ -22,7 +22,7 @@ def interpreted():
     """Errors by case and name."""
     if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 7):
         pytest.skip(f"the interpreter of triton {triton.__version__} does not work with NumPy 2.4")
-    script = Path(__file__).with_name("wkv_interpreted.py")
+    script = Path(__file__).parents[1] / "support" / "wkv_interpreted.py"
     environment = os.environ | {"TRITON_INTERPRET": "1"}
     command = [sys.executable, "-W", "error", str(script)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

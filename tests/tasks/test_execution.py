@@ -16,7 +16,7 @@ from hostile_programs import BY_TIME, BY_TIME_OR_MEMORY, HOSTILE
 
 from tasks.sandbox import child as sandbox_child
 from tasks.sandbox import enclosure as sandbox
-from tasks.sandbox.checks import Outcome, check_of, judged, judged_all
+from tasks.sandbox.checks import ProgramResult, check_of, run_all_checks, run_checks
 from tasks.sandbox.enclosure import Limits, Returned, run
 
 LIMITS = Limits(wall_s=2.0, cpu_s=1)
@@ -54,7 +54,7 @@ def aftermath(tmp_path_factory):
         for name, program in HOSTILE.items()
     }
     with listener, ThreadPoolExecutor(4) as pool:
-        found = pool.map(lambda text: judged(text, check, limits=LIMITS), programs.values())
+        found = pool.map(lambda text: run_checks(text, check, limits=LIMITS), programs.values())
         outcomes = dict(zip(programs, found, strict=True))
         with pytest.raises(BlockingIOError):
             listener.accept()
@@ -101,7 +101,7 @@ def test_nothing_is_left_running(aftermath):
 
 
 def test_a_program_ends_with_the_process_that_asked_for_it():
-    code = "from tasks.sandbox import run; run('import time; time.sleep(60)', [])"
+    code = "from tasks.sandbox.enclosure import run; run('import time; time.sleep(60)', [])"
     asking = subprocess.Popen([sys.executable, "-c", code])
     wait_for(3, asking.pid)
     asking.kill()
@@ -121,11 +121,12 @@ Path("/proc/self/gid_map").write_text(f"1000 {gid} 1")
 """
 NO_MORE_NAMESPACES = 'Path("/proc/sys/user/max_user_namespaces").write_text("0")\n'
 TRY = """
-from tasks.execution import check_of, judged
-from tasks.sandbox import refusal
+from tasks.execution import check_of, run_checks
+from tasks.sandbox.enclosure import refusal
 print(refusal())
 program = "import os\\nme = os.getuid()\\ntry:\\n    os.fork()\\nexcept OSError:\\n    forked = 0"
-print(judged(program, [check_of("assert (me, forked, os.listdir('.')) == (1000, 0, [])")], **{}))
+check = check_of("assert (me, forked, os.listdir('.')) == (1000, 0, [])")
+print(run_checks(program, [check], **{}))
 """
 
 
@@ -136,15 +137,15 @@ def lines_of(script):
 
 
 def test_somebody_without_privileges_can_isolate_too():
-    assert lines_of(UNPRIVILEGED + TRY) == ["", str(Outcome("passed", 1, 1))]
+    assert lines_of(UNPRIVILEGED + TRY) == ["", str(ProgramResult("passed", 1, 1))]
 
 
 def test_where_a_program_cannot_be_isolated_it_does_not_run_unless_told_so():
     refusing = """
 from tasks import registry
-from tasks.sandbox import IsolationError
+from tasks.sandbox.enclosure import IsolationError
 try:
-    judged(program, [])
+    run_checks(program, [])
 except IsolationError as error:
     print(error)
 mbpp = registry.get("mbpp")
@@ -161,7 +162,7 @@ for execute in ("unisolated", True):
     assert (
         reason == "a program cannot be isolated on this system (unshare: No space left on device)"
     )
-    assert outcome == str(Outcome("passed", 1, 1))
+    assert outcome == str(ProgramResult("passed", 1, 1))
     assert told_so == "True"
     assert not_told.startswith(f"mbpp: {reason}: allow user namespaces, set `execute: false`, or")
 
@@ -196,7 +197,7 @@ def f():
     return Close(41)
 """
     checks = [check_of(f"assert {test}") for test in ("abs(f() - 42) < 1e-6", "f() - 41 == 0")]
-    assert judged(program, checks) == Outcome("failed", 1, 2)
+    assert run_checks(program, checks) == ProgramResult("failed", 1, 2)
 
 
 def test_setup_stands_between_the_program_and_the_calls():
@@ -227,12 +228,12 @@ mappings = [collections.Counter("aa"), collections.OrderedDict(a=1)]
 def test_what_passed_counts_where_a_later_call_takes_too_long():
     program = "def f(n):\n    while n > 1:\n        pass\n    return n\n"
     checks = [check_of(f"assert f({n}) == {n}") for n in (0, 1, 2, 1)]
-    assert judged(program, checks, limits=LIMITS) == Outcome("timeout", 2, 4)
+    assert run_checks(program, checks, limits=LIMITS) == ProgramResult("timeout", 2, 4)
 
 
 def test_equal_programs_have_equal_outcomes_in_their_order():
     programs = [f"def f(): return {n}" for n in (1, 2, 3, 2, 1, 1)]
-    outcomes = judged_all(programs, [check_of("assert f() == 2")])
+    outcomes = run_all_checks(programs, [check_of("assert f() == 2")])
     assert [outcome.verdict for outcome in outcomes] == [
         "passed" if "2" in program else "failed" for program in programs
     ]
@@ -242,5 +243,5 @@ def test_real_programs_pass_their_tests(real_data):
     lines = (real_data / "mbpp" / "prompt.jsonl").read_text(encoding="utf-8").splitlines()
     for row in map(json.loads, lines):
         checks = [check_of(test) for test in row["test_list"]]
-        outcome = judged(row["code"], checks, row["test_setup_code"])
-        assert outcome == Outcome("passed", len(checks), len(checks)), row["task_id"]
+        outcome = run_checks(row["code"], checks, row["test_setup_code"])
+        assert outcome == ProgramResult("passed", len(checks), len(checks)), row["task_id"]

@@ -1,0 +1,116 @@
+"""A confirmed winner can be loaded from MLflow with one line, and is the model that was trained."""
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from arm_cases import SPEC, bench, made, spec
+from mlflow.tracking import MlflowClient
+
+from fstune.arms.trainer import CHECKPOINT_FILE, ArmTrainer
+from fstune.export.kept import keep, kept_winner
+from fstune.results.pairing import arms_of, confirm
+from fstune.results.records import Confirmation
+from fstune.tracking.tracker import Tracker, local_uri
+from model.generation import Decoding, generate
+
+CANDIDATE = {"future_seed.alpha": 1.0}
+TEXT = "L=12|M=__|R=34"
+WRITES = """\
+fixed: {future_seed: {gate: head, alpha_lr: 0.1, norm: true}}
+confirm: {finalists: 1, seeds: 2}
+"""
+LOADED = """
+import sys, mlflow
+mlflow.set_tracking_uri(sys.argv[1])
+loaded = mlflow.pyfunc.load_model(sys.argv[2])
+print("fstune" in sys.modules, loaded.predict([{text!r}]))
+print(loaded.unwrap_python_model().logits({text!r}).double().tolist())
+"""
+
+
+@pytest.fixture
+def confirmed(tmp_path):
+    """A search whose only trial is a confirmed gain, and the arm as it came out of training."""
+    made_of = spec(tmp_path, SPEC.replace("size: 6}", "size: 6, test_size: 4}"), WRITES)
+    records = made(tmp_path / "mlruns", made_of)
+    place, _ = bench(records.runs)
+    found = confirm(made_of, CANDIDATE, 1, records.cache, place)
+    records.write_candidate(0, CANDIDATE)
+    digest = found.arms[0].variant
+    keep(digest, made_of.settings(CANDIDATE)[1], place.store, records, 0)
+    gain = Confirmation(found.__class__(**{**vars(found), "verdict": "gain"}), 1e9)
+    records.write_confirmation(0, gain)
+    [both] = arms_of(made_of, CANDIDATE, records.cache, [found.arms[0].seed], "test")
+    run = ArmTrainer(both.variant, both.variant_data, torch.device("cpu"))
+    checkpoint = place.store.latest_checkpoint(digest)
+    assert checkpoint is not None
+    run.restore(checkpoint[1] / CHECKPOINT_FILE)
+    return records, made_of, run.subject
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_one_line_loads_the_winner_without_fstune(confirmed, tmp_path):
+    records, made_of, subject = confirmed
+    tracker = Tracker(records, made_of, records.runs, local_uri(records.runs))
+    tracker.open({}, {})
+    for _ in range(2):  # logged once all the same
+        tracker.log_winner(kept_winner(records))
+    client = MlflowClient(local_uri(records.runs))
+    experiment = client.get_experiment_by_name("small")
+    assert experiment is not None
+    assert len(client.search_logged_models([experiment.experiment_id])) == 1
+    (parent,) = client.search_runs([experiment.experiment_id])
+    uri = parent.data.tags["fstune.model"]
+    code = LOADED.format(text=TEXT)
+    done = subprocess.run(
+        [sys.executable, "-c", code, local_uri(records.runs), uri],
+        cwd=tmp_path,
+        env={},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    said, logits = done.stdout.splitlines()[-2:]
+    assert said.startswith("False ['")
+    tokens_1T = torch.tensor([list(TEXT.encode())])
+    with torch.inference_mode():
+        x_1TC, _ = subject.model.hidden(
+            tokens_1T, future_seed=subject.future_seed, gates=subject.gates
+        )
+        wanted = subject.model.project(x_1TC[0]).double()
+        x_1TC, _ = subject.model.hidden(tokens_1T)
+        without = subject.model.project(x_1TC[0]).double()
+    loaded = torch.tensor(json.loads(logits), dtype=torch.float64)
+    torch.testing.assert_close(loaded, wanted, rtol=0, atol=1e-6)
+    assert (without - wanted).abs().max() > 1e-4
+
+
+@pytest.mark.filterwarnings("ignore")  # of MLflow's own modules, on import
+def test_a_winner_writes_what_the_model_writes(confirmed):
+    from fstune.export.pyfunc import MAX_NEW_TOKENS, Winner
+
+    records, _, subject = confirmed
+    winner = Winner()
+    winner.load_context(SimpleNamespace(artifacts=kept_winner(records)))
+    with torch.inference_mode():
+        x_1TC, state = subject.model.hidden(
+            torch.tensor([list(TEXT.encode())]),
+            future_seed=subject.future_seed,
+            gates=subject.gates,
+        )
+        (wanted,) = generate(subject.model, x_1TC[:, -1], state, Decoding(MAX_NEW_TOKENS))
+    assert winner.predict(None, [TEXT]) == [bytes(wanted).decode(errors="replace")]
+    with pytest.raises(ValueError, match="at least one character"):
+        winner.predict(None, [TEXT, ""])
+
+
+def test_only_the_best_of_several_gains_is_kept(confirmed):
+    records, _, _ = confirmed
+    assert set(kept_winner(records)) == {"weights", "gates", "description"}
+    records.model(0).rename(records.model(0).with_name("elsewhere"))
+    assert kept_winner(records) == {}
