@@ -1,6 +1,7 @@
 """Runs the shipped tiny searches and writes the table of what they found.
 
-    PYTHONPATH=. python tests/benchmarks/tiny_searches.py --runs DIR [--data DIR] [--set PATH=VALUE] [NAME ...]
+    PYTHONPATH=. python tests/benchmarks/tiny_searches.py --runs DIR [--data DIR]
+        [--set PATH=VALUE] [NAME ...]
 
 One after the other, as a user runs them, each within minutes on two cores. What lacks its data is
 left out and named. Run again with the same DIR, searches that have ended are not run again; their
