@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fstune.report.groups import GroupDeltas
 from fstune.report.importance import Importance
 from fstune.report.phrases import short
-from fstune.report.series import Curve, Forest, ForestRow, GateProfile, SearchPath, Slices
+from fstune.report.series import Curve, Forest, ForestRow, LayerProfile, SearchPath, Slices
 from fstune.report.summary import Figure
 from fstune.specs.settings import Scalar
 
@@ -325,7 +325,7 @@ def _draw_slices(canvas: "Canvas", slices: Slices) -> None:
                 if face == _face(point.rungs, most)
             ]
             axes.plot(*_columns(means), "o", ms=4.5, mfc=face, mec=VARIANT, mew=1, zorder=3)
-        axes.set_xlabel(short(path))
+        axes.set_xlabel(short(path, slices.paths))
     for axes in panels[::columns]:
         axes.set_ylabel(f"Δ {_with_unit(slices.metric)}")
 
@@ -373,25 +373,28 @@ def _draw_importance(canvas: "Canvas", importance: Importance) -> None:
     for y, share in enumerate(importance.shares):
         axes.plot([share.low, share.high], [y, y], color=VARIANT, lw=1.4, solid_capstyle="butt")
         axes.plot([share.mean], [y], "D", ms=5, color=VARIANT)
-    axes.set_yticks(range(len(importance.shares)), [short(s.path) for s in importance.shares])
+    axes.set_yticks(
+        range(len(importance.shares)),
+        [short(s.path, [x.path for x in importance.shares]) for s in importance.shares],
+    )
     axes.set_ylim(len(importance.shares) - 0.5, -0.5)
     axes.set_xlim(0, 1)
     axes.set_xlabel("share of importance")
 
 
-def _draw_gates(canvas: "Canvas", profile: GateProfile) -> None:
+def _draw_profile(canvas: "Canvas", profile: LayerProfile) -> None:
     canvas.set_figheight(2.2)
     axes = canvas.add_subplot()
-    for gate in profile.gates:
-        axes.plot([gate.layer] * len(gate.after), gate.after, "o", ms=3.5, color=VARIANT, mew=0)
-    layers = [gate.layer for gate in profile.gates]
-    before = [gate.before for gate in profile.gates]
+    for at in profile.layers:
+        axes.plot([at.layer] * len(at.after), at.after, "o", ms=3.5, color=VARIANT, mew=0)
+    layers = [at.layer for at in profile.layers]
+    before = [at.before for at in profile.layers]
     axes.plot(layers, before, "D", ms=5, mfc=PAPER, mec=VARIANT, mew=1.2)
     axes.set_xlim(-0.5, profile.num_layers - 0.5)
     axes.set_ylim(0, max(1.0, *before) * 1.05)
     axes.set_xticks(range(0, profile.num_layers, max(1, profile.num_layers // 12)))
-    axes.set_xlabel("layer (from 0; layer 0 has none below it)")
-    axes.set_ylabel("gate")
+    axes.set_xlabel("layer (from 0)")
+    axes.set_ylabel(profile.quantity)
 
 
 _DRAW: dict[type, Callable[[Any, Any], None]] = {
@@ -400,7 +403,7 @@ _DRAW: dict[type, Callable[[Any, Any], None]] = {
     SearchPath: _draw_path,
     Slices: _draw_slices,
     Importance: _draw_importance,
-    GateProfile: _draw_gates,
+    LayerProfile: _draw_profile,
     GroupDeltas: _draw_groups,
 }
 

@@ -3,12 +3,12 @@
 Whole sentences are in `words`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from fstune.results.deltas import Delta
 from fstune.results.records import Comparison, TrialRecord
-from fstune.specs.sections import MECHANISM
 from fstune.specs.settings import Scalar
+from model.mechanisms.registry import of_path
 
 COLOURS = {
     "gain": "bold green",
@@ -27,11 +27,11 @@ def interval(delta: Delta) -> str:
 
 
 def describe_candidate(candidate: Mapping[str, Scalar]) -> str:
-    """A candidate in one line; the mechanism's name goes without saying."""
+    """A candidate in one line; the name of an only mechanism goes without saying."""
     return " ".join(
-        f"{path.removeprefix('future_seed.')}={value:.4g}"
+        f"{short(path, candidate)}={value:.4g}"
         if isinstance(value, float)
-        else f"{path.removeprefix('future_seed.')}={value}"
+        else f"{short(path, candidate)}={value}"
         for path, value in candidate.items()
     )
 
@@ -47,9 +47,16 @@ def at_rung(comparison: Comparison) -> str:
     return f"{comparison.steps} steps × {seeds}"
 
 
-def short(path: str) -> str:
-    """A setting's path; the mechanism's name goes without saying."""
-    return path.removeprefix(f"{MECHANISM}.")
+def short(path: str, among: Iterable[str]) -> str:
+    """A setting's path; its mechanism's name goes without saying if no path has another's.
+
+    Args:
+        path: of the setting.
+        among: the paths that stand beside it.
+    """
+    mechanism = of_path(path)
+    others = {of_path(other) for other in among} - {None, mechanism}
+    return path if mechanism is None or others else path.removeprefix(f"{mechanism}.")
 
 
 def percent(share: float) -> str:

@@ -22,10 +22,11 @@ from fstune.results.ranking import ranked
 from fstune.results.records import TrialRecord
 from fstune.specs.loading import read_resolved
 from fstune.specs.sections import SearchSpec
+from model.mechanisms import registry as mechanisms
 from tasks import registry
 
-_OWN = frozenset({"future_seed", "train_sample"})
-"""What two variants of one context may have each for itself: the mechanism. A seed's sample of the
+_OWN = frozenset({*mechanisms.names(), "train_sample"})
+"""What two variants of one context may have each for itself: mechanisms. A seed's sample of the
 training rows is compared by the digest of what was read."""
 
 

@@ -6,7 +6,7 @@ Ray. A new column of the table is one line in `COLUMNS`.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fstune.arms.store import ArmStore
@@ -19,14 +19,14 @@ from fstune.report.phrases import percent, short
 from fstune.report.series import (
     Curve,
     Forest,
-    Gate,
-    GateProfile,
+    LayerProfile,
+    LayerValue,
     SearchPath,
     Sheet,
     Slices,
     curve,
     forest,
-    gate_profile,
+    layer_profiles,
     objective_name,
     search_path,
     slices,
@@ -44,7 +44,7 @@ MOST_CURVES = 8
 
 
 FEWEST_LAYERS = 3
-"""Seeded layers below which a sentence says what a figure of the gates would."""
+"""Layers below which a sentence says what a figure over them would."""
 
 
 _LEVEL = percent(CONFIDENCE)
@@ -127,7 +127,7 @@ class Table:
         return Sheet(tuple(title for title, _ in self.header), rows)
 
 
-Series = Forest | Curve | SearchPath | Slices | Importance | GateProfile | GroupDeltas
+Series = Forest | Curve | SearchPath | Slices | Importance | LayerProfile | GroupDeltas
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ def _drawable(
     shares = importance(found, spec, spec.metric().higher_is_better)
     parts: list[Figure | Note | None] = [_importance(shares)]
     if best is not None:
-        parts += [_gates(best, spec, store), _by_group(best, spec, store)]
+        parts += [*_profiles(best, spec, store), _by_group(best, spec, store)]
     parts.append(_luck(trials, spec, store))
     figures = _overview(spec, trials, finalists, rows, found)
     figures += [part for part in parts if isinstance(part, Figure)]
@@ -231,7 +231,7 @@ def _drawable(
 def _results(spec: SearchSpec, order: Sequence[TrialRecord]) -> Table:
     paths = list(spec.space)
     header = [("trial", ""), ("verdict", ""), *((c.title, c.hint) for c in COLUMNS)]
-    header += [*((short(path), path) for path in paths), ("ended", "")]
+    header += [*((short(path, paths), path) for path in paths), ("ended", "")]
     adjusted = false_discovery_adjusted(order, spec.metric().name)
     rows = []
     for trial in order:
@@ -339,19 +339,16 @@ def _importance(shares: Importance) -> Figure | Note:
     return Figure("importance", title, shares.note, shares)
 
 
-def _gates(best: TrialRecord, spec: SearchSpec, store: ArmStore) -> Figure | Note | None:
-    profile = gate_profile(best, spec, store)
-    if profile is None:
-        return None
-    title = "Gates per layer"
-    caption = (
-        f"How far each layer's gate of candidate {best.number} is open before training (hollow) "
-        "and at its last rung, for every seed and head (seed_scale · schedule · σ(alpha), before "
-        f"norm and clip). {'They learn.' if profile.learns else 'They do not learn.'}"
-    )
-    if len(profile.gates) < FEWEST_LAYERS:
-        return Note(title, f"Candidate {best.number}: {'; '.join(map(_gate, profile.gates))}.")
-    return Figure("gates", title, caption, profile)
+def _profiles(best: TrialRecord, spec: SearchSpec, store: ArmStore) -> Iterator[Figure | Note]:
+    """What the candidate's mechanisms have over the layers."""
+    for profile in layer_profiles(best, spec, store):
+        learns = "They learn." if profile.learns else "They do not learn."
+        if len(profile.layers) < FEWEST_LAYERS:
+            values = "; ".join(_value(profile, at) for at in profile.layers)
+            yield Note(profile.title, f"Candidate {best.number}: {values}.")
+        else:
+            caption = f"{profile.caption} {learns}"
+            yield Figure(f"{profile.quantity}s", profile.title, caption, profile)
 
 
 def _by_group(best: TrialRecord, spec: SearchSpec, store: ArmStore) -> Figure | None:
@@ -371,11 +368,11 @@ def _luck(trials: Sequence[TrialRecord], spec: SearchSpec, store: ArmStore) -> N
     return Note("What of it may be luck", text) if text else None
 
 
-def _gate(gate: Gate) -> str:
-    after = ", ".join(f"{value:.3g}" for value in gate.after) or "not stored"
+def _value(profile: LayerProfile, at: LayerValue) -> str:
+    after = ", ".join(f"{value:.3g}" for value in at.after) or "not stored"
     return (
-        f"layer {gate.layer} has a gate of {gate.before:.3g} before training, and at the last "
-        f"rung, for every seed and head: {after}"
+        f"layer {at.layer} has a {profile.quantity} of {at.before:.3g} before training, and at the "
+        f"last rung, for every seed and head: {after}"
     )
 
 

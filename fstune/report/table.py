@@ -21,8 +21,8 @@ from fstune.results.selection import (
     corrected_winner,
     false_discovery_adjusted,
 )
-from fstune.results.verdict import OFF_IN_EFFECT
 from fstune.specs.sections import SearchSpec
+from model.mechanisms.mechanism import OFF_IN_EFFECT
 
 _BASELINE = "baseline: "
 

@@ -23,7 +23,8 @@ from fstune.results.selection import (
     false_discovery_adjusted,
 )
 from fstune.results.verdict import VERDICT_RULES, Verdict
-from fstune.specs.sections import SearchSpec, of_mechanism
+from fstune.specs.sections import SearchSpec
+from model.mechanisms import registry as mechanisms
 from tasks import registry
 
 Fact = tuple[str, str]
@@ -63,19 +64,31 @@ class Answer:
 
 def subject(spec: SearchSpec) -> str:
     """What is compared with its absence; the variant, where the baseline has the mechanism too."""
-    return "Future-Seed" if spec.has_mechanism() and not _in_both(spec) else "the variant"
+    titles = [mechanisms.get(name).title for name in spec.mechanisms()]
+    return "the variant" if not titles or _in_both(spec) else " and ".join(titles)
 
 
 def _in_both(spec: SearchSpec) -> bool:
-    """Whether the baseline has the mechanism, with settings of its own."""
-    return any(of_mechanism(path) for path in spec.baseline)
+    """Whether the baseline has a mechanism, with settings of its own."""
+    return bool(spec.mechanisms_of_baseline())
 
 
 def _baseline(spec: SearchSpec) -> str:
     """What the baseline has instead."""
     own = describe_candidate(spec.baseline)
-    off = spec.has_mechanism() and not _in_both(spec)
+    off = bool(spec.mechanisms()) and not _in_both(spec)
     return ", ".join(filter(None, ["the mechanism off" if off else "", own]))
+
+
+def _mechanisms(spec: SearchSpec) -> str:
+    """The variant's mechanisms, and what is fixed of them."""
+    said = []
+    for name in spec.mechanisms():
+        fixed = spec.fixed_settings(name)
+        said.append(
+            f"{mechanisms.get(name).title}, fixed: {json.dumps(fixed) if fixed else 'its defaults'}"
+        )
+    return "; ".join(said) or "none: two settings are compared"
 
 
 def question(spec: SearchSpec) -> str:
@@ -92,13 +105,11 @@ def setting(spec: SearchSpec) -> list[Fact]:
     """Mechanism, task, model, training and budget."""
     task, rungs = registry.get(spec.task_name), spec.rungs
     sizes = spec.task
-    fixed = spec.fixed_seed()
-    mechanism = f"Future-Seed, fixed: {json.dumps(fixed) if fixed else 'its defaults'}"
     climbs = " → ".join(f"{rung.steps} steps × {_seeds(rung.seeds)}" for rung in rungs)
     train = spec.train
     for_whom = " for the seeds that were run" if spec.objective.bound == "lower" else ""
     return [
-        ("Mechanism", mechanism if spec.has_mechanism() else "none: two settings are compared"),
+        ("Mechanism", _mechanisms(spec)),
         ("Varied", ", ".join(spec.space) or "nothing"),
         ("Baseline", _baseline(spec)),
         ("Task", f"{task.name}, version {task.version}: {task.summary}"),

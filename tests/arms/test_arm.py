@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from fstune.arms.arm import ArmSpec, Pair, Seeds
 from fstune.files import derive_seed, digest_of
 from fstune.specs.settings import ArmSettings, ModelSettings, TrainSettings, VariedSeeds
-from model.config import FutureSeed, ModelConfig, Schedule
+from model.config import ModelConfig
+from model.future_seed import FutureSeed, Schedule
 from tasks import registry
 
 CHECKPOINT = {"checkpoint": "/here/model.pth"}

@@ -13,7 +13,8 @@ from fstune.arms import evaluation
 from fstune.arms.evaluation import evaluate
 from fstune.arms.inputs import gather
 from fstune.arms.loss import Subject, token_scores
-from model.config import FutureSeed, ModelConfig
+from model.config import ModelConfig
+from model.future_seed import FutureSeed
 from model.future_seed import Gates
 from model.rwkv7 import RWKV7
 from model.tokenizer import for_vocabulary

@@ -6,7 +6,8 @@ from typer.testing import CliRunner
 
 from fstune.arms.memory import Step, _Alive, step_memory
 from fstune.cli.commands import app
-from model.config import FutureSeed, ModelConfig
+from model.config import ModelConfig
+from model.future_seed import FutureSeed
 from model.initial import initialise
 
 SHAPES = ModelConfig(4, 128, 256, head_size=64)

@@ -28,7 +28,8 @@ from timing import in_turns, ratios, spread
 from wkv_cases import Case
 
 from fstune.machine import describe
-from model.config import FutureSeed, ModelConfig
+from model.config import ModelConfig
+from model.future_seed import FutureSeed
 from model.future_seed import Gates
 from model.initial import initialise
 from model.rwkv7 import RWKV7

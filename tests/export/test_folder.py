@@ -17,7 +17,8 @@ from fstune.errors import InputError
 from fstune.export.folder import write_folder
 from fstune.export.hf_tokenizer import RWKVTokenizer
 from fstune.export.weights import Exported, Place, write_pth
-from model.config import FutureSeed, ModelConfig, Schedule
+from model.config import ModelConfig
+from model.future_seed import FutureSeed, Schedule
 from model.future_seed import Gates
 from model.generation import Decoding, generate
 from model.initial import initialise

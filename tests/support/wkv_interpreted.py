@@ -11,7 +11,7 @@ import torch
 from model_cases import SMALL, random_model, random_tokens
 from wkv_cases import GPU_CASES, error
 
-from model.config import FutureSeed
+from model.future_seed import FutureSeed
 
 
 def model_errors():
