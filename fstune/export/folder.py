@@ -7,8 +7,6 @@ import, with imports rewritten, since `transformers` wants all files side by sid
 import ast
 import importlib.util
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +20,7 @@ from fstune.export.hf_config import RWKV7Config
 from fstune.export.hf_model import RWKV7ForCausalLM
 from fstune.export.hf_tokenizer import RWKVTokenizer
 from fstune.export.weights import Exported, make_parent
+from fstune.files import whole_folder
 from model.tokenizer import Tokenizer, for_vocabulary
 
 FACES = {
@@ -45,16 +44,11 @@ def write_folder(exported: Exported, out: Path) -> list[Path]:
     except ValueError as error:
         raise InputError(f"the model cannot be exported for transformers: {error}") from error
     make_parent(out)
-    draft = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
-    try:
+    with whole_folder(out) as draft:
         _write_model(exported, tokenizer, draft)
         _write_tokenizer(exported, tokenizer, draft)
         for name, text in _sources().items():
             (draft / f"{name}.py").write_text(text, encoding="utf-8")
-        draft.chmod(0o755)  # a temporary folder is its maker's alone
-        draft.replace(out)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return sorted(out.iterdir())
 
 

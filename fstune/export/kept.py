@@ -1,14 +1,17 @@
-"""The model of a confirmed winner: its weights kept as files, for MLflow to hold.
+"""A trained arm's model: read from its checkpoint, and kept as files if it is a confirmed winner.
 
-How those files are loaded is `fstune.winner_model`'s affair; putting them on a run, `tracking`'s.
+MLflow loads the files by `pyfunc`; `tracking` puts them on a run.
 """
 
 import json
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file
+from torch import Tensor
 
 from fstune.arms.inputs import gather
 from fstune.arms.store import ArmStore
@@ -17,7 +20,8 @@ from fstune.files import write_atomic
 from fstune.results.folder import SearchFolder
 from fstune.results.ranking import ranked
 from fstune.specs.settings import ArmSettings
-from model.checkpoint import save
+from model.checkpoint import assemble, load, save, save_gates
+from model.future_seed import Gates
 from model.rwkv7 import RWKV7
 from tasks import registry
 
@@ -26,7 +30,45 @@ FILES = {
     "gates": "gates.safetensors",
     "description": "description.json",
 }
-"""The official layout, the gates by their own names, and how it is to be run; by what each is."""
+"""The official layout, Future-Seed's settings and gates, and how to run the model; by what each is.
+Without Future-Seed there is no file of gates."""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """An arm's model as training left it, in float32."""
+
+    step: int
+    model: RWKV7
+    gates: Gates | None
+    """None without Future-Seed."""
+
+
+def read_checkpoint(folder: Path, settings: ArmSettings) -> TrainedModel:
+    """The model in an arm's checkpoint."""
+    path = folder / CHECKPOINT_FILE
+    # Mapped: the optimiser's moments, two thirds of the file, are never read.
+    saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return _trained(saved["step"], assemble(saved["model"], path), saved["gates"], settings)
+
+
+def read_kept(folder: Path, settings: ArmSettings) -> TrainedModel:
+    """The model that `keep` has kept."""
+    step = json.loads((folder / FILES["description"]).read_text())["step"]
+    model = load(folder / FILES["weights"])
+    # By the arm's settings: folders of version 0.1.0 have none in the file's metadata.
+    gates = None if settings.future_seed is None else load_file(folder / FILES["gates"])
+    return _trained(step, model, gates, settings)
+
+
+def _trained(
+    step: int, model: RWKV7, saved_gates: Mapping[str, Tensor] | None, settings: ArmSettings
+) -> TrainedModel:
+    gates = None
+    if settings.future_seed is not None:
+        gates = Gates(model.config, settings.future_seed)
+        gates.load_state_dict(saved_gates or {})
+    return TrainedModel(step, model, gates)
 
 
 def keep(
@@ -44,20 +86,17 @@ def keep(
     checkpoint = store.latest_checkpoint(digest)
     if checkpoint is None:
         return
-    step, folder = checkpoint
-    saved = torch.load(folder / CHECKPOINT_FILE, map_location="cpu", weights_only=True)
-    materials = gather(settings, records.cache, "test")
-    model = RWKV7(materials.config)
-    model.load_state_dict(saved["model"])
+    trained = read_checkpoint(checkpoint[1], settings)
+    tokenizer = gather(settings, records.cache, "test").tokenizer
     task = registry.get(settings.task.name)
-    generation = task.generation(settings.task, materials.tokenizer)
+    generation = task.generation(settings.task, tokenizer)
     mechanism = settings.model_dump(mode="json")["future_seed"]
     description = {
         "search": records.name,
         "trial": number,
         "arm": digest,
-        "step": step,
-        "tokenizer": materials.tokenizer.name,
+        "step": trained.step,
+        "tokenizer": tokenizer.name,
         "precision": settings.model.precision,
         "future_seed": mechanism,
         "max_new_tokens": None if generation is None else generation.max_new_tokens,
@@ -65,8 +104,10 @@ def keep(
     }
     target = records.model(number)
     target.mkdir(parents=True, exist_ok=True)
-    save(model, target / FILES["weights"])
-    save_file(saved["gates"] or {}, target / FILES["gates"])
+    save(trained.model, target / FILES["weights"])
+    if trained.gates is not None:
+        save_gates(trained.gates, target / FILES["gates"])
+    # Last: with it the folder is whole.
     write_atomic(target / FILES["description"], json.dumps(description, indent=1).encode())
 
 
@@ -76,5 +117,7 @@ def kept_winner(records: SearchFolder) -> dict[str, Path]:
     folders = [records.model(trial.number) for trial in trials]
     for folder in folders[1:]:
         shutil.rmtree(folder, ignore_errors=True)
-    found = {what: folder / name for folder in folders[:1] for what, name in FILES.items()}
-    return found if all(path.exists() for path in found.values()) else {}
+    if not folders or not (folders[0] / FILES["description"]).exists():
+        return {}
+    found = {what: folders[0] / name for what, name in FILES.items()}
+    return {what: path for what, path in found.items() if path.exists()}

@@ -11,21 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-from safetensors.torch import load_file
-
 from fstune.arms.advance import train_again, workbench
 from fstune.arms.store import ArmStore
-from fstune.arms.trainer import CHECKPOINT_FILE
 from fstune.errors import InputError
-from fstune.export.kept import FILES
+from fstune.export.kept import FILES, TrainedModel, read_checkpoint, read_kept
 from fstune.results.folder import SearchFolder
 from fstune.results.pairing import arms_of
 from fstune.results.ranking import ranked
 from fstune.results.records import Comparison, TrialRecord
 from fstune.specs.sections import SearchSpec
 from fstune.specs.settings import ArmSettings, EvaluatedSplit
-from model.checkpoint import assemble, load, save, save_gates
+from model.checkpoint import save, save_gates
 from model.future_seed import Gates
 from model.rwkv7 import RWKV7
 
@@ -94,13 +90,15 @@ def take(records: SearchFolder, spec: SearchSpec, wanted: Wanted, again: bool) -
         settings = _settings(spec, place)
         checkpoint = store.latest_checkpoint(place.digest)
         if checkpoint is not None:
-            return _read(place, checkpoint[1] / CHECKPOINT_FILE, settings)
+            return _exported(place, read_checkpoint(checkpoint[1], settings), settings)
         if _is_kept(records, place):
-            return _read_kept(place, records.model(place.trial.number), settings)
+            kept = read_kept(records.model(place.trial.number), settings)
+            return _exported(place, kept, settings)
     if not again:
         raise InputError(_gone(records, spec, store, places[0]))
-    folder = _train_again(records, spec, places[0])
-    return _read(places[0], folder / CHECKPOINT_FILE, _settings(spec, places[0]))
+    settings = _settings(spec, places[0])
+    trained = read_checkpoint(_train_again(records, spec, places[0]), settings)
+    return _exported(places[0], trained, settings)
 
 
 def write_pth(exported: Exported, out: Path) -> list[Path]:
@@ -228,27 +226,6 @@ def _train_again(records: SearchFolder, spec: SearchSpec, place: Place) -> Path:
     return train_again(arm, data, place.steps, workbench(records.runs, spec))
 
 
-def _read(place: Place, path: Path, settings: ArmSettings) -> Exported:
-    # Mapped: the optimiser's moments, two thirds of the file, are never read.
-    saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    model = assemble(saved["model"], path)
-    return _exported(place, saved["step"], model, saved["gates"], settings)
-
-
-def _read_kept(place: Place, folder: Path, settings: ArmSettings) -> Exported:
-    model = load(folder / FILES["weights"])
-    return _exported(place, place.steps, model, load_file(folder / FILES["gates"]), settings)
-
-
-def _exported(
-    place: Place,
-    step: int,
-    model: RWKV7,
-    saved_gates: dict[str, torch.Tensor] | None,
-    settings: ArmSettings,
-) -> Exported:
-    gates = None
-    if settings.future_seed is not None:
-        gates = Gates(model.config, settings.future_seed)
-        gates.load_state_dict(saved_gates or {})
-    return Exported(place, step, model, gates, settings.model.tokenizer)
+def _exported(place: Place, trained: TrainedModel, settings: ArmSettings) -> Exported:
+    tokenizer = settings.model.tokenizer
+    return Exported(place, trained.step, trained.model, trained.gates, tokenizer)

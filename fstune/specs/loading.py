@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from fstune.errors import InputError, SpecError
+from fstune.files import write_atomic
 from fstune.specs import effects as spec_effects
 from fstune.specs import rules as spec_rules
 from fstune.specs import yaml as yaml_reader
@@ -266,9 +267,7 @@ def _files(files: object) -> Iterator[tuple[str, str]]:
 
 def write_resolved(spec: SearchSpec, path: Path) -> None:
     """Stores a spec as JSON, defaults included; whole or not at all."""
-    draft = path.with_name(f".{path.name}-draft")
-    draft.write_text(spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    draft.replace(path)
+    write_atomic(path, (spec.model_dump_json(indent=1) + "\n").encode())
 
 
 def read_resolved(path: Path) -> SearchSpec:

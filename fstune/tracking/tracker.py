@@ -20,7 +20,6 @@ import logging
 import math
 import os
 import re
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -35,6 +34,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import model
 from fstune.errors import InputError
+from fstune.files import whole_file
 from fstune.results.deltas import Delta
 from fstune.results.folder import SearchFolder
 from fstune.results.records import RungRecord, TrialRecord
@@ -122,10 +122,8 @@ def _make_database(uri: str) -> None:
     with FileLock(f"{path}.lock"):
         if path.exists():
             return
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            draft = Path(folder) / path.name
+        with whole_file(path) as draft:
             MlflowClient(f"sqlite:///{draft}")
-            draft.replace(path)
 
 
 class Tracker:

@@ -297,7 +297,8 @@ def test_a_whole_number_is_the_same_setting_as_its_float():
 def test_the_digest_is_the_same_in_every_process(hash_seed):
     code = """if True:
         import sys
-        from fstune.arm import ArmSettings, ArmSpec, Seeds
+        from fstune.arms.arm import ArmSpec, Seeds
+        from fstune.specs.settings import ArmSettings
         settings = ArmSettings.model_validate_json(sys.argv[1])
         print(ArmSpec(settings, Seeds(0, 1, 2, 3), None, "train", "validation", 1).digest)
     """

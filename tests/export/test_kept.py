@@ -1,6 +1,7 @@
 """A confirmed winner can be loaded from MLflow with one line, and is the model that was trained."""
 
 import json
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -9,12 +10,14 @@ import pytest
 import torch
 from arm_cases import SPEC, bench, made, spec
 from mlflow.tracking import MlflowClient
+from safetensors.torch import load_file, save_file
 
 from fstune.arms.trainer import CHECKPOINT_FILE, ArmTrainer
-from fstune.export.kept import keep, kept_winner
+from fstune.export.kept import FILES, keep, kept_winner, read_kept
 from fstune.results.pairing import arms_of, confirm
 from fstune.results.records import Confirmation
 from fstune.tracking.tracker import Tracker, local_uri
+from model.checkpoint import load, load_gates
 from model.generation import Decoding, generate
 
 CANDIDATE = {"future_seed.alpha": 1.0}
@@ -114,3 +117,30 @@ def test_only_the_best_of_several_gains_is_kept(confirmed):
     assert set(kept_winner(records)) == {"weights", "gates", "description"}
     records.model(0).rename(records.model(0).with_name("elsewhere"))
     assert kept_winner(records) == {}
+
+
+def test_the_files_are_those_of_an_exported_model(confirmed):
+    records, made_of, subject = confirmed
+    model = load(records.model(0) / FILES["weights"])
+    gates = load_gates(records.model(0) / FILES["gates"], model.config)
+    assert gates.settings == made_of.settings(CANDIDATE)[1].future_seed
+    assert torch.equal(gates.alpha, subject.gates.alpha)
+
+
+def test_gates_without_their_settings_are_read_by_those_of_the_arm(confirmed):
+    records, made_of, subject = confirmed
+    path = records.model(0) / FILES["gates"]
+    save_file(load_file(path), path)
+    found = read_kept(records.model(0), made_of.settings(CANDIDATE)[1])
+    assert torch.equal(found.gates.alpha, subject.gates.alpha)
+
+
+def test_a_winner_without_future_seed_has_no_gates(confirmed):
+    records, made_of, _ = confirmed
+    baseline, _ = made_of.settings(CANDIDATE)
+    comparison = records.confirmation(0).comparison
+    store = bench(records.runs)[0].store
+    shutil.rmtree(records.model(0))
+    keep(comparison.arms[0].baseline, baseline, store, records, 0)
+    assert set(kept_winner(records)) == {"weights", "description"}
+    assert read_kept(records.model(0), baseline).gates is None

@@ -102,7 +102,7 @@ def test_a_cluster_that_loses_a_node_ends_with_the_same_table(one_slot, tmp_path
 COLLECTING = """if True:
     import gc, threading, time
     import ray
-    from fstune.cluster import stop_ray
+    from fstune.search.cluster import stop_ray
     ray.init(address="local", include_dashboard=False, num_cpus=1, object_store_memory=80 * 2**20)
     held, over = [], threading.Event()
     for number in range(3000):
