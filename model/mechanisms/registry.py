@@ -17,9 +17,9 @@ _MECHANISMS = Entries(
     "mechanism",
     "fstune.mechanisms",
     {
-        "future_seed": "model.mechanisms.future_seed.settings:FutureSeedMechanism",
-        "learned_state": "model.mechanisms.learned_state.settings:LearnedStateMechanism",
-        "second_pass": "model.mechanisms.second_pass.settings:SecondPassMechanism",
+        "future_seed": "model.mechanisms.future_seed.mechanism:FutureSeedMechanism",
+        "learned_state": "model.mechanisms.learned_state.mechanism:LearnedStateMechanism",
+        "second_pass": "model.mechanisms.second_pass.mechanism:SecondPassMechanism",
     },
     # The other sections of an arm.
     reserved=("model", "task", "train"),

@@ -1,15 +1,10 @@
-"""The learned state's settings and what they come to, free of torch. `states` has how it acts."""
+"""The learned state's settings: frozen, free of torch. How they act is in `states`."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
-from model.config import ModelConfig, require
-from model.mechanisms.mechanism import Context, Idle, Mechanism
-
-if TYPE_CHECKING:
-    from model.mechanisms.learned_state.states import States
+from model.config import require
 
 
 @dataclass(frozen=True)
@@ -29,35 +24,3 @@ class LearnedState:
     def __post_init__(self) -> None:
         require(self.layer_start >= 0, "layer_start >= 0", self.layer_start)
         require(0.0 <= self.lr < math.inf, "0 <= lr < inf", self.lr)
-
-
-class LearnedStateMechanism(Mechanism[LearnedState]):
-    """A trained initial WKV state per layer ("state tuning")."""
-
-    name = "learned_state"
-    title = "a learned state"
-    summary = "each layer starts from a trained state, the same for every prompt (state tuning)"
-    Settings = LearnedState
-    rate = "lr"
-    parameters = "learned_state"
-
-    def build(self, config: ModelConfig, settings: LearnedState) -> "States":
-        from model.mechanisms.learned_state.states import States
-
-        return States(config, settings)
-
-    def idle(self, settings: LearnedState, context: Context) -> Iterator[Idle]:
-        layers = context.num_layers
-        if layers is not None and settings.layer_start >= layers:
-            text = f"must be under {layers}, the number of layers, got {settings.layer_start}"
-            yield Idle("layer_start", text, "mechanism", sure=True)
-        elif settings.lr == 0:
-            text = "must be over 0: the states start at 0 and would stay there, got 0"
-            yield Idle("lr", text, "mechanism", sure=True)
-
-    def weight(self, settings: LearnedState) -> tuple[float, ...]:
-        return (-settings.layer_start,)
-
-    def first_space(self, num_layers: int, new: bool) -> dict[str, dict[str, Any]]:
-        del num_layers
-        return {"lr": {"log_uniform": [1e-3, 1e-1] if new else [1e-4, 1e-2]}}
