@@ -1,7 +1,7 @@
 """The commands: arguments and exit codes. Heavy parts are imported inside the commands.
 
-The environment is read here and nowhere else: FSTUNE_DATA, FSTUNE_RUNS and MLFLOW_TRACKING_URI are
-defaults of options.
+FSTUNE_DATA, FSTUNE_RUNS and MLFLOW_TRACKING_URI are defaults of options. Besides, completion looks
+for FSTUNE_RUNS, `search.cluster` for RAY_ADDRESS and `search.arm_workers` for CUDA_VISIBLE_DEVICES.
 """
 
 import contextlib
@@ -143,7 +143,7 @@ def confirm(
         from fstune.search.lifecycle import Search
 
         found = Search.open(name, runs, tracking_uri)
-    with _telling("confirming the finalists", quiet), quietly(found.records.log):
+    with _telling("confirming the finalists", quiet), quietly(found.records.log_file):
         run_confirmation(found)
     _console().print(confirmation_table(found.records, found.spec))
     _tell_unsent(found)
@@ -159,7 +159,7 @@ def status(
 ) -> None:
     """Where a search stands, also while it runs."""
     from fstune.report.live import snapshot
-    from fstune.results.folder import search_names
+    from fstune.results.paths import search_names
 
     console = _console()
     names = [name] if name else list(search_names(runs))
@@ -490,7 +490,7 @@ def _run(search: "Search", quiet: bool) -> None:
     view = View(records, search.spec)
     try:
         with (
-            quietly(records.log) as terminal,
+            quietly(records.log_file) as terminal,
             contextlib.nullcontext() if quiet else live(terminal, view),
         ):
             search.run()
@@ -500,7 +500,7 @@ def _run(search: "Search", quiet: bool) -> None:
     except FstuneError:
         raise
     except BaseException:
-        _say(console, f"the search broke off; see {records.log}. Go on with: {again}")
+        _say(console, f"the search broke off; see {records.log_file}. Go on with: {again}")
         raise
     finally:
         console.print(result_table(records, search.spec))
