@@ -87,21 +87,8 @@ def keep(
     if checkpoint is None:
         return
     trained = read_checkpoint(checkpoint[1], settings)
-    tokenizer = gather(settings, records.cache, "test").tokenizer
-    task = registry.get(settings.task.name)
-    generation = task.generation(settings.task, tokenizer)
-    mechanism = settings.model_dump(mode="json")["future_seed"]
-    description = {
-        "search": records.name,
-        "trial": number,
-        "arm": digest,
-        "step": trained.step,
-        "tokenizer": tokenizer.name,
-        "precision": settings.model.precision,
-        "future_seed": mechanism,
-        "max_new_tokens": None if generation is None else generation.max_new_tokens,
-        "stop": [] if generation is None else generation.stop,
-    }
+    origin = {"search": records.name, "trial": number, "arm": digest, "step": trained.step}
+    description = origin | _how_to_run(settings, records.cache)
     target = records.model_folder(number)
     target.mkdir(parents=True, exist_ok=True)
     save(trained.model, target / FILES["weights"])
@@ -109,6 +96,19 @@ def keep(
         save_gates(trained.gates, target / FILES["gates"])
     # Last: with it the folder is whole.
     write_atomic(target / FILES["description"], json.dumps(description, indent=1).encode())
+
+
+def _how_to_run(settings: ArmSettings, cache: Path) -> dict[str, object]:
+    """What a program has to know that runs the model without the search."""
+    tokenizer = gather(settings, cache, "test").tokenizer
+    generation = registry.get(settings.task.name).generation(settings.task, tokenizer)
+    return {
+        "tokenizer": tokenizer.name,
+        "precision": settings.model.precision,
+        "future_seed": settings.model_dump(mode="json")["future_seed"],
+        "max_new_tokens": None if generation is None else generation.max_new_tokens,
+        "stop": [] if generation is None else generation.stop,
+    }
 
 
 def kept_winner(records: SearchFolder) -> dict[str, Path]:
