@@ -14,8 +14,7 @@ from fstune.arms.evaluation import evaluate
 from fstune.arms.inputs import gather
 from fstune.arms.loss import Subject, token_scores
 from model.config import ModelConfig
-from model.future_seed import FutureSeed
-from model.future_seed import Gates
+from model.future_seed import FutureSeed, Gates
 from model.rwkv7 import RWKV7
 from model.tokenizer import for_vocabulary
 from tasks.batch import collate

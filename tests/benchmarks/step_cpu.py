@@ -24,8 +24,7 @@ from fstune.arms.trainer import ArmTrainer
 from fstune.machine import WORKER_VARIABLES, cores, describe, use_fast_matmul
 from fstune.specs.loading import find, load
 from model.config import ModelConfig
-from model.future_seed import FutureSeed
-from model.future_seed import Gates
+from model.future_seed import FutureSeed, Gates
 from model.initial import initialise
 from model.wkv.backends import BACKENDS, in_torch
 

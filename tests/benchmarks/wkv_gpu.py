@@ -29,8 +29,7 @@ from wkv_cases import Case
 
 from fstune.machine import describe
 from model.config import ModelConfig
-from model.future_seed import FutureSeed
-from model.future_seed import Gates
+from model.future_seed import FutureSeed, Gates
 from model.initial import initialise
 from model.rwkv7 import RWKV7
 from model.wkv import fla

@@ -18,8 +18,7 @@ from fstune.export.folder import write_folder
 from fstune.export.hf_tokenizer import RWKVTokenizer
 from fstune.export.weights import Exported, Place, write_pth
 from model.config import ModelConfig
-from model.future_seed import FutureSeed, Schedule
-from model.future_seed import Gates
+from model.future_seed import FutureSeed, Gates, Schedule
 from model.generation import Decoding, generate
 from model.initial import initialise
 from model.tokenizer import for_vocabulary
