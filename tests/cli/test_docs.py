@@ -77,6 +77,9 @@ def test_a_task_of_ones_own_takes_60_lines_and_is_a_task_like_any_other(desk):
     assert "name: tickets" in (desk.folder / "first.yaml").read_text()
 
 
+LOADS = "from fstune.specs.loading import find, load; load(find('content.yaml'))"
+
+
 def test_a_mechanism_of_ones_own_is_one_file_and_does_what_its_page_says(desk):
     page = blocks("own_mechanism")
     files = {block.word: block.text for block in page if block.is_file}
@@ -105,7 +108,7 @@ def test_a_mechanism_of_ones_own_is_one_file_and_does_what_its_page_says(desk):
 
 
 def installed(desk, package, project):
-    """A package of the desk's folder as pip would lay it down, without the seconds that pip takes."""
+    """A package in the desk's folder as pip would lay it down, without pip's seconds."""
     metadata = desk.site / f"{package}-1.dist-info"
     metadata.mkdir(parents=True)
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1\n")

@@ -1,9 +1,9 @@
 """The pages in `docs` that tell people what to type, taken apart and carried out.
 
 In a page, a block ```` ```python tickets.py ```` is a file to be written, ```` ```sh ```` is typed
-line by line, ```` ```sh terminal ```` goes on in a terminal of its own until it is stopped,
-What ```` ```sh harness ```` needs is not always
-installed: `test_export_folder` runs it. Other blocks are for reading.
+line by line, ```` ```sh terminal ```` goes on in a terminal of its own until it is stopped. What
+```` ```sh harness ```` needs is not always installed: `tests/export/test_folder.py` runs it. Other
+blocks are for reading.
 """
 
 import os
