@@ -5,6 +5,7 @@ defaults of options.
 """
 
 import contextlib
+import importlib.metadata
 import logging
 import shlex
 import sys
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="fstune",
-    help="Does Future-Seed help, where, and with which settings? Paired searches on RWKV-7.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -87,6 +87,24 @@ Name = Annotated[str, typer.Argument(help="Name of a search.", autocompletion=co
 
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="Only the final answer and errors.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fstune {importlib.metadata.version('fstune')}")
+        raise typer.Exit
+
+
+@app.callback()
+def fstune(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Does Future-Seed help, where, and with which settings? Paired searches on RWKV-7."""
 
 
 @app.command()

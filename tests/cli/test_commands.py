@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from fstune.specs.loading import shipped
 from tasks import registry
 
 OWN_VARIABLES = ("FSTUNE_DATA", "FSTUNE_RUNS", "MLFLOW_TRACKING_URI", "COLUMNS")
+ROOT = Path(__file__).parents[2]
 HEAVY = ["torch", "ray", "mlflow", "optuna", "numpy", "pydantic", "datasets", "transformers"]
 
 
@@ -100,6 +102,11 @@ def test_help_names_every_command_and_imports_nothing_heavy(tmp_path):
     assert "heavy: []" in done.stdout
     for command in ("search", "resume", "status", "report", "ui", "tasks", "doctor", "schema"):
         assert f" {command} " in done.stdout
+
+
+def test_the_version_is_that_of_the_package(tmp_path):
+    written = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert fstune(tmp_path, "--version").stdout == f"fstune {written}\n"
 
 
 def test_no_argument_shows_the_help_and_a_wrong_command_exits_2(tmp_path):
