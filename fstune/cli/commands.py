@@ -9,7 +9,7 @@ import importlib.metadata
 import logging
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -474,11 +474,15 @@ def schema() -> None:
     typer.echo(json.dumps(spec_schema(), indent=1))
 
 
-def main() -> None:
-    """Run the command line; errors meant for people become a line and an exit code."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; errors meant for people become a line and an exit code.
+
+    Args:
+        arguments: what stands after `fstune`; that of this process if None.
+    """
     # Typer itself exits with 2 for wrong arguments and with 130 for Ctrl-C.
     try:
-        app()
+        app(arguments, prog_name="fstune")
     except FstuneError as error:
         typer.echo(str(error), err=True)
         sys.exit(error.exit_code)

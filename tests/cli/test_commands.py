@@ -55,9 +55,8 @@ def refusal_here(tmp_path, monkeypatch, capfd):
     """As `refusal`, but in this process: a command that gets as far as Ray takes 4 s to start."""
 
     def refusal_here(*arguments: str) -> list[str]:
-        monkeypatch.setattr(sys, "argv", ["fstune", *arguments])
         with pytest.raises(SystemExit) as caught:
-            main()
+            main(arguments)
         told = capfd.readouterr()
         assert (caught.value.code, told.out) == (2, "")
         return told.err.splitlines()
@@ -84,10 +83,9 @@ def runs(tmp_path) -> Path:
 def test_help_names_every_command_and_imports_nothing_heavy(tmp_path):
     code = f"""if True:
         import sys
-        sys.argv = ["fstune", "--help"]
         from fstune.cli.commands import main
         try:
-            main()
+            main(["--help"])
         finally:
             print("heavy:", sorted(set({HEAVY}) & set(sys.modules)))
     """
@@ -110,7 +108,7 @@ def test_the_version_is_that_of_the_package(tmp_path):
 
 
 def test_no_argument_shows_the_help_and_a_wrong_command_exits_2(tmp_path):
-    assert "Usage" in fstune(tmp_path, code=2).stdout
+    assert "Usage: fstune [OPTIONS]" in fstune(tmp_path, code=2).stdout
     assert "No such command 'frobnicate'" in fstune(tmp_path, "frobnicate", code=2).stderr
 
 
