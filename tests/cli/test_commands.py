@@ -12,9 +12,9 @@ import pytest
 from arm_cases import SPEC, made, rung_record, spec
 
 from fstune import api
-from fstune.cli import commands as cli
 from fstune.cli.commands import main
 from fstune.cli.task_page import declarations
+from fstune.cli.terminal import resume_command
 from fstune.results.records import EndRecord
 from fstune.search.lifecycle import Search
 from fstune.specs.loading import shipped
@@ -197,7 +197,7 @@ def test_what_to_type_next_names_the_folder_of_runs(tmp_path, monkeypatch):
     for folder, runs in wanted.items():
         records = made(tmp_path / folder, made_of)
         search = Search(made_of, records, (tmp_path / folder).resolve(), "")
-        assert cli._resume_command(search) == f"fstune resume small{runs}"
+        assert resume_command(search) == f"fstune resume small{runs}"
 
 
 def test_too_few_data_exit_2_with_what_there_was(tmp_path, refusal_here):
