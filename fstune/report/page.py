@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fstune.files import write_atomic
+from fstune.report.candidates import Cell, Table
 from fstune.report.phrases import counted
-from fstune.report.summary import Cell, Figure, Summary, Table, summarise
+from fstune.report.summary import Figure, Summary, summarise
 from fstune.results.folder import SearchFolder
 from fstune.specs.sections import SearchSpec
 

@@ -8,7 +8,7 @@ notes has exactly `max_prompt_tokens`. Problem, tests and program are never cut.
 
 A program ends with two blank lines; rows' programs have none inside. What a model writes is cut at
 the first of `STOPS`, in the text, since a token may begin inside one. It runs only where `execute`
-says so (`tasks.execution`).
+says so (`tasks.sandbox.checks`).
 """
 
 import ast
