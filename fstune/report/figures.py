@@ -373,10 +373,8 @@ def _draw_importance(canvas: "Canvas", importance: Importance) -> None:
     for y, share in enumerate(importance.shares):
         axes.plot([share.low, share.high], [y, y], color=VARIANT, lw=1.4, solid_capstyle="butt")
         axes.plot([share.mean], [y], "D", ms=5, color=VARIANT)
-    axes.set_yticks(
-        range(len(importance.shares)),
-        [short(s.path, [x.path for x in importance.shares]) for s in importance.shares],
-    )
+    paths = [share.path for share in importance.shares]
+    axes.set_yticks(range(len(paths)), [short(path, paths) for path in paths])
     axes.set_ylim(len(importance.shares) - 0.5, -0.5)
     axes.set_xlim(0, 1)
     axes.set_xlabel("share of importance")

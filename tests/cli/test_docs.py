@@ -13,6 +13,11 @@ from doc_pages import DATA, DOCS, PAGES, Desk, blocks, commands, text_of, typed
 from fstune.cli import commands as cli
 
 LINKS = [(page, link) for page in PAGES for link in re.findall(r"\]\(([^)#:]+)\)", text_of(page))]
+# The change log tells what was; DESIGN.md what was decided, under the names of the time.
+CURRENT = [
+    ROOT / "README.md",
+    *(path for path in sorted(DOCS.glob("*.md")) if path.stem not in ("CHANGELOG", "DESIGN")),
+]
 TYPED = [(page, command) for page in PAGES for command in commands(page)]
 
 
@@ -37,6 +42,12 @@ def test_a_page_has_commands_and_each_is_one_that_is_run(page):
 @pytest.mark.parametrize(("page", "link"), LINKS)
 def test_a_link_leads_somewhere(page, link):
     assert (DOCS / link).exists()
+
+
+@pytest.mark.parametrize("page", CURRENT, ids=lambda page: page.name)
+def test_a_source_file_that_a_page_names_is_there(page):
+    named = re.findall(r"`((?:fstune|model|tasks|tests)/[\w/]+\.py)", page.read_text("utf-8"))
+    assert not [path for path in named if not (ROOT / path).exists()]
 
 
 def test_every_page_is_known_here():

@@ -267,7 +267,7 @@ def test_an_interval_beside_its_mean_is_no_obstacle(tmp_path):
 
 def test_the_report_reaches_neither_torch_nor_ray_and_draws_only_when_asked():
     heavy = {"torch", "ray", "mlflow", "matplotlib", "jinja2", "optuna"}
-    code = f"import sys, fstune.report_page; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, fstune.report.page; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
