@@ -8,7 +8,7 @@ import tomllib
 
 import pytest
 import typer
-from doc_pages import DATA, DOCS, PAGES, Desk, blocks, commands, text_of, typed
+from doc_pages import DATA, DOCS, PAGES, ROOT, Desk, blocks, commands, text_of, typed
 
 from fstune.cli import commands as cli
 
