@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fstune.arms.advance import Progress, Workbench
+from fstune.arms.advance import Workbench
+from fstune.arms.arm import Progress
 from fstune.arms.store import ArmStore
 from fstune.machine import describe, use_fast_matmul
 from fstune.results.pairing import arms_of, run_rung
