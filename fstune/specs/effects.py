@@ -5,18 +5,17 @@ admit. A value that its setting refuses is told where it stands; values that are
 but not together are told together.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator
-from functools import lru_cache
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import JsonValue, ValidationError
 
 from fstune.specs.messages import Problem, explain
 from fstune.specs.rules import NOT_VARIED, PartialSpec, fixed_values, place_of
 from fstune.specs.sections import MECHANISM, with_values
 from fstune.specs.settings import Scalar, TrainSettings
 from fstune.specs.space import Point, same
+from fstune.specs.strict import checked
 from fstune.specs.words import show
 from fstune.specs.yaml import KeyPath
 from model.config import FutureSeed
@@ -49,11 +48,6 @@ def problems(partial: PartialSpec) -> list[Problem]:
         if name == MECHANISM:
             found.extend(_idle_mechanism(partial, values))
     return list(dict.fromkeys(found))
-
-
-@lru_cache
-def _adapter(kind: type) -> TypeAdapter[object]:
-    return TypeAdapter(kind)
 
 
 class _Values:
@@ -100,7 +94,7 @@ class _Values:
         """The section's settings with the values of a point, or the problem that they have."""
         values = with_values({self._name: self._base}, point)[self._name]
         try:
-            return _adapter(self._kind).validate_json(json.dumps(values), strict=True)
+            return checked(self._kind, values)
         except ValidationError as error:
             return explain(error, (), self._kind, values)[0]
 

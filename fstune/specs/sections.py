@@ -5,7 +5,6 @@ how a file becomes a spec in `spec`.
 """
 
 import copy
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
@@ -25,6 +24,7 @@ from fstune.specs.settings import (
     VariedSeeds,
 )
 from fstune.specs.space import Domain, Point, ScalarField
+from fstune.specs.strict import checked
 from model.config import FutureSeed
 from tasks import registry
 
@@ -218,7 +218,7 @@ class SearchSpec(Section):
     def _arm(self, seed: dict[str, JsonValue] | None, values: Point) -> ArmSettings:
         base = self.model_dump(mode="json", include={"model", "task", "train"})
         arm = with_values({**base, MECHANISM: seed}, values)
-        return ArmSettings.model_validate_json(json.dumps(arm), strict=True)
+        return checked(ArmSettings, arm)
 
     @property
     def task_name(self) -> str:
