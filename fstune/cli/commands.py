@@ -387,23 +387,22 @@ def probe(
     ] = None,
 ) -> None:
     """The largest batch that fits for every arm of a spec, tried out here."""
+    from fstune.arms.inputs import checkpoint_layers
     from fstune.report.phrases import describe_candidate
-    from fstune.search.lifecycle import resolved
     from fstune.specs.loading import find, load
 
-    path = find(spec)
-    loaded = load(path, set_ or [])
+    loaded = load(find(spec), set_ or [])
     if estimate is not None:
         if memory_gb is None:
             raise InputError("--estimate needs --memory-gb")
         with _telling("measuring one row of the model"):
             from fstune.search.probe import estimated
 
-            lines = estimated(loaded, estimate, memory_gb, [*(data or []), path.resolve().parent])
+            lines = estimated(loaded.spec, estimate, memory_gb, loaded.places(data or []))
         for line in lines:
             _console().print(line, highlight=False)
         return
-    found_spec = resolved(loaded, [*(data or []), path.resolve().parent])
+    found_spec = loaded.resolved(data or [], checkpoint_layers).spec
     with _telling("trying batches of rising size, each in a worker of its own"):
         from fstune.search.probe import probe as try_batches
 
