@@ -176,6 +176,9 @@ def test_candidates_are_counted_under_their_conditions() -> None:
     }
     assert Space(found).count(100) == (3 + 1 + 1) * 2
     assert Space(found).count(7) == 7
+    points = list(Space(found).points())
+    assert len({repr(point) for point in points}) == len(points) == 10
+    assert not any(Space(found).problems(point) for point in points)
     assert SPACE.count(50) == 50
     assert Space({}).count(5) == 1
 
