@@ -67,13 +67,13 @@ CONTENDERS = {
 
 def names() -> list[str]:
     """The shipped tiny searches on tasks that need the future."""
-    specs = {path.stem: load_spec(find(path.stem)) for path in SHIPPED.glob("*_tiny.yaml")}
+    specs = {path.stem: load_spec(find(path.stem)).spec for path in SHIPPED.glob("*_tiny.yaml")}
     return sorted(name for name, spec in specs.items() if registry.get(spec.task_name).needs_future)
 
 
 def overrides(name: str, key: str, contender: Contender) -> list[str]:
     """The contender's search, as `--set` has it."""
-    spec = load_spec(find(name))
+    spec = load_spec(find(name)).spec
     baseline, last = dict(contender.baseline), spec.rungs[-1].steps
     batch = spec.train.batch_size
     if contender.halved:
