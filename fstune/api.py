@@ -4,7 +4,7 @@
 
     found = search("quickstart", overrides={"search.trials": 4})
     found = load("quickstart")
-    found.trials[["future_seed.alpha", "delta", "low", "high", "verdict"]]
+    found.trials[["delta", "low", "high", "verdict"]]
 
 The command line goes the same way. Nothing heavy is imported before it is needed.
 """

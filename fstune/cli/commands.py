@@ -57,7 +57,7 @@ def fstune(
         ),
     ] = False,
 ) -> None:
-    """Does Future-Seed help, where, and with which settings? Paired searches on RWKV-7."""
+    """Does a mechanism help, where, and with which settings? Paired searches on RWKV-7."""
 
 
 @app.command()

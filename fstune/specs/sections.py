@@ -200,7 +200,7 @@ class SearchSpec(Section):
     rungs: tuple[Rung, ...] = Field(min_length=1)
     """Where variant and baseline are compared, ascending."""
     space: dict[str, Domain] = Field(default={})
-    """What candidates vary: paths of settings, as `future_seed.alpha`, and their values."""
+    """What candidates vary: paths of settings, as `train.lr`, and their values."""
     fixed: Fixed = Fixed()
     """Base settings of mechanisms."""
     baseline: dict[str, ScalarField] = Field(default={})

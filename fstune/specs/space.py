@@ -1,6 +1,6 @@
 """The search space: what may be drawn, under which conditions, and how a trial draws it.
 
-A space maps paths of settings (`future_seed.alpha`) to domains. It refuses values that cannot be
+A space maps paths of settings (`train.lr`) to domains. It refuses values that cannot be
 told apart, bounds that hold nothing between them, and conditions that can never or circularly be
 met. Draws come in one order, conditions' paths first and then by name, so that the order of a
 file does not matter. Optuna is met only through the `Trial` protocol.
