@@ -24,7 +24,7 @@ from fstune.results.folder import SearchFolder
 from fstune.results.ranking import best_of, ranked
 from fstune.results.records import Comparison, TrialRecord
 from fstune.results.selection import false_discovery_adjusted
-from fstune.specs.loading import find, read_resolved
+from fstune.specs.loading import find
 from fstune.specs.loading import load as load_spec
 from fstune.specs.sections import SearchSpec
 from tasks import registry
@@ -52,7 +52,7 @@ class Found:
     @property
     def store(self) -> ArmStore:
         """The trained arms: `store.outcome(digest, step)` has the scores of every example."""
-        return ArmStore(self.records.runs / "arms")
+        return self.records.store
 
     @property
     def trials(self) -> "pd.DataFrame":
@@ -208,7 +208,7 @@ def load(name: str, runs: str | Path = RUNS) -> Found:
         InputError: there is none of that name; lists those that there are.
     """
     records = SearchFolder.find(Path(runs), name)
-    return Found(read_resolved(records.spec), records)
+    return Found(records.spec(), records)
 
 
 _DELTA = ("baseline", "variant", "delta", "low", "high", "p_value", "detectable", "seeds_agree")

@@ -1,9 +1,15 @@
-"""Files written whole or not at all, and digests of contents and of values."""
+"""Files and folders written whole or not at all; digests of contents and of values, and seeds.
 
+A reader, or a kill at any moment, sees all of what is written here or none of it.
+"""
+
+import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -27,23 +33,51 @@ RUNS = Path("mlruns")
 """Folder of all that runs write, below the working directory."""
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that a reader, or a kill at any moment, sees all of it or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A draft to write a file to, which becomes `path` when the context ends well.
+
+    The draft is called as the file is, and is not there yet.
+    """
+    with _draft_of(path) as draft:
+        yield draft
+        with draft.open("rb") as file:
             os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        draft.replace(path)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """An empty folder to fill, which becomes `path` when the context ends well.
+
+    A folder that stands at `path` is deleted first; a kill in between leaves neither.
+    """
+    with _draft_of(path) as draft:
+        draft.mkdir()
+        yield draft
+        if path.exists():
+            shutil.rmtree(path)
+        draft.replace(path)
+
+
+@contextlib.contextmanager
+def _draft_of(path: Path) -> Iterator[Path]:
+    """A place for a draft in a hidden folder beside `path`, on the same file system."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        dir=path.parent, prefix=f".{path.name}-", ignore_cleanup_errors=True
+    ) as folder:
+        yield Path(folder) / path.name
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all."""
+    with whole_file(path) as draft:
+        draft.write_bytes(data)
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write a JSON file atomically, readable by people."""
+    """Write a JSON file, whole or not at all, readable by people."""
     write_atomic(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
 

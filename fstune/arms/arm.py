@@ -7,10 +7,11 @@ Nothing here trains, stores or reads files.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Self
+from typing import Literal, Self
 
 from fstune.files import derive_seed, digest_of
 from fstune.specs.settings import ArmSettings, VariedSeeds
+from model.optimizers import registry as optimizers
 from tasks.metrics import Measures
 
 ARM_FORMAT = 2
@@ -69,11 +70,34 @@ class ArmSpec:
         # Younger than the arms that have all trained: theirs stay the digests they are.
         if settings["train"]["parameters"] == "all":
             settings["train"].pop("parameters")
+        # Only the settings of the optimiser that there is; given or not, they are the same.
+        for name in optimizers.names():
+            settings["train"].pop(name, None)
+        own = self.settings.train.of_optimizer
+        if own is not None:
+            settings["train"][self.settings.train.optimizer] = asdict(own)
         return {"format": ARM_FORMAT, **asdict(self), "settings": settings}
 
     @property
     def digest(self) -> str:
         return digest_of(self.as_json())
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where an arm is."""
+
+    arm: str
+    """Digest of the arm."""
+    doing: Literal["train", "evaluate", "wait"]
+    """It waits while another process has the arm."""
+    step: int
+    to_step: int
+    loss: float | None = None
+    seed: int | None = None
+    """Index of the arm's seed."""
+    role: str = ""
+    """baseline or variant, where the arm is one of a pair."""
 
 
 @dataclass(frozen=True)

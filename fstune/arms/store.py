@@ -11,10 +11,8 @@ affair; nothing here trains or knows torch.
 """
 
 import contextlib
-import io
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -26,7 +24,7 @@ from filelock import FileLock, Timeout
 
 from fstune.arms.arm import ArmSpec, Outcome
 from fstune.errors import StoreError
-from fstune.files import file_digest, write_atomic, write_json
+from fstune.files import file_digest, whole_file, whole_folder, write_json
 
 MANIFEST = "manifest.json"
 
@@ -117,9 +115,8 @@ class ArmStore:
         rest = json.dumps({name: getattr(outcome, name) for name in sorted(names)})
         measures = {f"{_MEASURE}{name}": values for name, values in outcome.measures.items()}
         arrays: dict[str, Any] = {"rest": np.array(rest), **measures}
-        draft = io.BytesIO()
-        np.savez(draft, **arrays)
-        write_atomic(path, draft.getvalue())
+        with whole_file(path) as draft, draft.open("wb") as file:
+            np.savez(file, **arrays)
 
     def divergence(self, digest: str) -> Divergence | None:
         """How the arm ended, if its loss was not finite at some step."""
@@ -149,18 +146,11 @@ class ArmStore:
             write: writes the checkpoint's files into the folder it is given.
         """
         folder = self.root / digest / "checkpoints"
-        folder.mkdir(parents=True, exist_ok=True)
         final = folder / f"{step:09d}"
-        draft = Path(tempfile.mkdtemp(dir=folder, prefix=".draft-"))
-        try:
+        with whole_folder(final) as draft:
             write(draft)
             hashes = {path.name: file_digest(path) for path in sorted(draft.iterdir())}
             write_json(draft / MANIFEST, {"step": step, "files": hashes})
-            if final.exists():
-                shutil.rmtree(final)
-            draft.replace(final)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
         if not _is_whole(final):
             raise StoreError(
                 f"{final} cannot be read back as written; is the disk damaged or full?"

@@ -41,6 +41,23 @@ def overview() -> list[tuple[str, list[str]]]:
     ]
 
 
+def page(task: "AnyTask", spec: str | None, data_dirs: Sequence[Path], cache: Path) -> list[str]:
+    """A task's declarations and an example, a line each; arguments as of `shown_example`.
+
+    Raises:
+        InputError: there is no such spec; or its data cannot be had, where one is named.
+    """
+    facts = [f"{fact}: {value}" for fact, value in declarations(task).items()]
+    try:
+        source, text = shown_example(task, spec, data_dirs, cache)
+    except InputError as error:
+        if spec is not None:
+            raise
+        # The task's facts stand without its data, which may be on another machine.
+        return [*facts, f"example: {error}"]
+    return [*facts, f"example, as in {source}:", text]
+
+
 def declarations(task: "AnyTask") -> dict[str, str]:
     """All that a task declares, by what it is; and the sizes of the searches that ship with it."""
     facts = {

@@ -1,8 +1,8 @@
 """An arm's model, taken out of the store for other programs.
 
-Which arm is meant, where its weights are, and the official `.pth` with the gates beside it. The
-folder for `transformers` is written by `export_folder`. Nothing here changes what a search found:
-an arm whose weights are gone is trained again as it was, into the same place in the store.
+Which arm is meant, where its weights are, and the official `.pth` with its mechanisms beside it.
+The folder for `transformers` is written by `folder`. Nothing here changes what a search found: an
+arm whose weights are gone is trained again as it was, into the same place in the store.
 """
 
 import json
@@ -11,29 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-from safetensors.torch import load_file
-
 from fstune.arms.advance import train_again, workbench
 from fstune.arms.store import ArmStore
-from fstune.arms.trainer import CHECKPOINT_FILE
 from fstune.errors import InputError
-from fstune.export.kept import FILES
+from fstune.export.kept import FILES, TrainedModel, read_checkpoint, read_kept
 from fstune.results.folder import SearchFolder
 from fstune.results.pairing import arms_of
 from fstune.results.ranking import ranked
 from fstune.results.records import Comparison, TrialRecord
 from fstune.specs.sections import SearchSpec
 from fstune.specs.settings import ArmSettings, EvaluatedSplit
-from model.checkpoint import assemble, load, save, save_gates
-from model.future_seed import Gates
+from model.checkpoint import save, save_mechanism
+from model.mechanisms.acting import Acting
 from model.rwkv7 import RWKV7
 
 Role = Literal["variant", "baseline"]
-
-
-GATES_SUFFIX = ".future_seed.safetensors"
-"""What the file of the gates has in place of the model's suffix."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +62,8 @@ class Exported:
     place: Place
     step: int
     model: RWKV7
-    gates: Gates | None
-    """None without Future-Seed."""
+    acting: dict[str, Acting]
+    """Its mechanisms, by name."""
     tokenizer: Literal["world", "bytes"] | None
     """The spec's choice; None leaves it to the size of the vocabulary."""
 
@@ -89,41 +81,43 @@ def take(records: SearchFolder, spec: SearchSpec, wanted: Wanted, again: bool) -
         InputError: if there is no such arm, or its weights are gone and `again` is False.
     """
     places = _places(_trial(records, wanted.trial), wanted)
-    store = ArmStore(records.runs / "arms")
+    store = records.store
     for place in places:
         settings = _settings(spec, place)
         checkpoint = store.latest_checkpoint(place.digest)
         if checkpoint is not None:
-            return _read(place, checkpoint[1] / CHECKPOINT_FILE, settings)
+            return _exported(place, read_checkpoint(checkpoint[1], settings), settings)
         if _is_kept(records, place):
-            return _read_kept(place, records.model(place.trial.number), settings)
+            kept = read_kept(records.model_folder(place.trial.number), settings)
+            return _exported(place, kept, settings)
     if not again:
         raise InputError(_gone(records, spec, store, places[0]))
-    folder = _train_again(records, spec, places[0])
-    return _read(places[0], folder / CHECKPOINT_FILE, _settings(spec, places[0]))
+    settings = _settings(spec, places[0])
+    trained = read_checkpoint(_train_again(records, spec, places[0]), settings)
+    return _exported(places[0], trained, settings)
 
 
 def write_pth(exported: Exported, out: Path) -> list[Path]:
-    """Write the official layout, and the gates beside it; returns the files.
+    """Write the official layout, and each mechanism beside it; returns the files.
 
-    The gates have a file of their own: `rwkv` would pass over more tensors in the model's, but
-    readers that are strict about names, this project's among them, would refuse it.
+    A mechanism has a file of its own, `<stem>.<name>.safetensors`: `rwkv` would pass over more
+    tensors in the model's, but readers that are strict about names, this project's among them,
+    would refuse it.
 
     Raises:
         InputError: if `out` is no `.pth`, one of the files exists, or its folder cannot be made.
     """
     if out.suffix != ".pth":
         raise InputError(f"--out: the official layout ends in .pth, got {out}")
-    files = [out]
-    if exported.gates is not None:
-        files.append(out.with_name(out.stem + GATES_SUFFIX))
+    beside = {name: out.with_name(f"{out.stem}.{name}.safetensors") for name in exported.acting}
+    files = [out, *beside.values()]
     for file in files:
         if file.exists():
             raise InputError(f"--out: {file} exists; move it away or give another name")
     make_parent(out)
     save(exported.model, out)
-    if exported.gates is not None:
-        save_gates(exported.gates, files[1])
+    for name, file in beside.items():
+        save_mechanism(exported.acting[name], name, file)
     return files
 
 
@@ -203,7 +197,7 @@ def _stored(records: SearchFolder, store: ArmStore, side: Role) -> Iterator[int]
 
 def _is_kept(records: SearchFolder, place: Place) -> bool:
     """Whether the arm is a confirmed gain, whose weights are kept beside the records."""
-    description = records.model(place.trial.number) / FILES["description"]
+    description = records.model_folder(place.trial.number) / FILES["description"]
     return description.exists() and json.loads(description.read_text())["arm"] == place.digest
 
 
@@ -225,30 +219,9 @@ def _train_again(records: SearchFolder, spec: SearchSpec, place: Place) -> Path:
             f"{place}: its data or its checkpoint have changed since it was trained, so that it "
             f"cannot be trained again (it was arm {place.digest}, now it would be {arm.digest})"
         )
-    return train_again(arm, data, place.steps, workbench(records.runs, spec))
+    return train_again(arm, data, place.steps, workbench(records.store, spec))
 
 
-def _read(place: Place, path: Path, settings: ArmSettings) -> Exported:
-    # Mapped: the optimiser's moments, two thirds of the file, are never read.
-    saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    model = assemble(saved["model"], path)
-    return _exported(place, saved["step"], model, saved["gates"], settings)
-
-
-def _read_kept(place: Place, folder: Path, settings: ArmSettings) -> Exported:
-    model = load(folder / FILES["weights"])
-    return _exported(place, place.steps, model, load_file(folder / FILES["gates"]), settings)
-
-
-def _exported(
-    place: Place,
-    step: int,
-    model: RWKV7,
-    saved_gates: dict[str, torch.Tensor] | None,
-    settings: ArmSettings,
-) -> Exported:
-    gates = None
-    if settings.future_seed is not None:
-        gates = Gates(model.config, settings.future_seed)
-        gates.load_state_dict(saved_gates or {})
-    return Exported(place, step, model, gates, settings.model.tokenizer)
+def _exported(place: Place, trained: TrainedModel, settings: ArmSettings) -> Exported:
+    tokenizer = settings.model.tokenizer
+    return Exported(place, trained.step, trained.model, trained.acting, tokenizer)

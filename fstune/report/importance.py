@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fstune.report.phrases import percent
 from fstune.report.series import Sheet, SlicePoint, Slices
 from fstune.results.deltas import CONFIDENCE
 from fstune.specs.sections import SearchSpec
@@ -87,7 +88,8 @@ def importance(found: Slices, spec: SearchSpec, higher_is_better: bool) -> Impor
     shares = [Share(path, whole.get(path, 0.0), *map(float, bounds[path])) for path in paths]
     note = (
         f"PED-ANOVA over {len(points)} candidates at {found.at}: what the best "
-        f"{BEST_SHARE:.0%} have in common; {CONFIDENCE:.0%} bootstrap intervals over candidates."
+        f"{percent(BEST_SHARE)} have in common; {percent(CONFIDENCE)} bootstrap intervals over "
+        "candidates."
     )
     if left_out:
         note += f" Not rated, since not every candidate has them: {', '.join(left_out)}."

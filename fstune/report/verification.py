@@ -13,18 +13,19 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fstune.arms.arm import Outcome, Pair
-from fstune.arms.store import ArmStore
+from fstune.arms.arm import Outcome
 from fstune.errors import StoreError
 from fstune.files import digest_of
 from fstune.report.data import as_json
 from fstune.results.deltas import CONFIDENCE, Delta, confirmation_confidence, paired_deltas
 from fstune.results.folder import SearchFolder
-from fstune.results.pairing import judged
-from fstune.results.records import ArmPair, Comparison, TrialRecord
+from fstune.results.outcomes import required_pairs
+from fstune.results.pairing import judged, reach
+from fstune.results.records import ArmPair, Comparison, TrialRecord, own_trials
 from fstune.specs.sections import SearchSpec
 from fstune.specs.settings import ArmSettings
 from fstune.specs.words import show
+from model.mechanisms import registry as mechanisms
 from tasks import registry
 
 
@@ -41,13 +42,12 @@ class _Check:
     def __init__(self, records: SearchFolder, spec: SearchSpec) -> None:
         self._records = records
         self._spec = spec
-        self._store = ArmStore(records.runs / "arms")
+        self._store = records.store
         self._metrics = registry.get(spec.task_name).measured(spec.task)
 
     def lines(self) -> Iterator[str]:
         trials = self._records.trials()
-        # One that equals another has that one's rungs.
-        for trial in (trial for trial in trials if trial.equals is None):
+        for trial in own_trials(trials):
             for rung in trial.rungs:
                 place = f"trial {trial.number}, rung {rung.rung}"
                 if [point.step for point in rung.curve[-1:]] != [rung.steps]:
@@ -113,13 +113,20 @@ class _Check:
                     yield f"{place}: arm {digest} is not of its candidate and seed {pair.seed}"
 
     def _largest_gate(self, told: Comparison, variant: ArmSettings) -> float:
-        """As the settings bound it; the model's depth is that of the gates that were looked at."""
+        """As the settings bound it; of a checkpoint, the depth is what was seen of its layers."""
+        if not variant.mechanisms:
+            return 1.0
+        shapes = variant.model.init
+        num_layers = shapes.num_layers if shapes else self._depth(told, variant)
+        if num_layers is None:
+            return told.largest_gate
+        return reach(variant, num_layers, self._spec.rungs[-1].steps)
+
+    def _depth(self, told: Comparison, variant: ArmSettings) -> int | None:
         outcome = self._read(told.arms[0].variant, told.steps) if told.arms else None
-        gates = [name for name in (outcome.diagnostics if outcome else ()) if name[:6] == "gate/L"]
-        if variant.future_seed is None or not gates:
-            return told.largest_gate if variant.future_seed else 1.0
-        layers = 1 + max(int(name[6:].partition(".")[0]) for name in gates)
-        return variant.future_seed.largest_gate(layers)
+        seen = outcome.diagnostics if outcome else {}
+        depths = (mechanisms.get(name).depth(seen) for name in variant.mechanisms)
+        return next(filter(None, depths), None)
 
     def _deltas(
         self,
@@ -130,16 +137,9 @@ class _Check:
         confidence: float,
     ) -> Iterator[str]:
         try:
-            pairs = []
-            for arm in arms:
-                baseline = self._store.outcome(arm.baseline, step)
-                variant = self._store.outcome(arm.variant, step)
-                if baseline is None or variant is None:
-                    gone = arm.baseline if baseline is None else arm.variant
-                    yield f"{place}: the evaluation of arm {gone} at step {step} is not stored"
-                    return
-                pairs.append(Pair(baseline, variant))
-            found = paired_deltas(pairs, self._metrics, confidence)
+            found = paired_deltas(
+                required_pairs(self._store, arms, step), self._metrics, confidence
+            )
         except StoreError as error:
             yield f"{place}: {error}"
             return
@@ -185,7 +185,7 @@ class _Check:
             return None
 
     def _report(self) -> Iterator[str]:
-        path = self._records.root / "report.json"
+        path = self._records.report_file("json")
         if not path.exists():
             yield f"{path}: there is no report"
             return
@@ -207,7 +207,7 @@ def _is_of(arm: Mapping[str, Any], settings: ArmSettings, seed: int) -> bool:
         training = {k: v for k, v in told["train"].items() if k != "lr_total_steps"}
         return (
             arm["seeds"]["index"] == seed
-            and told["future_seed"] == wanted["future_seed"]
+            and all(told.get(name) == wanted.get(name) for name in mechanisms.names())
             and all(wanted["train"].get(key) == value for key, value in training.items())
         )
     except (KeyError, TypeError, AttributeError):

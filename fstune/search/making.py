@@ -8,22 +8,21 @@ from pathlib import Path
 
 from fstune.arms.inputs import gather
 from fstune.errors import InputError
-from fstune.files import write_atomic, write_json
 from fstune.machine import describe
 from fstune.results.folder import SearchFolder
 from fstune.search.cluster import require_gpus
 from fstune.search.lifecycle import Search
 from fstune.search.probe import probe
 from fstune.search.sampling import any_candidate
-from fstune.search.session import _held
-from fstune.specs.loading import Loaded, read_resolved, write_resolved
+from fstune.search.session import held
+from fstune.specs.loading import Loaded
 from fstune.specs.sections import SearchSpec
 from fstune.tracking.tracker import client_of
 
 
 def exists(name: str, runs: Path) -> bool:
     """Whether there is a search of that name."""
-    return _folder(name, runs).spec.exists()
+    return _folder(name, runs).exists
 
 
 def name_is_taken(name: str, runs: Path) -> InputError:
@@ -50,14 +49,14 @@ def create(loaded: Loaded, runs: Path, tracking_uri: str | None = None) -> Searc
     guesses = _guesses(spec, runs.resolve() / "cache")
     records = _folder(spec.name, runs)
     records.root.mkdir(parents=True, exist_ok=True)
-    with _held(records):
-        if records.spec.exists():  # also where another process was quicker
+    with held(records):
+        if records.exists:  # also where another process was quicker
             raise name_is_taken(spec.name, runs)
         records.write_guesses(guesses)
-        write_json(records.environment, describe())
-        write_atomic(records.user_spec, loaded.text)
+        records.write_environment(describe())
+        records.write_user_spec(loaded.text)
         search = Search.tracked(spec, records, runs.resolve(), tracking_uri)
-        write_resolved(spec, records.spec)  # last: with it the search exists
+        records.write_spec(spec)  # last: with it the search exists
     return search
 
 
@@ -68,7 +67,7 @@ def resume(loaded: Loaded, runs: Path, tracking_uri: str | None = None) -> Searc
         InputError: if there is none of its name, or it was made from another spec.
     """
     name = loaded.spec.name
-    made = read_resolved(SearchFolder.find(runs.resolve(), name).spec)
+    made = SearchFolder.find(runs.resolve(), name).spec()
     if loaded.probes:
         loaded = loaded.with_batch_size(made.train.batch_size)
     differing = made.differing(loaded.spec)

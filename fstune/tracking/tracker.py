@@ -20,7 +20,6 @@ import logging
 import math
 import os
 import re
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -35,9 +34,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import model
 from fstune.errors import InputError
+from fstune.files import whole_file
 from fstune.results.deltas import Delta
 from fstune.results.folder import SearchFolder
-from fstune.results.records import RungRecord, TrialRecord
+from fstune.results.records import RungRecord, SearchEnd, TrialRecord
 from fstune.specs.sections import SearchSpec
 
 
@@ -76,12 +76,20 @@ _NEEDS = ("mlflow", "torch", "numpy", "pydantic", "safetensors", "pyrwkv-tokeniz
 """What a winner needs to run, of the versions that it was trained with."""
 
 
+_STATUS = {
+    SearchEnd.FINISHED: "FINISHED",
+    SearchEnd.STOPPED: "KILLED",
+    SearchEnd.FAILED: "FAILED",
+}
+"""What MLflow calls the end of a run."""
+
+
 # MLflow's pages take an experiment for work on prompts and agents unless it says what it is.
 _TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 
 
 # By itself MLflow tries seven times with growing pauses and 120 s each, so that a call to a server
-# that is down takes minutes (`fstune.sending` tries again); and prints an address for every run.
+# that is down takes minutes (`sender` tries again); and prints an address for every run.
 _MANNERS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
@@ -122,10 +130,8 @@ def _make_database(uri: str) -> None:
     with FileLock(f"{path}.lock"):
         if path.exists():
             return
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            draft = Path(folder) / path.name
+        with whole_file(path) as draft:
             MlflowClient(f"sqlite:///{draft}")
-            draft.replace(path)
 
 
 class Tracker:
@@ -166,7 +172,7 @@ class Tracker:
             experiment_id = experiment.experiment_id
         self._experiment = experiment_id
         # By identity, not by name: on a shared server others may run the same spec.
-        identity = {_IDENTITY: self._records.identity}
+        identity = {_IDENTITY: self._records.make_identity()}
         tags = identity | {_SEARCH: self._spec.name, "fstune.spec_digest": self._spec.digest}
         known = self._search(_tagged(identity))
         if known:
@@ -184,10 +190,8 @@ class Tracker:
 
         Apart from `open`: files may go to another place than figures, which may be out of reach.
         """
-        records = self._records
-        for path in (records.spec, records.user_spec, *records.environments):
-            if path.exists():
-                self._client.log_artifact(self._parent, str(path))
+        for path in self._records.made_from():
+            self._client.log_artifact(self._parent, str(path))
 
     def sync(self, trial: TrialRecord) -> None:
         """Bring one trial's run up to its record."""
@@ -227,8 +231,9 @@ class Tracker:
             client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
             self._ended[trial.number] = trial.end.state
 
-    def close(self, status: str, report: Path | None) -> None:
-        """End the parent run and every open one as `status` (FINISHED, KILLED, FAILED)."""
+    def close(self, end: SearchEnd, report: Path | None) -> None:
+        """End the parent run and every open one as the search has ended."""
+        status = _STATUS[end]
         self._know_children()
         for trial in self._records.trials():
             self.sync(trial)
@@ -248,7 +253,7 @@ class Tracker:
         """Put a confirmed winner on the parent run, as a model that `mlflow.pyfunc` loads.
 
         Args:
-            files: `weights`, `gates` and `description`, as `fstune.winner` keeps them.
+            files: `weights`, `description` and one for each mechanism, as `export.kept` has them.
         """
         if _MODEL in self._client.get_run(self._parent).data.tags:
             return
@@ -275,7 +280,7 @@ class Tracker:
         self._set_tags(self._parent, {_MODEL: logged.model_uri})
 
     def connect(self) -> None:
-        """Take up the server's address, or open the database; sends nothing to a server.
+        """Make a client of the server, or open the database; sends nothing to a server.
 
         Raises:
             InputError: if MLflow cannot use the URI.

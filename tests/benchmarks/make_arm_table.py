@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fstune.arms.advance import DivergedError, Progress, Workbench
-from fstune.arms.arm import Outcome
+from fstune.arms.advance import DivergedError, Workbench
+from fstune.arms.arm import Outcome, Progress
 from fstune.arms.store import ArmStore
 from fstune.machine import describe, use_fast_matmul
 from fstune.results.pairing import run_rung

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fstune.arms.advance import Progress, Workbench
+from fstune.arms.advance import Workbench
+from fstune.arms.arm import Progress
 from fstune.arms.inputs import checkpoint_layers
 from fstune.arms.store import ArmStore
 from fstune.machine import describe, use_fast_matmul

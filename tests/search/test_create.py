@@ -19,10 +19,9 @@ from fstune.errors import InputError, SearchFailedError, SpecError
 from fstune.results.pairing import arms_of
 from fstune.results.records import ArmPair
 from fstune.search.lifecycle import Search
-from fstune.search.session import _telling_of_a_full_disk
+from fstune.search.session import full_disk_explained
 from fstune.search.trainable import require_same_arms
 from fstune.specs import rules
-from fstune.specs.loading import read_resolved
 
 HOTPOT = (
     SPEC.partition("task:")[0]
@@ -79,9 +78,9 @@ def desk(tmp_path):
 def test_the_spec_on_disk_is_the_one_that_was_made(desk):
     search = desk.create(overrides=["search.trials=7", "train.lr=2e-2"])
     assert (search.spec.search.trials, search.spec.train.lr) == (7, 2e-2)
-    assert read_resolved(search.records.spec) == search.spec
-    assert search.records.user_spec.read_text() == SPEC
-    assert "version.torch" in search.records.environment.read_text()
+    assert search.records.spec() == search.spec
+    assert (search.records.root / "spec.yaml").read_text() == SPEC
+    assert ["version.torch" in facts for facts in search.records.environments()] == [True]
     opened = Search.open("small", desk.runs)
     assert (opened.spec, opened.runs, opened.tracking_uri) == (
         search.spec,
@@ -108,7 +107,7 @@ def test_a_search_is_found_from_elsewhere(desk, monkeypatch):
     search = prepare("spec.yaml", runs="mlruns")
     monkeypatch.chdir(desk.folder / "elsewhere")
     assert search.records.root.is_absolute()
-    assert read_resolved(search.records.spec) == search.spec
+    assert search.records.spec() == search.spec
 
 
 def test_names_of_files_become_absolute(desk):
@@ -128,8 +127,8 @@ def test_a_spec_that_is_saved_meanwhile_changes_nothing(desk):
     with on_open(desk.runs, lambda: path.write_text(later)):
         search = desk.create()
     assert path.read_text() == later
-    assert read_resolved(search.records.spec).search.trials == 4
-    assert search.records.user_spec.read_text() == SPEC
+    assert search.records.spec().search.trials == 4
+    assert (search.records.root / "spec.yaml").read_text() == SPEC
 
 
 def test_a_spec_is_read_and_judged_once_also_to_resume(desk):
@@ -165,8 +164,10 @@ def test_of_two_that_make_one_search_at_once_one_does(desk):
     (search,) = [each for each in made if isinstance(each, Search)]
     (refusal,) = [each for each in made if isinstance(each, str)]
     assert refusal.startswith(("a search called 'small' exists", "small is running in another"))
-    assert read_resolved(search.records.spec) == search.spec
-    assert search.records.user_spec.read_text() == texts[f"{search.spec.search.trials}.yaml"]
+    assert search.records.spec() == search.spec
+    assert (search.records.root / "spec.yaml").read_text() == texts[
+        f"{search.spec.search.trials}.yaml"
+    ]
 
 
 def test_a_search_is_resumed_under_its_own_spec_alone(desk):
@@ -285,10 +286,10 @@ def test_a_full_disk_is_told_in_a_line_whatever_lies_around_it(desk):
 
     with (
         pytest.raises(SearchFailedError, match=r"no space is left .* then `fstune resume small`"),
-        _telling_of_a_full_disk(records),
+        full_disk_explained(records),
     ):
         work("/dev/full")
-    with pytest.raises(RuntimeError), _telling_of_a_full_disk(records):
+    with pytest.raises(RuntimeError), full_disk_explained(records):
         work("/dev/full/nowhere")
 
 

@@ -77,11 +77,11 @@ def test_a_broken_rule_is_told_line_by_line(tmp_path: Path, case: str) -> None:
 
 # What is put under SMALLEST, overrides, and the one line that must come of it.
 UNDER_SMALLEST = {
-    "arms alike": ("", [], "spec.yaml:1: space: must vary the mechanism"),
+    "arms alike": ("", [], "spec.yaml:1: space: must vary a mechanism"),
     "arms alike, context varied": (
         "space: {train.lr: {choice: [1e-3, 1e-4]}}",
         [],
-        "spec.yaml:6: space: must vary the mechanism",
+        "spec.yaml:6: space: must vary a mechanism",
     ),
     "one candidate": (
         "fixed: {future_seed: {}}",
