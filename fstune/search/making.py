@@ -3,6 +3,7 @@
 Whatever can refuse a search is asked before anything of it is on the disk.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from fstune.arms.inputs import gather
@@ -45,10 +46,7 @@ def create(loaded: Loaded, runs: Path, tracking_uri: str | None = None) -> Searc
         loaded = loaded.with_batch_size(_largest_batch(loaded.spec, runs))
     spec = loaded.spec
     require_gpus(spec)
-    cache = runs.resolve() / "cache"
-    baseline, variant = spec.settings(any_candidate(spec))
-    gather(variant, cache)
-    guesses = gather(baseline, cache).guesses(baseline.task)
+    guesses = _guesses(spec, runs.resolve() / "cache")
     records = _folder(spec.name, runs)
     records.root.mkdir(parents=True, exist_ok=True)
     with held(records):
@@ -80,6 +78,13 @@ def resume(loaded: Loaded, runs: Path, tracking_uri: str | None = None) -> Searc
             f"go on with it as it was by `fstune resume {name}`, or give this one another name"
         )
     return Search.open(name, runs, tracking_uri)
+
+
+def _guesses(spec: SearchSpec, cache: Path) -> Mapping[str, Mapping[str, float]]:
+    """What chance and trivial strategies score, with the data of both arms gathered."""
+    baseline, variant = spec.settings(any_candidate(spec))
+    gather(variant, cache)
+    return gather(baseline, cache).guesses(baseline.task)
 
 
 def _folder(name: str, runs: Path) -> SearchFolder:

@@ -144,6 +144,66 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Loaded:
     return Loaded(checked(SearchSpec, values), path, content, probes)
 
 
+def locate(name: str, data_dirs: Sequence[Path]) -> Path:
+    """The file that a spec names: absolute, or below one of the data folders.
+
+    Raises:
+        InputError: it is nowhere; tells every place that was looked at.
+    """
+    path = Path(name)
+    places = [path] if path.is_absolute() else [folder / path for folder in data_dirs]
+    for place in places:
+        if place.is_file():
+            return place.resolve()
+    looked = ", ".join(
+        f"{place.absolute()}{' (a folder)' if place.is_dir() else ''}" for place in places
+    )
+    hint = "" if path.is_absolute() else "; --data DIR or FSTUNE_DATA names more folders"
+    raise InputError(f"{name}: there is no such file; looked for it at {looked or 'nowhere'}{hint}")
+
+
+def task_with_files(task: "TaskSettings", data_dirs: Sequence[Path]) -> "TaskSettings":
+    """A task's settings with every data file's absolute path.
+
+    Raises:
+        InputError: a file that is nowhere.
+    """
+    return _with_files(task, lambda name: str(locate(name, data_dirs)))
+
+
+def write_resolved(spec: SearchSpec, path: Path) -> None:
+    """Stores a spec as JSON, defaults included; whole or not at all."""
+    write_atomic(path, (spec.model_dump_json(indent=1) + "\n").encode())
+
+
+def read_resolved(path: Path) -> SearchSpec:
+    """Reads what `write_resolved` stored.
+
+    Raises:
+        SpecError: the file is not readable as a spec.
+    """
+    try:
+        return SearchSpec.model_validate_json(path.read_text(encoding="utf-8"), strict=True)
+    except OSError as error:
+        raise SpecError([f"{path}: cannot be read: {error.strerror or error}"]) from error
+    except ValidationError as error:
+        details = error.errors(include_url=False)[0]
+        where = ".".join(map(str, details["loc"]))
+        raise SpecError([f"{path}: is not a resolved spec: {where}: {details['msg']}"]) from error
+
+
+def known_task(name: str) -> "AnyTask":
+    """The task of that name.
+
+    Raises:
+        InputError: there is none; names the nearest.
+    """
+    try:
+        return registry.get(name)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
 def _require_sections(document: Document) -> None:
     """Raises SpecError where a document has no sections at its top."""
     if document.top == "nothing":
@@ -188,33 +248,28 @@ def _partial(values: Mapping[str, JsonValue]) -> tuple[PartialSpec, list[Problem
     """What is valid of a file's values, and what is wrong with the rest."""
     fields = SearchSpec.model_fields
     valid: dict[str, object] = {}
-    problems: list[Problem] = []
-    for name in values:
-        if name not in fields:
-            mend = nearest_or_all(name, list(fields))
-            problems.append(Problem((name,), f"is not a known key{mend}"))
+    problems = [
+        Problem((name,), f"is not a known key{nearest_or_all(name, list(fields))}")
+        for name in values
+        if name not in fields
+    ]
     for name, info in fields.items():
-        if name not in values:
-            if info.is_required():
-                problems.append(Problem((name,), "must be given"))
-            continue
-        shape = _task_type(values[name]) if name == "task" else info.annotation
-        try:
+        if name in values:
             section: Any = Annotated[info.annotation, info]
-            valid[name] = checked(section, values[name])
-        except ValidationError as error:
-            problems += explain(error, (name,), shape, values[name])
-    broken = {
-        name
-        for name, info in fields.items()
-        if name not in valid and (name in values or info.is_required())
-    }
-    paths: list[str] = []
+            try:
+                valid[name] = checked(section, values[name])
+            except ValidationError as error:
+                shape = _task_type(values[name]) if name == "task" else info.annotation
+                problems += explain(error, (name,), shape, values[name])
+        elif info.is_required():
+            problems.append(Problem((name,), "must be given"))
+    broken = fields.keys() & {str(problem.path[0]) for problem in problems}
+    paths: tuple[str, ...] = ()
     space = values.get("space")
     if "space" in broken and isinstance(space, dict):
         valid["space"], paths = _valid_domains(space)
     spec = SearchSpec.model_construct(**valid)  # type: ignore[arg-type]
-    return PartialSpec(spec, frozenset(broken), tuple(paths)), problems
+    return PartialSpec(spec, frozenset(broken), paths), problems
 
 
 def _task_type(value: JsonValue) -> object:
@@ -222,7 +277,7 @@ def _task_type(value: JsonValue) -> object:
     return section_types(name)["task"] if name in registry.names() else None
 
 
-def _valid_domains(space: Mapping[str, JsonValue]) -> tuple[dict[str, Domain], list[str]]:
+def _valid_domains(space: Mapping[str, JsonValue]) -> tuple[dict[str, Domain], tuple[str, ...]]:
     """The domains of a space that are valid, and the paths of those that are not."""
     domains: dict[str, Domain] = {}
     broken: list[str] = []
@@ -231,25 +286,7 @@ def _valid_domains(space: Mapping[str, JsonValue]) -> tuple[dict[str, Domain], l
             domains[path] = checked(Domain, value)
         except ValidationError:
             broken.append(path)
-    return domains, broken
-
-
-def locate(name: str, data_dirs: Sequence[Path]) -> Path:
-    """The file that a spec names: absolute, or below one of the data folders.
-
-    Raises:
-        InputError: it is nowhere; tells every place that was looked at.
-    """
-    path = Path(name)
-    places = [path] if path.is_absolute() else [folder / path for folder in data_dirs]
-    for place in places:
-        if place.is_file():
-            return place.resolve()
-    looked = ", ".join(
-        f"{place.absolute()}{' (a folder)' if place.is_dir() else ''}" for place in places
-    )
-    hint = "" if path.is_absolute() else "; --data DIR or FSTUNE_DATA names more folders"
-    raise InputError(f"{name}: there is no such file; looked for it at {looked or 'nowhere'}{hint}")
+    return domains, tuple(broken)
 
 
 def _resolved(spec: SearchSpec, places: Sequence[Path]) -> SearchSpec:
@@ -276,15 +313,6 @@ def _resolved(spec: SearchSpec, places: Sequence[Path]) -> SearchSpec:
     return spec.model_copy(update={"model": model, "task": task})
 
 
-def task_with_files(task: "TaskSettings", data_dirs: Sequence[Path]) -> "TaskSettings":
-    """A task's settings with every data file's absolute path.
-
-    Raises:
-        InputError: a file that is nowhere.
-    """
-    return _with_files(task, lambda name: str(locate(name, data_dirs)))
-
-
 def _with_files(task: "TaskSettings", find_one: Callable[[str], str]) -> "TaskSettings":
     files = getattr(task, "files", None)
     if files is None:
@@ -298,36 +326,3 @@ def _files(files: object) -> Iterator[tuple[str, str]]:
     assert dataclasses.is_dataclass(files)
     for item in dataclasses.fields(files):
         yield item.name, getattr(files, item.name)
-
-
-def write_resolved(spec: SearchSpec, path: Path) -> None:
-    """Stores a spec as JSON, defaults included; whole or not at all."""
-    write_atomic(path, (spec.model_dump_json(indent=1) + "\n").encode())
-
-
-def read_resolved(path: Path) -> SearchSpec:
-    """Reads what `write_resolved` stored.
-
-    Raises:
-        SpecError: the file is not readable as a spec.
-    """
-    try:
-        return SearchSpec.model_validate_json(path.read_text(encoding="utf-8"), strict=True)
-    except OSError as error:
-        raise SpecError([f"{path}: cannot be read: {error.strerror or error}"]) from error
-    except ValidationError as error:
-        details = error.errors(include_url=False)[0]
-        where = ".".join(map(str, details["loc"]))
-        raise SpecError([f"{path}: is not a resolved spec: {where}: {details['msg']}"]) from error
-
-
-def known_task(name: str) -> "AnyTask":
-    """The task of that name.
-
-    Raises:
-        InputError: there is none; names the nearest.
-    """
-    try:
-        return registry.get(name)
-    except ValueError as error:
-        raise InputError(str(error)) from error
