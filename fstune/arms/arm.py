@@ -7,7 +7,7 @@ Nothing here trains, stores or reads files.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Self
+from typing import Literal, Self
 
 from fstune.files import derive_seed, digest_of
 from fstune.specs.settings import ArmSettings, VariedSeeds
@@ -81,6 +81,23 @@ class ArmSpec:
     @property
     def digest(self) -> str:
         return digest_of(self.as_json())
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where an arm is."""
+
+    arm: str
+    """Digest of the arm."""
+    doing: Literal["train", "evaluate", "wait"]
+    """It waits while another process has the arm."""
+    step: int
+    to_step: int
+    loss: float | None = None
+    seed: int | None = None
+    """Index of the arm's seed."""
+    role: str = ""
+    """baseline or variant, where the arm is one of a pair."""
 
 
 @dataclass(frozen=True)

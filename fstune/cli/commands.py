@@ -1,4 +1,8 @@
-"""The commands: arguments and exit codes. Heavy parts are imported inside the commands."""
+"""The commands: arguments and exit codes. Heavy parts are imported inside the commands.
+
+FSTUNE_DATA, FSTUNE_RUNS and MLFLOW_TRACKING_URI are defaults of options. Besides, completion looks
+for FSTUNE_RUNS, `search.cluster` for RAY_ADDRESS and `search.arm_workers` for CUDA_VISIBLE_DEVICES.
+"""
 
 import importlib.metadata
 import sys
@@ -108,7 +112,7 @@ def confirm(
         from fstune.search.lifecycle import Search
 
         found = Search.open(name, runs, tracking_uri)
-    with working("confirming the finalists", quiet), quietly(found.records.log):
+    with working("confirming the finalists", quiet), quietly(found.records.log_file):
         run_confirmation(found)
     console().print(confirmation_table(found.records, found.spec))
     say_what_mlflow_lacks(found)
@@ -124,7 +128,7 @@ def status(
 ) -> None:
     """Where a search stands, also while it runs."""
     from fstune.report.live import snapshot
-    from fstune.results.folder import search_names
+    from fstune.results.paths import search_names
 
     names = [name] if name else list(search_names(runs))
     if not names:

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import torch
 
-from fstune.arms.inputs import checkpoint_config
+from fstune.arms.inputs import checkpoint_config, checkpoint_layers
 from fstune.errors import InputError
 from fstune.machine import WORKER_VARIABLES, cores, use_fast_matmul
 from fstune.search.cluster import gpus_per_trial
-from fstune.search.lifecycle import resolved
 from fstune.specs.loading import find, load
 from model.tokenizer import for_vocabulary
 from model.wkv.choice import survey
@@ -38,14 +37,13 @@ def workbench_facts() -> dict[str, str]:
 
 def needs(spec_name: str, data_dirs: Sequence[Path]) -> dict[str, str]:
     """What a spec needs, whether it is there, and what will be used."""
-    path = find(spec_name)
-    spec = load(path)
-    facts = {"spec": str(path)}
-    config = spec.model.init
+    loaded = load(find(spec_name))
+    facts = {"spec": str(loaded.path)}
     try:
-        spec = resolved(spec, [*data_dirs, path.resolve().parent])
+        spec = loaded.resolved(data_dirs, checkpoint_layers).spec
     except InputError as error:
         return facts | {"missing": str(error)}
+    config = spec.model.init
     if spec.model.checkpoint is not None:
         config = checkpoint_config(Path(spec.model.checkpoint))
         facts["checkpoint"] = spec.model.checkpoint

@@ -10,6 +10,7 @@ from fstune.cli.options import Data, Overrides, Runs, Spec
 from fstune.cli.terminal import say, working
 from fstune.errors import InputError
 from fstune.files import RUNS
+from model.mechanisms import registry as mechanisms
 
 app = typer.Typer()
 
@@ -88,23 +89,22 @@ def probe(
     set_: Overrides = None,
 ) -> None:
     """The largest batch that fits for every arm of a spec, tried out here."""
+    from fstune.arms.inputs import checkpoint_layers
     from fstune.report.phrases import describe_candidate
-    from fstune.search.lifecycle import resolved
     from fstune.specs.loading import find, load
 
-    path = find(spec)
-    loaded = load(path, set_ or [])
+    loaded = load(find(spec), set_ or [])
     if estimate is not None:
         if memory_gb is None:
             raise InputError("--estimate needs --memory-gb")
         with working("measuring one row of the model"):
             from fstune.search.probe import estimated
 
-            lines = estimated(loaded, estimate, memory_gb, [*(data or []), path.resolve().parent])
+            lines = estimated(loaded.spec, estimate, memory_gb, loaded.places(data or []))
         for line in lines:
             say(line)
         return
-    found_spec = resolved(loaded, [*(data or []), path.resolve().parent])
+    found_spec = loaded.resolved(data or [], checkpoint_layers).spec
     with working("trying batches of rising size, each in a worker of its own"):
         from fstune.search.probe import probe as try_batches
 
@@ -126,6 +126,9 @@ def new_search(
         str | None,
         typer.Option("--model", help="A checkpoint file; a small new model if absent."),
     ] = None,
+    mechanism: Annotated[
+        str, typer.Option("--mechanism", help="What is searched.")
+    ] = mechanisms.names()[0],
     out: Annotated[
         Path | None, typer.Option("--out", help="The file to write; NAME.yaml if absent.")
     ] = None,
@@ -135,13 +138,13 @@ def new_search(
     from fstune.specs.template import Start, write_new
 
     path = out or Path(f"{name}.yaml")
-    start = Start()
+    start = Start(mechanism=mechanism)
     if model is not None:
         from fstune.arms.inputs import checkpoint_config
         from fstune.specs.loading import locate
 
         found = locate(model, [*(data or []), path.resolve().parent])
-        start = Start(model, checkpoint_config(found).num_layers)
+        start = Start(model, checkpoint_config(found).num_layers, mechanism)
     write_new(name, task, start, path)
     typer.echo(f"{path}: edit it, then `fstune doctor {path}` and `fstune search {path}`")
 

@@ -95,7 +95,7 @@ def shown_example(
     Raises:
         InputError: there is no such spec, or the data cannot be had.
     """
-    chosen = _shipped_spec(task) if spec is None else load(find(spec))
+    chosen = _shipped_spec(task) if spec is None else load(find(spec)).spec
     if chosen.task_name != task.name:
         raise InputError(f"{spec}: its task is {chosen.task_name}, not {task.name}")
     beside = [] if spec is None else [find(spec).resolve().parent]
@@ -111,7 +111,7 @@ def shown_example(
 
 def _shipped_with(task: "AnyTask") -> dict[str, "SearchSpec"]:
     """The shipped searches of a task that are named after it."""
-    specs = {name: load(find(name)) for name in shipped() if name.startswith(task.name)}
+    specs = {name: load(find(name)).spec for name in shipped() if name.startswith(task.name)}
     return {name: spec for name, spec in specs.items() if spec.task_name == task.name}
 
 
@@ -120,7 +120,7 @@ def _shipped_spec(task: "AnyTask") -> "SearchSpec":
     # Named after its task where there is one, so that few files are read.
     by_name = sorted(by_size, key=lambda name: not name.startswith(task.name))
     for name in by_name:
-        spec = load(find(name))
+        spec = load(find(name)).spec
         if spec.task_name == task.name:
             return spec
     raise InputError(f"no shipped search has the task {task.name}; name a spec with --spec")

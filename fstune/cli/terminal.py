@@ -82,7 +82,7 @@ def run(search: "Search", quiet: bool) -> None:
     view = View(records, search.spec)
     try:
         with (
-            quietly(records.log) as terminal,
+            quietly(records.log_file) as terminal,
             contextlib.nullcontext() if quiet else live(terminal, view),
         ):
             search.run()
@@ -102,7 +102,9 @@ def _say_how_to_go_on(search: "Search", error: BaseException) -> None:
         return
     stopped = isinstance(error, KeyboardInterrupt)
     told = (
-        "stopped; nothing is lost" if stopped else f"the search broke off; see {search.records.log}"
+        "stopped; nothing is lost"
+        if stopped
+        else f"the search broke off; see {search.records.log_file}"
     )
     say(f"{told}. Go on with: {resume_command(search)}")
 

@@ -176,6 +176,15 @@ class RWKV7ForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc] 
             raise ValueError("this model generates from its state, and there is none")
         return {"input_ids": input_ids[:, -1:], "state": state, **kept}
 
+    def _update_model_kwargs_for_generation(
+        self, outputs: RWKV7Output, model_kwargs: dict[str, Any], **rest: Any
+    ) -> dict[str, Any]:
+        """Carry the state on; from 5.24 on `transformers` carries an output `cache` alone."""
+        carried: dict[str, Any] = super()._update_model_kwargs_for_generation(
+            outputs, model_kwargs, **rest
+        )
+        return carried | {"state": outputs.state}
+
     def _reorder_cache(self, state: State, rows: Tensor) -> State:
         """The states of a beam's survivors."""
         return state.take(rows)

@@ -105,7 +105,7 @@ def keep(
         "max_new_tokens": None if generation is None else generation.max_new_tokens,
         "stop": [] if generation is None else generation.stop,
     }
-    target = records.model(number)
+    target = records.model_folder(number)
     target.mkdir(parents=True, exist_ok=True)
     save(trained.model, target / FILES["weights"])
     for name, acting in trained.acting.items():
@@ -117,7 +117,7 @@ def keep(
 def kept_winner(records: SearchFolder) -> dict[str, Path]:
     """The files of the best confirmed gain, if it was kept; those of the others are deleted."""
     trials = [trial for trial in ranked(records.trials()) if trial.verdict == "gain"]
-    folders = [records.model(trial.number) for trial in trials]
+    folders = [records.model_folder(trial.number) for trial in trials]
     for folder in folders[1:]:
         shutil.rmtree(folder, ignore_errors=True)
     if not folders or not (folders[0] / FILES["description"]).exists():

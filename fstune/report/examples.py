@@ -95,7 +95,7 @@ def example_deltas(
 
     Ties in the objective's metric are broken by the negative log-likelihood.
     """
-    store = ArmStore(records.runs / "arms")
+    store = records.store
     pairs = stored_pairs(store, at.arms, at.steps)
     if not pairs:
         return None

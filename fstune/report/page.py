@@ -167,7 +167,7 @@ class Written:
 def write_page(records: SearchFolder, spec: SearchSpec) -> Written:
     """Keep page and table beside the records."""
     summary = summarise(records, spec)
-    html, table = records.root / "report.html", records.root / "report.csv"
+    html, table = records.report_file("html"), records.report_file("csv")
     write_atomic(html, page(summary).encode())
     write_atomic(table, summary.results.sheet().csv().encode())
     return Written(html, table, markdown(summary, DESCRIBED_ROWS))

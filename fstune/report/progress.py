@@ -9,7 +9,6 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.text import Text
@@ -24,7 +23,7 @@ from fstune.report.phrases import (
 )
 from fstune.results.deltas import CONFIDENCE, Delta, confirmation_confidence
 from fstune.results.ranking import ranked
-from fstune.results.records import Comparison, TrialRecord
+from fstune.results.records import Comparison, TrialProgress, TrialRecord, own_trials
 from fstune.specs.sections import SearchSpec
 
 MOST = 5
@@ -93,11 +92,12 @@ class Snapshot:
         return Group(*lines)
 
     def _running(self, trial: TrialRecord, in_detail: bool) -> Iterator[Text]:
-        progress: Any = trial.progress
-        index: int = progress["rung"]
+        progress = trial.progress
+        assert progress is not None
+        index = progress.rung
         rung = self.spec.rungs[index]
-        place = _share(progress["step"], progress["to_step"])
-        step = f"{progress['step']} of {progress['to_step']}"
+        place = _share(progress.step, progress.to_step)
+        step = f"{progress.step} of {progress.to_step}"
         of_rungs = f"rung {index + 1} of {len(self.spec.rungs)}"
         if not in_detail:
             told = f"rung {index + 1}, {step}, {_what(progress)}"
@@ -109,39 +109,37 @@ class Snapshot:
         yield _bar_line("rung", rung_share(self.spec, progress), where)
         yield _bar_line("step", place, f"{step}, {_what(progress)}{self._age(progress)}")
 
-    def _age(self, progress: Any) -> str:
-        age_s = self.now - progress["at"]
+    def _age(self, progress: TrialProgress) -> str:
+        age_s = self.now - progress.at
         return f", {duration(age_s)} ago" if age_s > QUIET_AFTER_S else ""
 
 
-def _what(progress: Any) -> str:
+def _what(progress: TrialProgress) -> str:
     """Which arm is at work, and what with."""
-    arm = progress.get("role") or "arm"
-    seed = progress.get("seed")
-    who = arm if seed is None else f"{arm} of seed {seed}"
-    if progress["doing"] == "wait":
+    arm = progress.role or "arm"
+    who = arm if progress.seed is None else f"{arm} of seed {progress.seed}"
+    if progress.doing == "wait":
         return f"waits for {who}"
-    if progress["doing"] == "evaluate":
+    if progress.doing == "evaluate":
         return f"evaluating {who}"
-    loss = progress["loss"]
-    return who if loss is None else f"{who}, loss {loss:.3g}"
+    return who if progress.loss is None else f"{who}, loss {progress.loss:.3g}"
 
 
-def rung_share(spec: SearchSpec, progress: Any) -> float:
+def rung_share(spec: SearchSpec, progress: TrialProgress) -> float:
     """How much of a rung's optimiser steps is behind, of all its arms together.
 
     A seed that the rung before had needs only the steps from there. Baseline and variant of seed 0
     come first, then those of seed 1; a step that was taken elsewhere counts as one taken here.
     """
-    index: int = progress["rung"]
+    index = progress.rung
     goal = spec.rungs[index]
     reached, seeds_before = (0, 0)
     if index:
         reached, seeds_before = spec.rungs[index - 1].steps, spec.rungs[index - 1].seeds
     needs = [goal.steps - (reached if seed < seeds_before else 0) for seed in range(goal.seeds)]
-    seed: int = progress.get("seed") or 0
-    here = needs[seed] - (goal.steps - progress["step"])
-    behind = 2 * sum(needs[:seed]) + (progress.get("role") == "variant") * needs[seed]
+    seed = progress.seed or 0
+    here = needs[seed] - (goal.steps - progress.step)
+    behind = 2 * sum(needs[:seed]) + (progress.role == "variant") * needs[seed]
     return _share(behind + max(0, here), 2 * sum(needs))
 
 
@@ -152,7 +150,7 @@ def seconds(trials: Sequence[TrialRecord], spec: SearchSpec) -> tuple[float, flo
     its steps and seeds. How many candidates will get to it: those that did, or the share that ASHA
     lets pass.
     """
-    own = [trial for trial in trials if trial.equals is None]
+    own = own_trials(trials)
     walls = [
         [trial.rungs[index].wall_s for trial in own if len(trial.rungs) > index]
         for index in range(len(spec.rungs))
@@ -165,7 +163,7 @@ def seconds(trials: Sequence[TrialRecord], spec: SearchSpec) -> tuple[float, flo
     step_s = behind_s / done
     factor = 1 if spec.search.scheduler == "none" else spec.search.reduction_factor
     entrants = spec.search.trials - sum(
-        trial.equals is not None or (trial.end is not None and not trial.rungs) for trial in trials
+        trial.is_alias or (trial.end is not None and not trial.rungs) for trial in trials
     )
     left_s = 0.0
     for index, (wall, work) in enumerate(zip(walls, works, strict=True)):
@@ -173,7 +171,7 @@ def seconds(trials: Sequence[TrialRecord], spec: SearchSpec) -> tuple[float, flo
         at_work = [
             rung_share(spec, trial.progress)
             for trial in own
-            if trial.progress is not None and trial.progress["rung"] == index
+            if trial.progress is not None and trial.progress.rung == index
         ]
         expected = max(len(wall) + len(at_work), math.ceil(entrants / factor**index))
         left_s += (expected - len(wall) - sum(at_work)) * rung_s

@@ -17,7 +17,7 @@ from fstune.arms.store import ArmStore
 from fstune.report.phrases import at_rung, label
 from fstune.results.outcomes import seed_deltas, stored_pairs
 from fstune.results.ranking import ranked
-from fstune.results.records import Comparison, TrialRecord
+from fstune.results.records import Comparison, TrialRecord, own_trials
 from fstune.results.verdict import Verdict
 from fstune.specs.sections import SearchSpec
 from fstune.specs.settings import Scalar
@@ -265,9 +265,8 @@ def search_path(trials: Sequence[TrialRecord], spec: SearchSpec) -> SearchPath:
     reached = sorted(
         (
             (rung.curve[-1].ended_at, trial.number, rung)
-            for trial in trials
+            for trial in own_trials(trials)
             for rung in trial.rungs
-            if trial.equals is None
         ),
         key=lambda item: (item[0], item[1], item[2].rung),
     )

@@ -102,7 +102,7 @@ def summarise(records: SearchFolder, spec: SearchSpec) -> Summary:
     """Everything about a search that has at least been made."""
     trials = records.trials()
     order = ranked(trials)
-    store = ArmStore(records.runs / "arms")
+    store = records.store
     best = best_of(trials)
     finalists = records.num_finalists
     figures, notes = _drawable(spec, trials, store, best, finalists)
@@ -124,7 +124,7 @@ def summarise(records: SearchFolder, spec: SearchSpec) -> Summary:
         provenance=words.facts(records, spec),
         reproduce=words.reproduce(spec, spec_file),
         spec_file=spec_file,
-        spec_json=records.spec.read_text(encoding="utf-8"),
+        spec_json=records.spec_text(),
         report_json=json.dumps(as_json(records, spec)),
     )
 

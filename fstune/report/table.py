@@ -10,7 +10,6 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from fstune.arms.store import ArmStore
 from fstune.report.phrases import (
     COLOURS,
     describe_candidate,
@@ -84,7 +83,7 @@ def _remarks(
     shared = {flag for trial in trials for rung in trial.rungs[-1:] for flag in rung.flags}
     for flag in sorted(flag for flag in shared if flag.startswith(_BASELINE)):
         yield Text(f"look at {flag}", style="yellow")
-    winner = corrected_winner(trials, metric, ArmStore(records.runs / "arms"))
+    winner = corrected_winner(trials, metric, records.store)
     if winner is not None:
         measured, luck = f"{winner.mean:+.4f}", f"{winner.naive:+.4f}"
         yield Text(

@@ -23,7 +23,7 @@ from fstune.report.phrases import (
 from fstune.report.series import objective_name
 from fstune.results.deltas import CONFIDENCE, confirmation_confidence
 from fstune.results.folder import SearchFolder
-from fstune.results.records import Comparison, TrialRecord
+from fstune.results.records import Comparison, TrialRecord, own_trials
 from fstune.results.selection import (
     FALSE_DISCOVERY_RATE,
     SPLITS,
@@ -248,7 +248,7 @@ def _unconfirmed(spec: SearchSpec, chosen: TrialRecord) -> str:
 def cost(trials: Sequence[TrialRecord], store: ArmStore) -> list[Fact]:
     """What was spent: steps, tokens and seconds of every arm, each counted once."""
     reached: dict[str, int] = {}
-    trials = [trial for trial in trials if trial.equals is None]  # another's rungs cost nothing
+    trials = own_trials(trials)
     for trial in trials:
         for at in trial.comparisons:
             for arm in (arm for pair in at.arms for arm in (pair.baseline, pair.variant)):
@@ -261,7 +261,7 @@ def cost(trials: Sequence[TrialRecord], store: ArmStore) -> list[Fact]:
         (
             "Arms",
             f"{len(reached)}; of {asked} that the rungs asked for, {reused} had been trained that "
-            "far before: for another candidate or search, or by a companion",
+            "far before: for another candidate or search, or by an arm worker",
         ),
         ("Optimiser steps", f"{sum(reached.values()):,}"),
     ]
@@ -290,7 +290,7 @@ def facts(records: SearchFolder, spec: SearchSpec) -> list[Fact]:
     if ends:
         when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(max(ends)))
         found.append(("last evaluation", when))
-    environments = [json.loads(p.read_text(encoding="utf-8")) for p in records.environments]
+    environments = records.environments()
     for first in environments[:1]:
         found += [(name.replace("version.", ""), str(value)) for name, value in first.items()]
     for before, after in pairwise(environments):
@@ -313,7 +313,7 @@ def reproduce(spec: SearchSpec, resolved: str) -> list[str]:
 
 def luck(trials: Sequence[TrialRecord], spec: SearchSpec, store: ArmStore) -> str:
     """What stands of a search's results once it is taken into account how many were tried."""
-    compared = [trial for trial in trials if trial.rungs and trial.equals is None]
+    compared = [trial for trial in own_trials(trials) if trial.rungs]
     if len(compared) < 2:
         return ""
     adjusted = false_discovery_adjusted(compared, spec.metric().name)

@@ -13,9 +13,9 @@ from fstune.arms.advance import Workbench, advance
 from fstune.arms.arm import ArmSpec, Pair
 from fstune.arms.diagnostics import flags
 from fstune.arms.inputs import ArmInputs, gather
-from fstune.arms.store import ArmStore
 from fstune.errors import FstuneError
 from fstune.results.deltas import CONFIDENCE, Delta, confirmation_confidence, paired_deltas
+from fstune.results.outcomes import stored_pairs
 from fstune.results.records import ArmPair, Comparison, CurvePoint, RungRecord
 from fstune.results.verdict import Verdict, verdict
 from fstune.specs.sections import SearchSpec
@@ -59,7 +59,8 @@ def arms_of(
         own = [_sampled(settings, seed) if spec.seeds.data else settings for settings in both]
         data = [gather(settings, cache, split) for settings in own]
         baseline, variant = (
-            stuff.arm(settings, seed, spec.seeds) for settings, stuff in zip(own, data, strict=True)
+            inputs.arm(settings, seed, spec.seeds)
+            for settings, inputs in zip(own, data, strict=True)
         )
         arms.append(SeedArms(baseline, variant, *data))
     return arms
@@ -94,7 +95,7 @@ def run_rung(
         candidate: one setting of its space.
         rung: index into the spec's rungs.
         cache: folder of the tokenised splits.
-        bench: where arms are trained and who is told.
+        bench: where arms are trained, and who hears of it.
 
     Raises:
         DivergedError: if an arm's loss was not finite.
@@ -112,10 +113,11 @@ def run_rung(
     every = bench.evaluate_every or goal.steps
     reached = spec.rungs[rung - 1].steps if rung else 0
     metrics = arms[0].variant_data.metrics
+    compared = _arm_pairs(arms)
     on_the_way = [
         _point(stored, paired_deltas(stored, metrics))
         for step in range(reached - reached % every + every, goal.steps, every)
-        if (stored := _stored_pairs(arms, step, bench.store))
+        if (stored := stored_pairs(bench.store, compared, step))
     ]
     return RungRecord(
         **vars(found),
@@ -152,7 +154,7 @@ def confirm(
         candidate: the finalist.
         finalists: how many there are.
         cache: folder of the tokenised splits.
-        bench: where arms are trained and who is told.
+        bench: where arms are trained, and who hears of it.
 
     Raises:
         DivergedError: if an arm's loss was not finite.
@@ -170,16 +172,16 @@ def _advance(
 ) -> list[Pair]:
     variants = [(both.variant, both.variant_data, "variant") for both in arms]
     baselines = [(both.baseline, both.baseline_data, "baseline") for both in arms]
-    # Companions come from the other end, and baselines are what they may have done long ago.
+    # Arm workers come from the other end, and may have done the baselines long ago.
     work = [*variants, *baselines]
     bench.on_begin([arm for arm, _, _ in work], split, step)
     found = {
-        arm.digest: advance(arm, data, step, _told_as(role, bench)) for arm, data, role in work
+        arm.digest: advance(arm, data, step, _reporting_as(role, bench)) for arm, data, role in work
     }
     return [Pair(found[both.baseline.digest], found[both.variant.digest]) for both in arms]
 
 
-def _told_as(role: str, bench: Workbench) -> Workbench:
+def _reporting_as(role: str, bench: Workbench) -> Workbench:
     """A workbench whose reports say which of a pair is at work."""
     return replace(
         bench, on_progress=lambda progress: bench.on_progress(replace(progress, role=role))
@@ -210,10 +212,7 @@ def _compare(
         verdict=judged(spec, baseline, variant, objective, largest_gate, confirms),
         objective=objective.gain(spec.objective.bound),
         largest_gate=largest_gate,
-        arms=[
-            ArmPair(both.baseline.seeds.index, both.baseline.digest, both.variant.digest)
-            for both in arms
-        ],
+        arms=_arm_pairs(arms),
         flags=_flags(pairs),
     )
 
@@ -260,14 +259,12 @@ def _flags(pairs: Sequence[Pair]) -> list[str]:
     return list(found)
 
 
-def _stored_pairs(arms: Sequence[SeedArms], step: int, store: ArmStore) -> list[Pair]:
-    """The pairs at a step, or none where an arm was not evaluated there."""
-    outcomes = [
-        (store.outcome(both.baseline.digest, step), store.outcome(both.variant.digest, step))
+def _arm_pairs(arms: Sequence[SeedArms]) -> list[ArmPair]:
+    """As the records name them."""
+    return [
+        ArmPair(both.baseline.seeds.index, both.baseline.digest, both.variant.digest)
         for both in arms
     ]
-    pairs = [Pair(b, v) for b, v in outcomes if b is not None and v is not None]
-    return pairs if len(pairs) == len(arms) else []
 
 
 def _point(pairs: Sequence[Pair], deltas: dict[str, Delta]) -> CurvePoint:

@@ -37,7 +37,7 @@ from fstune.errors import InputError
 from fstune.files import whole_file
 from fstune.results.deltas import Delta
 from fstune.results.folder import SearchFolder
-from fstune.results.records import RungRecord, TrialRecord
+from fstune.results.records import RungRecord, SearchEnd, TrialRecord
 from fstune.specs.sections import SearchSpec
 
 
@@ -76,12 +76,20 @@ _NEEDS = ("mlflow", "torch", "numpy", "pydantic", "safetensors", "pyrwkv-tokeniz
 """What a winner needs to run, of the versions that it was trained with."""
 
 
+_STATUS = {
+    SearchEnd.FINISHED: "FINISHED",
+    SearchEnd.STOPPED: "KILLED",
+    SearchEnd.FAILED: "FAILED",
+}
+"""What MLflow calls the end of a run."""
+
+
 # MLflow's pages take an experiment for work on prompts and agents unless it says what it is.
 _TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 
 
 # By itself MLflow tries seven times with growing pauses and 120 s each, so that a call to a server
-# that is down takes minutes (`fstune.sending` tries again); and prints an address for every run.
+# that is down takes minutes (`sender` tries again); and prints an address for every run.
 _MANNERS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
@@ -164,7 +172,7 @@ class Tracker:
             experiment_id = experiment.experiment_id
         self._experiment = experiment_id
         # By identity, not by name: on a shared server others may run the same spec.
-        identity = {_IDENTITY: self._records.identity}
+        identity = {_IDENTITY: self._records.make_identity()}
         tags = identity | {_SEARCH: self._spec.name, "fstune.spec_digest": self._spec.digest}
         known = self._search(_tagged(identity))
         if known:
@@ -182,10 +190,8 @@ class Tracker:
 
         Apart from `open`: files may go to another place than figures, which may be out of reach.
         """
-        records = self._records
-        for path in (records.spec, records.user_spec, *records.environments):
-            if path.exists():
-                self._client.log_artifact(self._parent, str(path))
+        for path in self._records.made_from():
+            self._client.log_artifact(self._parent, str(path))
 
     def sync(self, trial: TrialRecord) -> None:
         """Bring one trial's run up to its record."""
@@ -225,8 +231,9 @@ class Tracker:
             client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
             self._ended[trial.number] = trial.end.state
 
-    def close(self, status: str, report: Path | None) -> None:
-        """End the parent run and every open one as `status` (FINISHED, KILLED, FAILED)."""
+    def close(self, end: SearchEnd, report: Path | None) -> None:
+        """End the parent run and every open one as the search has ended."""
+        status = _STATUS[end]
         self._know_children()
         for trial in self._records.trials():
             self.sync(trial)
@@ -273,7 +280,7 @@ class Tracker:
         self._set_tags(self._parent, {_MODEL: logged.model_uri})
 
     def connect(self) -> None:
-        """Take up the server's address, or open the database; sends nothing to a server.
+        """Make a client of the server, or open the database; sends nothing to a server.
 
         Raises:
             InputError: if MLflow cannot use the URI.

@@ -19,7 +19,7 @@ import importlib.util
 import itertools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -207,17 +207,14 @@ def step(rates: dict[str, float], batch: int) -> dict[str, object]:
     """Forward, backward and AdamW of the 0.1B shape under bfloat16 autocast."""
     config = ModelConfig(num_layers=12, width=768, head_size=SIZE, vocab_size=VOCABULARY)
     model = initialise(config, 0).to(DEVICE)
-    future_seed = FutureSeed(alpha_lr=1e-3)
-    gates = Gates(config, future_seed).to(DEVICE)
+    gates = Gates(config, FutureSeed(alpha_lr=1e-3)).to(DEVICE)
     optimiser = torch.optim.AdamW([*model.parameters(), *gates.parameters()], fused=True)
     chance = torch.Generator(DEVICE).manual_seed(0)
     tokens_BT = torch.randint(VOCABULARY, (batch, LENGTH), generator=chance, device=DEVICE)
 
-    def once(settings: FutureSeed | None) -> None:
+    def once(acting: Sequence[Gates]) -> None:
         with torch.autocast(DEVICE, torch.bfloat16):
-            x_BTC, _ = model.hidden(
-                tokens_BT, future_seed=settings, gates=None if settings is None else gates
-            )
+            x_BTC, _ = model.hidden(tokens_BT, acting=acting)
             logits = model.project(x_BTC[:, -SCORED:]).float()
         wanted = tokens_BT[:, -SCORED:].flatten()
         torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted).backward()
@@ -225,8 +222,8 @@ def step(rates: dict[str, float], batch: int) -> dict[str, object]:
         optimiser.zero_grad(set_to_none=True)
 
     contenders = {
-        "off": synchronised(lambda: once(None)),
-        "on": synchronised(lambda: once(future_seed)),
+        "off": synchronised(lambda: once([])),
+        "on": synchronised(lambda: once([gates])),
     }
     seconds = in_turns(contenders, TURNS)
     operations = (

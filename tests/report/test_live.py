@@ -16,7 +16,7 @@ from fstune.arms.store import ArmStore
 from fstune.report.live import View, live, snapshot
 from fstune.report.progress import Snapshot, forest, rung_share, seconds
 from fstune.results.folder import SearchFolder
-from fstune.results.records import Confirmation, EndRecord
+from fstune.results.records import Confirmation, EndRecord, TrialProgress
 from fstune.specs.sections import SearchSpec
 
 
@@ -27,10 +27,10 @@ def shown(view: Any, width: int = 80) -> list[str]:
     return [line.rstrip() for line in file.getvalue().splitlines()]
 
 
-def progress(age_s: float = 0.0, **changes: Any) -> dict[str, Any]:
-    at = {"rung": 0, "doing": "train", "step": 1, "to_step": 2, "loss": 2.5}
-    at["at"] = time.time() - age_s
-    return {**at, "role": "variant", "seed": 0, "arm": "x", "pid": 1, **changes}
+def progress(age_s: float = 0.0, **changes: Any) -> TrialProgress:
+    arm = {"arm": "x", "doing": "train", "step": 1, "to_step": 2, "loss": 2.5, "seed": 0}
+    trial = {"role": "variant", "rung": 0, "pid": 1, "at": time.time() - age_s}
+    return TrialProgress(**arm | trial | changes)
 
 
 @pytest.fixture

@@ -142,7 +142,7 @@ def _rows(text: str) -> list[dict[str, str]]:
 
 def test_the_page_says_how_to_do_it_again(search, text):
     records, made_of = search
-    assert records.spec.read_text() in [data_of(link) for link in Page(text).links]
+    assert records.spec_text() in [data_of(link) for link in Page(text).links]
     assert "fstune search small.spec.json --runs again" in text
     assert made_of.digest in text
 

@@ -14,7 +14,7 @@ from mlflow_cases import DATASETS, ENVIRONMENT, points, wanted_points
 from tracking_server import Server, silent_server
 
 from fstune.results.folder import SearchFolder
-from fstune.results.records import EndRecord
+from fstune.results.records import EndRecord, SearchEnd
 from fstune.tracking import sender as sending
 from fstune.tracking.sender import Beginning, Ending, Sender
 from fstune.tracking.tracker import Tracker, local_uri
@@ -31,6 +31,7 @@ def sender(records: SearchFolder, folder: Path, uri: str | None = None) -> Sende
     tracker = Tracker(records, spec(folder), records.runs, uri or local_uri(records.runs))
     made_of = Sender(tracker, records, Beginning(ENVIRONMENT, DATASETS))
     made_of.start()
+    made_of.wait_until_connected()
     return made_of
 
 
@@ -81,7 +82,7 @@ def assert_all_arrived(uri: str, records: SearchFolder, status: str = "FINISHED"
 def ending(tmp_path) -> Ending:
     page = tmp_path / "page.html"
     page.write_text("page")
-    return Ending("FINISHED", None, [page], "told")
+    return Ending(SearchEnd.FINISHED, None, [page], "told")
 
 
 def test_what_is_recorded_is_sent_without_being_asked(records, tmp_path, ending):
