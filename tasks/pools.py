@@ -42,7 +42,7 @@ _MATERIAL_SHARE = 16
 
 
 @dataclass(frozen=True)
-class View:
+class Reader:
     """Who looks at a source's rows."""
 
     split: SplitName
@@ -96,17 +96,17 @@ def _place(name: str, seed: str) -> bytes:
 class OwnPool:
     """A pool that gives way to those before it, group by group and near-copy by near-copy."""
 
-    def __init__(self, source: Source, view: View) -> None:
+    def __init__(self, source: Source, reader: Reader) -> None:
         self._source = source
-        self._view = view
+        self._reader = reader
         self._pools = source.pools
         # One that has none of its own reads validation's.
-        self._reads: SplitName = view.split if view.split in self._pools else "validation"
+        self._reads: SplitName = reader.split if reader.split in self._pools else "validation"
         self._groups_of: dict[SplitName, list[_Group]] = {}
 
     def pool(self) -> Pool:
         """The rows that may give examples."""
-        stored, groups = self._view.open_pool(self._reads), self._groups(self._reads)
+        stored, groups = self._reader.open_pool(self._reads), self._groups(self._reads)
         copies = self._copies(stored, self._marks(self._rows_before()))
         anothers = self._anothers()
         left_out: Counter[str] = Counter()
@@ -129,7 +129,7 @@ class OwnPool:
         """The first rows of the train pool that are in groups put aside."""
         if self._source.material == 0:
             return []
-        stored, taken = self._view.open_pool("train"), self._taken("train")
+        stored, taken = self._reader.open_pool("train"), self._taken("train")
         groups = enumerate(self._groups("train"))
         chosen = (i for i, group in groups if group.is_material and group.place not in taken)
         return [stored[index] for index in islice(chosen, self._source.material)]
@@ -139,7 +139,7 @@ class OwnPool:
 
         A pool that serves several splits gives each of its groups to one of them.
         """
-        split, pools = self._view.split, self._pools
+        split, pools = self._reader.split, self._pools
         feeds = {name: pools.get(name, pools["validation"]) for name in SPLIT_NAMES}
         owners = [owner for owner in OWNERS if feeds[owner] == feeds[split]]
         taken = self._taken(self._reads)
@@ -148,7 +148,7 @@ class OwnPool:
             for index, group in enumerate(self._groups(self._reads))
             if group.place not in taken and group.owned_by(owners) == split
         ]
-        return Quotes(self._view.open_pool(self._reads), own)
+        return Quotes(self._reader.open_pool(self._reads), own)
 
     def _anothers(self) -> set[bytes]:
         """Places of the groups that this pool has, and another split."""
@@ -163,13 +163,13 @@ class OwnPool:
         """Rows, with the fields of groups alone, of which this pool has no near-copies."""
         for other in _BEFORE[self._reads]:
             if other in self._pools:
-                yield from self._view.open_pool(other).only(self._source.group_fields)
+                yield from self._reader.open_pool(other).only(self._source.group_fields)
 
     def _groups(self, pool: SplitName) -> list[_Group]:
         """The group of every row of a pool."""
         if pool not in self._groups_of:
-            source, seed = self._source, self._view.seed
-            names = self._view.open_pool(pool).groups(source.group_fields, source.group_name)
+            source, seed = self._source, self._reader.seed
+            names = self._reader.open_pool(pool).groups(source.group_fields, source.group_name)
             self._groups_of[pool] = [_Group.of(name, seed, source.material > 0) for name in names]
         return self._groups_of[pool]
 
@@ -178,9 +178,9 @@ class OwnPool:
         source = self._source
         if not source.row_fields:
             return (group.place for group in self._groups(self._reads))
-        stored = self._view.open_pool(self._reads)
+        stored = self._reader.open_pool(self._reads)
         names = stored.groups((*source.group_fields, *source.row_fields))
-        return (_place(name, self._view.seed) for name in names)
+        return (_place(name, self._reader.seed) for name in names)
 
     def _marks(self, rows: Iterable[Row]) -> set[str]:
         marks = self._source.marks
@@ -198,12 +198,12 @@ class OwnPool:
 class ShareOfOnePool(OwnPool):
     """The groups of the one pool that are the split's by their hash; material is no split's."""
 
-    def __init__(self, source: Source, view: View) -> None:
-        super().__init__(source, view)
+    def __init__(self, source: Source, reader: Reader) -> None:
+        super().__init__(source, reader)
         self._reads = "train"
 
     def _anothers(self) -> set[bytes]:
-        others = {other for other in SPLIT_NAMES if other != self._view.split}
+        others = {other for other in SPLIT_NAMES if other != self._reader.split}
         return {group.place for group in self._groups("train") if self._owner(group) in others}
 
     def _taken(self, pool: SplitName) -> set[bytes]:
@@ -211,9 +211,9 @@ class ShareOfOnePool(OwnPool):
         return set()
 
     def _rows_before(self) -> Iterator[Row]:
-        rows = self._view.open_pool("train").only(self._source.group_fields)
+        rows = self._reader.open_pool("train").only(self._source.group_fields)
         for group, row in zip(self._groups("train"), rows, strict=True):
-            if self._owner(group) in _BEFORE[self._view.split]:
+            if self._owner(group) in _BEFORE[self._reader.split]:
                 yield row
 
     def _owner(self, group: _Group) -> SplitName | None:
@@ -227,7 +227,7 @@ class HalfOfAPool(OwnPool):
     def _anothers(self) -> set[bytes]:
         halves: tuple[SplitName, ...] = ("validation", "test")
         groups = self._groups(self._reads)
-        return {group.place for group in groups if group.owned_by(halves) != self._view.split}
+        return {group.place for group in groups if group.owned_by(halves) != self._reader.split}
 
 
 class RestOfAPool(OwnPool):
@@ -235,7 +235,7 @@ class RestOfAPool(OwnPool):
 
     def pool(self) -> Pool:
         whole = super().pool()
-        used = self._view.read_by_validation()
+        used = self._reader.read_by_validation()
         seen = self._marks(whole.stored[index] for index in whole.order[:used])
         copies = self._copies(whole.stored, seen)
         rest = whole.order[used:][::-1]
@@ -245,17 +245,17 @@ class RestOfAPool(OwnPool):
         return Pool(whole.stored, kept, len(rest), description, left_out)
 
 
-def pool_of(source: Source, view: View) -> OwnPool:
+def pool_of(source: Source, reader: Reader) -> OwnPool:
     """The arrangement of the source's pools, as one split sees it."""
     pools, arrangement = source.pools, OwnPool
     if len(set(pools.values())) == 1:
         arrangement = ShareOfOnePool
-    elif "test" not in pools and view.split != "train":
+    elif "test" not in pools and reader.split != "train":
         if source.row_fields:
             arrangement = HalfOfAPool
-        elif view.split == "test":
+        elif reader.split == "test":
             arrangement = RestOfAPool
-    return arrangement(source, view)
+    return arrangement(source, reader)
 
 
 class Quotes(Sequence[Row]):

@@ -20,8 +20,8 @@ from filelock import FileLock
 
 from tasks.controls import controlled
 from tasks.example import Example, Split, TaskError, Tokenizer
-from tasks.pools import OWNERS, View, pool_of
-from tasks.progress import Progress
+from tasks.pools import OWNERS, Reader, pool_of
+from tasks.progress import BuildProgress
 from tasks.sources import Generated, Row, Rows, Source, fingerprint, open_rows
 from tasks.task import SPLIT_NAMES, Builder, Dropped, Material, SplitName, TaskSettings
 
@@ -151,7 +151,7 @@ def _collected_source(request: _Request) -> Source | None:
 def _build(request: _Request) -> Split:
     source = request.task.source(request.settings)
     rows_of = _collected_source(request)
-    collected = None if rows_of is None else pool_of(rows_of, _view(request, rows_of))
+    collected = None if rows_of is None else pool_of(rows_of, _reader(request, rows_of))
     material: Material = ()
     if collected is not None:
         material = collected.quotes() if isinstance(source, Generated) else collected.material()
@@ -208,7 +208,7 @@ class _Selection:
 
     def examples(self, rows: Iterator[Row]) -> Iterator[Example]:
         found = 0
-        progress = Progress()
+        progress = BuildProgress()
         for row in rows:
             self.rows_read += 1
             progress.tell(f"{self.asked}, {found} built from {self.rows_read} rows")
@@ -247,7 +247,7 @@ def _hash(row: Row, fields: Sequence[str]) -> bytes:
     return hashlib.sha256(content).digest()
 
 
-def _view(request: _Request, source: Source) -> View:
+def _reader(request: _Request, source: Source) -> Reader:
     """What a request is to the pools of its rows."""
 
     def open_pool(split: SplitName) -> Rows:
@@ -259,4 +259,4 @@ def _view(request: _Request, source: Source) -> View:
             request.task, request.settings, "validation", request.tokenizer, *places
         ).rows_read
 
-    return View(request.split, request.seed, open_pool, read_by_validation)
+    return Reader(request.split, request.seed, open_pool, read_by_validation)
