@@ -1,12 +1,15 @@
 """How the code is laid out: rooms of a size, one meaning a name, files and functions kept short."""
 
 import ast
+import re
 import statistics
 import tomllib
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
+
+from model.mechanisms import registry
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("fstune", "model", "tasks")
@@ -98,3 +101,15 @@ def test_every_room_is_installed():
     written = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     rooms = {named(room).replace("/", ".") for room in ROOMS}
     assert set(written["tool"]["setuptools"]["packages"]) == rooms | {"search_spaces"}
+
+
+def test_the_service_names_no_mechanism():
+    """A second mechanism is a folder of `model/mechanisms`, or a package of somebody's."""
+    words = "|".join(name.replace("_", "[ _-]?") for name in registry.names())
+    naming = {
+        named(path)
+        for path in MODULES
+        if path.parts[len(ROOT.parts)] == "fstune"
+        and re.search(words, path.read_text(encoding="utf-8"), re.IGNORECASE)
+    }
+    assert naming == {"fstune/__init__.py"}
