@@ -4,7 +4,7 @@
 
     found = search("quickstart", overrides={"search.trials": 4})
     found = load("quickstart")
-    found.trials[["future_seed.alpha", "delta", "low", "high", "verdict"]]
+    found.trials[["delta", "low", "high", "verdict"]]
 
 The command line goes the same way. Nothing heavy is imported before it is needed.
 """
@@ -148,14 +148,17 @@ def prepare(
             is one of that name, with `resume` one that was made from another spec; says what is
             wrong and where.
     """
-    path, runs = find(str(spec)), Path(runs)
-    wanted = load_spec(path, overrides)
-    stored = runs / "searches" / wanted.name / "spec.json"
-    from fstune.search.lifecycle import Search
+    runs = Path(runs)
+    loaded = load_spec(find(str(spec)), overrides)
+    from fstune.arms.inputs import checkpoint_layers
+    from fstune.search import making
 
-    if resume and stored.exists():
-        return Search.take_up(path, runs, overrides, tracking_uri)
-    return Search.create(path, runs, [Path(folder) for folder in data], overrides, tracking_uri)
+    if making.exists(loaded.spec.name, runs):
+        if resume:
+            return making.resume(loaded, runs, tracking_uri)
+        raise making.name_is_taken(loaded.spec.name, runs)
+    resolved = loaded.resolved([Path(folder) for folder in data], checkpoint_layers)
+    return making.create(resolved, runs, tracking_uri)
 
 
 def search(

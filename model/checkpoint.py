@@ -5,8 +5,8 @@ missing, unexpected and misshapen tensors are one error that lists them all. Two
 because files in circulation need them: block 0 may hold v0, v1, v2 (never used there), and a vector
 [1, 1, C] may come as [C], or the other way round.
 
-The official layout has no place for Future-Seed: its settings and gates are a file beside the
-model's, `.safetensors` with the settings as JSON in its metadata.
+The official layout has no place for a mechanism: its settings and parameters are a file beside the
+model's, `.safetensors` with the settings as JSON in its metadata, under the mechanism's name.
 
 C is the width, V the vocabulary, H the heads, D the channels of a head, r a rank.
 """
@@ -26,17 +26,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from model.config import FutureSeed, ModelConfig, Schedule
-from model.future_seed import Gates
+from model.config import ModelConfig
+from model.mechanisms.acting import Acting
+from model.mechanisms.registry import get, names
 from model.rwkv7 import RWKV7
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 
 SUFFIXES = (".pth", ".safetensors")
-
-_SETTINGS = "future_seed"
-"""Key of the mechanism's settings in the metadata of a file of gates."""
 
 _UNUSED = frozenset(f"blocks.0.att.{name}" for name in ("v0", "v1", "v2"))
 
@@ -119,50 +117,55 @@ def save(model: RWKV7, path: str | os.PathLike[str]) -> None:
     _write(path, lambda temporary: write(tensors, temporary))
 
 
-def save_gates(gates: Gates, path: str | os.PathLike[str]) -> None:
-    """Write Future-Seed's settings and gates; the file appears whole or not at all.
+def save_mechanism(acting: Acting, name: str, path: str | os.PathLike[str]) -> None:
+    """Write a mechanism's settings and parameters; the file appears whole or not at all.
+
+    Args:
+        acting: what acts in the model.
+        name: the mechanism's.
+        path: of the file.
 
     Raises:
         ValueError: for another suffix than `.safetensors`.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise ValueError(f"{path}: a file of gates ends in .safetensors")
-    metadata = {_SETTINGS: json.dumps(asdict(gates.settings))}
-    _write(path, lambda temporary: save_file(_plain(gates), temporary, metadata))
+        raise ValueError(f"{path}: a file of a mechanism ends in .safetensors")
+    metadata = {name: json.dumps(asdict(acting.settings))}
+    _write(path, lambda temporary: save_file(_plain(acting), temporary, metadata))
 
 
-def load_gates(
+def load_mechanism(
     path: str | os.PathLike[str], config: ModelConfig, device: torch.device | str = "cpu"
-) -> Gates:
-    """Read what `save_gates` wrote; `settings` of the result are the mechanism's.
+) -> tuple[str, Acting]:
+    """Read what `save_mechanism` wrote: the mechanism's name, and what acts.
 
     Args:
         path: the file.
         config: shapes of the model that it stands beside.
-        device: of the gates.
+        device: of the parameters.
 
     Raises:
-        ValueError: for another file, and for gates that do not fit the model.
+        ValueError: for another file, and for parameters that do not fit the model.
         FileNotFoundError: where there is none.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no gates at {path}")
+        raise FileNotFoundError(f"no mechanism's file at {path}")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         tensors = load_file(path, device=str(device))
-        values = json.loads(metadata[_SETTINGS])
-        settings = FutureSeed(**{**values, "schedule": Schedule(**values["schedule"])})
-    except (SafetensorError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not a file of Future-Seed's gates: {error}") from error
-    gates = Gates(config, settings).to(device)
+        ((name, values),) = ((key, metadata[key]) for key in names() if key in metadata)
+        settings = get(name).settings_of(json.loads(values))
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not the file of a mechanism: {error}") from error
+    acting = get(name).build(config, settings).to(device)
     try:
-        gates.load_state_dict(tensors)
+        acting.load_state_dict(tensors)
     except RuntimeError as error:
-        raise ValueError(f"{path}: the gates do not fit {config}: {error}") from error
-    return gates
+        raise ValueError(f"{path}: its parameters do not fit {config}: {error}") from error
+    return name, acting
 
 
 def _plain(module: nn.Module) -> dict[str, Tensor]:

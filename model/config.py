@@ -1,15 +1,15 @@
-"""Settings of the model and of Future-Seed: frozen values, free of torch.
+"""The shapes of a model, as a frozen value free of torch, and what settings are checked by.
 
-The shapes of a model (`ModelConfig`) and the mechanism's settings (`FutureSeed`, `Schedule`). How
-they act is in `model.rwkv7` and `model.future_seed`.
+What the shapes hold is in `model.rwkv7`; the settings of a mechanism are in its own folder.
 """
 
 import math
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from dataclasses import dataclass
+from typing import ClassVar
 
 
-def _require(holds: bool, rule: str, got: object) -> None:
+def require(holds: bool, rule: str, got: object) -> None:
+    """Raise a ValueError that names the rule and what was given, where it does not hold."""
     if not holds:
         raise ValueError(f"{rule} must hold, got {got}")
 
@@ -43,8 +43,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for name in ("num_layers", "width", "vocab_size", "head_size"):
-            _require(getattr(self, name) >= 1, f"{name} >= 1", getattr(self, name))
-        _require(
+            require(getattr(self, name) >= 1, f"{name} >= 1", getattr(self, name))
+        require(
             self.width % self.head_size == 0,
             "width is a multiple of head_size",
             f"width={self.width}, head_size={self.head_size}",
@@ -57,7 +57,7 @@ class ModelConfig:
             "gate_rank": default_rank(5.0, self.width),
         }
         for name, value in defaults.items():
-            _require(getattr(self, name) >= 0, f"{name} >= 0", getattr(self, name))
+            require(getattr(self, name) >= 0, f"{name} >= 0", getattr(self, name))
             if getattr(self, name) == 0:
                 object.__setattr__(self, name, value)
 
@@ -74,80 +74,3 @@ def sigmoid(logit: float) -> float:
 def default_rank(factor: float, width: int) -> int:
     """Low-rank width max(32, 32·round(factor·√C / 32)) (RWKV-LM, RWKV-v7/train_temp model.py)."""
     return max(32, 32 * round(factor * math.sqrt(width) / 32))
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How the seed's strength varies over depth.
-
-    From p = 0 at `layer_start` to p = 1 at the last layer; linear: min + (max - min)·p;
-    cosine: min + (max - min)·(1 - cos πp)/2; none: 1 at every layer.
-    """
-
-    kind: Literal["none", "linear", "cosine"] = "none"
-    min: float = 1.0
-    max: float = 1.0
-
-    __pydantic_config__: ClassVar[dict[str, object]] = {
-        "extra": "forbid",
-        "use_attribute_docstrings": True,
-    }
-
-    def __post_init__(self) -> None:
-        _require(0.0 <= self.min <= self.max, "0 <= min <= max", f"min={self.min}, max={self.max}")
-
-    def strength(self, position: float) -> float:
-        """Multiplier at relative depth `position` in [0, 1]."""
-        if self.kind == "none":
-            return 1.0
-        ramp = position if self.kind == "linear" else 0.5 - 0.5 * math.cos(math.pi * position)
-        return self.min + (self.max - self.min) * ramp
-
-
-@dataclass(frozen=True)
-class FutureSeed:
-    """Settings of the mechanism; its formulae are in `model.future_seed`."""
-
-    layer_start: int = 1
-    """First layer (0-based) that is seeded; layer 0 has none below it and is never seeded."""
-    gate: Literal["scalar", "head", "input"] = "scalar"
-    """One sigmoid per layer, one per head (not a product of two), or one driven by the input."""
-    alpha: float = -2.0
-    """Initial logit of the gate: σ(-2) = 0.119."""
-    alpha_lr: float = 0.0
-    """Learning rate of the gates; 0 keeps them where they start."""
-    schedule: Schedule = field(default_factory=Schedule)
-    """Strength over depth."""
-    norm: bool = False
-    """Scale the state to root mean square 1 per sample and head before the gate."""
-    clip: float = 0.0
-    """Bound on every entry of the seed; 0 is none."""
-    detach: bool = False
-    """Stop the gradient from the seed into the layer below."""
-    seed_scale: float = 1.0
-    """Plain multiplier of the gate."""
-
-    __pydantic_config__: ClassVar[dict[str, object]] = {
-        "extra": "forbid",
-        "use_attribute_docstrings": True,
-    }
-
-    def __post_init__(self) -> None:
-        _require(self.layer_start >= 1, "layer_start >= 1", self.layer_start)
-        _require(math.isfinite(self.alpha), "alpha is finite", self.alpha)
-        _require(0.0 <= self.alpha_lr < math.inf, "0 <= alpha_lr < inf", self.alpha_lr)
-        _require(0.0 <= self.clip < math.inf, "0 <= clip < inf", self.clip)
-        _require(0.0 <= self.seed_scale < math.inf, "0 <= seed_scale < inf", self.seed_scale)
-
-    def strength(self, layer: int, num_layers: int) -> float:
-        """Constant part of the gate at `layer`: seed_scale · schedule; 0 where it is not seeded."""
-        if layer < self.layer_start:
-            return 0.0
-        span = num_layers - 1 - self.layer_start
-        position = (layer - self.layer_start) / span if span > 0 else 0.0
-        return self.seed_scale * self.schedule.strength(position)
-
-    def largest_gate(self, num_layers: int) -> float:
-        """Upper bound of the gate over layers and time: its start if frozen, σ = 1 if it learns."""
-        opening = 1.0 if self.alpha_lr > 0 else sigmoid(self.alpha)
-        return opening * max(self.strength(layer, num_layers) for layer in range(num_layers))

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.rwkv7 import RWKV7, State
+from model.rwkv7 import RWKV7
+from model.state import State
 
 
 @dataclass(frozen=True)

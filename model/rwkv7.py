@@ -1,4 +1,4 @@
-"""RWKV-7 ("x070") with carried state, masks and Future-Seed, under the official parameter names.
+"""RWKV-7 ("x070") with carried state, masks and mechanisms, under the official parameter names.
 
 Letters: B batch, T time, C width, V vocabulary (of logits) or value channels (of a state), K key
 channels, L layers, H heads.
@@ -7,74 +7,17 @@ A masked position (mask False) is an identity step: it changes no state and both
 through it, wherever it stands. What the model puts out there is finite and means nothing.
 """
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from model.config import FutureSeed, ModelConfig
-from model.future_seed import Gates, seed_state
+from model.config import ModelConfig
 from model.layers import ChannelMix, Embedding, Linear, Norm, Positions, TimeMix, shift, take
-
-
-@dataclass(frozen=True)
-class State:
-    """What the model remembers of the tokens it has read."""
-
-    wkv_LBHVK: Tensor
-    """WKV states, row = value, column = key; float32 (float64 in a float64 model)."""
-    att_shift_LBC: Tensor
-    """Last valid input of each time mix."""
-    ffn_shift_LBC: Tensor
-    """Last valid input of each channel mix."""
-
-    @staticmethod
-    def zeros(
-        config: ModelConfig,
-        batch_size: int,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-    ) -> "State":
-        """The state before the first token; `dtype` is that of the activations."""
-        L, B, C, H, D = (
-            config.num_layers,
-            batch_size,
-            config.width,
-            config.num_heads,
-            config.head_size,
-        )
-        wide = torch.float64 if dtype == torch.float64 else torch.float32
-        return State(
-            torch.zeros(L, B, H, D, D, device=device, dtype=wide),
-            torch.zeros(L, B, C, device=device, dtype=dtype),
-            torch.zeros(L, B, C, device=device, dtype=dtype),
-        )
-
-    def take(self, rows_N: Tensor) -> "State":
-        """The states of these rows of the batch, in this order; a row may come several times."""
-        return State(
-            self.wkv_LBHVK[:, rows_N], self.att_shift_LBC[:, rows_N], self.ffn_shift_LBC[:, rows_N]
-        )
-
-    def require(self, config: ModelConfig, batch_size: int) -> None:
-        """Raise a ValueError where this state does not fit the model or the batch."""
-        L, B, H, D = config.num_layers, batch_size, config.num_heads, config.head_size
-        for name, wanted in (
-            ("wkv_LBHVK", (L, B, H, D, D)),
-            ("att_shift_LBC", (L, B, config.width)),
-            ("ffn_shift_LBC", (L, B, config.width)),
-        ):
-            found = tuple(getattr(self, name).shape)
-            if found != wanted:
-                raise ValueError(f"state.{name} has shape {found}, {wanted} is wanted")
-
-
-class _LayerState(NamedTuple):
-    wkv_BHVK: Tensor
-    att_shift_BC: Tensor
-    ffn_shift_BC: Tensor
+from model.mechanisms.acting import Acting, Part
+from model.state import LayerState, State
 
 
 class Block(nn.Module):
@@ -90,24 +33,27 @@ class Block(nn.Module):
         self,
         x_BTC: Tensor,
         v_first_BTC: Tensor | None,
-        carried: _LayerState,
+        carried: LayerState,
         positions: Positions | None,
         backend: str,
-    ) -> tuple[Tensor, Tensor, _LayerState]:
+        replaced: Mapping[Part, nn.Module] | None = None,
+    ) -> tuple[Tensor, Tensor, LayerState]:
         """Mix over time and channels; gives the stream, layer 0's values and what to carry on."""
+        instead = replaced or {}
+        att, ffn = instead.get("att", self.att), instead.get("ffn", self.ffn)
         mask_BT = None if positions is None else positions.mask_BT
         if self.ln0 is not None:
             x_BTC = self.ln0(x_BTC)
         h_BTC = self.ln1(x_BTC)
         previous_BTC, att_shift_BC = shift(h_BTC, carried.att_shift_BC, positions)
-        out_BTC, v_first_BTC, wkv_BHVK = self.att(
+        out_BTC, v_first_BTC, wkv_BHVK = att(
             h_BTC, previous_BTC, v_first_BTC, carried.wkv_BHVK, mask_BT, backend
         )
         x_BTC = x_BTC + out_BTC
         h_BTC = self.ln2(x_BTC)
         previous_BTC, ffn_shift_BC = shift(h_BTC, carried.ffn_shift_BC, positions)
-        x_BTC = x_BTC + self.ffn(h_BTC, previous_BTC)
-        return x_BTC, v_first_BTC, _LayerState(wkv_BHVK, att_shift_BC, ffn_shift_BC)
+        x_BTC = x_BTC + ffn(h_BTC, previous_BTC)
+        return x_BTC, v_first_BTC, LayerState(wkv_BHVK, att_shift_BC, ffn_shift_BC)
 
 
 class RWKV7(nn.Module):
@@ -125,18 +71,35 @@ class RWKV7(nn.Module):
         self.config = config
         self.wkv_backend = "auto"
         self.checkpoint_layers = False
+        self._replaced: dict[int, dict[Part, nn.Module]] = {}
         self.emb = Embedding(config.vocab_size, config.width)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
         self.ln_out = Norm(config.width)
         self.head = Linear(config.width, config.vocab_size)
+
+    def attach(self, acting: Sequence[Acting]) -> None:
+        """Let mechanisms' own time or channel mixes stand in for the layers', in every pass.
+
+        Their parameters stay theirs: they are none of this model's.
+
+        Raises:
+            ValueError: where two stand in for one part, or one was made for another model.
+        """
+        replaced: dict[int, dict[Part, nn.Module]] = {}
+        for each in acting:
+            each.require(self.config)
+            for (layer, part), module in each.replaced().items():
+                if part in replaced.setdefault(layer, {}):
+                    raise ValueError(f"one mechanism may replace layer {layer}'s {part}, got two")
+                replaced[layer][part] = module
+        self._replaced = replaced
 
     def forward(
         self,
         tokens_BT: Tensor,
         state: State | None = None,
         mask_BT: Tensor | None = None,
-        future_seed: FutureSeed | None = None,
-        gates: Gates | None = None,
+        acting: Sequence[Acting] = (),
     ) -> tuple[Tensor, State]:
         """Logits at every position, and the state after the last: `project(hidden(...))`.
 
@@ -144,16 +107,15 @@ class RWKV7(nn.Module):
             tokens_BT: token ids.
             state: what was read before; None is nothing.
             mask_BT: bool, False where a position is padding; None is all valid.
-            future_seed: settings of Future-Seed, where this pass is the whole prompt; None is off.
-            gates: logits of its gates; None gives them their initial values.
+            acting: mechanisms that act on this pass, which then is the whole prompt.
 
         Returns:
             logits_BTV, and the state to carry on from.
 
         Raises:
-            ValueError: for a state, mask or gates that do not fit.
+            ValueError: for a state, a mask or a mechanism that does not fit.
         """
-        x_BTC, state = self.hidden(tokens_BT, state, mask_BT, future_seed, gates)
+        x_BTC, state = self.hidden(tokens_BT, state, mask_BT, acting)
         return self.project(x_BTC), state
 
     def project(self, x_C: Tensor) -> Tensor:
@@ -166,8 +128,7 @@ class RWKV7(nn.Module):
         tokens_BT: Tensor,
         state: State | None = None,
         mask_BT: Tensor | None = None,
-        future_seed: FutureSeed | None = None,
-        gates: Gates | None = None,
+        acting: Sequence[Acting] = (),
     ) -> tuple[Tensor, State]:
         """Final hidden values [B, T, C], after ln_out; arguments as of `forward`."""
         batch_size = tokens_BT.shape[0]
@@ -180,23 +141,41 @@ class RWKV7(nn.Module):
                 f"mask_BT must be bool of shape {tuple(tokens_BT.shape)}, "
                 f"got {mask_BT.dtype} of shape {tuple(mask_BT.shape)}"
             )
-        positions = None if mask_BT is None else Positions.of(mask_BT)
-        if future_seed is not None:
-            gates = gates if gates is not None else Gates(self.config, future_seed)
-            gates.require(self.config, future_seed)
+        for each in acting:
+            each.require(self.config)
         if tokens_BT.shape[1] == 0:
-            future_seed = None
-
+            acting = ()
         x_BTC = self.emb(tokens_BT)
+        for each in acting:
+            x_BTC, mask_BT = each.prompt(x_BTC, mask_BT)
+        positions = None if mask_BT is None else Positions.of(mask_BT)
+        once = partial(self._read, x_BTC, positions, acting, state)
+        for each in reversed(acting):
+            once = partial(each.read, once)
+        return once(state)
+
+    def _read(
+        self,
+        x_BTC: Tensor,
+        positions: Positions | None,
+        acting: Sequence[Acting],
+        given: State,
+        state: State,
+    ) -> tuple[Tensor, State]:
+        """Read embedded tokens once, from `state`; rows with nothing to read keep `given`."""
+        for each in acting:
+            state = each.initial_state(state)
+        if state is not given and positions is not None:
+            state = given.where(positions.last_B == 0, state)
         v_first_BTC = None
-        carried = list(map(_LayerState, *(part.unbind() for part in vars(state).values())))
+        carried = list(map(LayerState, *(part.unbind() for part in vars(state).values())))
         for layer, block in enumerate(self.blocks):
-            if future_seed is not None and gates is not None and layer >= future_seed.layer_start:
-                below_BHVK = carried[layer - 1].wkv_BHVK
-                x_last_BC = _last_valid(x_BTC, positions)
-                seed_BHVK = seed_state(gates, future_seed, layer, below_BHVK, x_last_BC)
-                carried[layer] = _seeded(carried[layer], seed_BHVK, positions)
-            inputs = (x_BTC, v_first_BTC, carried[layer], positions, self.wkv_backend)
+            last_BC = partial(_last_valid, x_BTC, positions)
+            for each in acting:
+                added_BHVK = each.before_layer(layer, carried, last_BC)
+                carried[layer] = _seeded(carried[layer], added_BHVK, positions)
+            replaced = self._replaced.get(layer)
+            inputs = (x_BTC, v_first_BTC, carried[layer], positions, self.wkv_backend, replaced)
             if self.checkpoint_layers and torch.is_grad_enabled():
                 outputs = checkpoint(block, *inputs, use_reentrant=False)
             else:
@@ -214,8 +193,8 @@ def _last_valid(x_BTC: Tensor, positions: Positions | None) -> Tensor:
 
 
 def _seeded(
-    carried: _LayerState, seed_BHVK: Tensor | None, positions: Positions | None
-) -> _LayerState:
+    carried: LayerState, seed_BHVK: Tensor | None, positions: Positions | None
+) -> LayerState:
     """Add the seed; a row with nothing to read keeps its state as it is."""
     if seed_BHVK is None:
         return carried

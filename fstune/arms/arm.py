@@ -11,6 +11,7 @@ from typing import Literal, Self
 
 from fstune.files import derive_seed, digest_of
 from fstune.specs.settings import ArmSettings, VariedSeeds
+from model.optimizers import registry as optimizers
 from tasks.metrics import Measures
 
 ARM_FORMAT = 2
@@ -69,6 +70,12 @@ class ArmSpec:
         # Younger than the arms that have all trained: theirs stay the digests they are.
         if settings["train"]["parameters"] == "all":
             settings["train"].pop("parameters")
+        # Only the settings of the optimiser that there is; given or not, they are the same.
+        for name in optimizers.names():
+            settings["train"].pop(name, None)
+        own = self.settings.train.of_optimizer
+        if own is not None:
+            settings["train"][self.settings.train.optimizer] = asdict(own)
         return {"format": ARM_FORMAT, **asdict(self), "settings": settings}
 
     @property

@@ -4,10 +4,12 @@ Cheap enough to be always on: gates are read, seeds are compared on a few exampl
 a sample. Values are kept with each evaluation under the names that are documented here; nothing is
 decided from them but flags for people.
 
-    gate/L07, gate/L07.H3       strength · σ(logit) of a seeded layer, and of each of its heads
-    seed_ratio/L07              norm of the seed over that of the layer's own state after the prompt
-                                (without the input gate's part), mean over examples and heads
-    grad_norm/model, /gates     mean over all steps, before clipping
+    gate/L07, gate/L07.H3       what a mechanism has of each layer, and of its heads; which is told
+                                by the mechanism (`Acting.values`)
+    seed_ratio/L07              what it does to each layer's state after a few prompts, mean over
+                                examples and heads (`Acting.observed`)
+    grad_norm/model, /gates     mean over all steps, before clipping; of the mechanism's parameters
+                                by the name that it has for them
     unmoved_share               share of sampled weights that are what they were at step 0
     tokens_per_s                trained on, since step 0
     peak_memory_gb              of the device; of the whole process on a CPU
@@ -25,12 +27,11 @@ from torch import Tensor
 
 from fstune.arms.evaluation import PADDED_TOKENS_PER_BATCH
 from fstune.arms.loss import Subject
-from model.future_seed import Gates, seed_state
 from tasks.batch import collate
 from tasks.example import Split
 
 EXAMPLES_LOOKED_AT = 4
-"""Examples on which seeds are compared with the states they meet."""
+"""Examples on which mechanisms are observed."""
 
 
 WEIGHTS_PER_TENSOR = 1024
@@ -41,31 +42,23 @@ FLAG_SHARE = 0.9
 """One prediction for more of the examples than this is called constant, where fewer want it."""
 
 
-def gate_values(gates: Gates | None) -> dict[str, float]:
-    """The effective gate of each seeded layer and head."""
-    if gates is None:
-        return {}
-    found: dict[str, float] = {}
-    for layer, gate in gates.effective().items():
-        name = f"gate/L{layer:02d}"
-        found[name] = float(gate.mean())
-        if gate.ndim == 1:
-            found |= {f"{name}.H{head}": float(value) for head, value in enumerate(gate)}
-    return found
+def mechanism_values(subject: Subject) -> dict[str, float]:
+    """What each mechanism has to say of its parameters."""
+    return {name: x for each in subject.acting.values() for name, x in each.values().items()}
 
 
-def seed_ratios(
+def observed(
     subject: Subject, split: Split, padded_tokens: int = PADDED_TOKENS_PER_BATCH
 ) -> dict[str, float]:
-    """How large each layer's seed is beside the state that the layer ends up with.
+    """What each mechanism has to say of the states after some prompts, in the mean.
 
     Args:
         subject: the model.
         split: the first of its examples are looked at.
         padded_tokens: how many tokens are read at a time, as of an evaluation.
     """
-    settings, gates = subject.future_seed, subject.gates
-    if settings is None or gates is None:
+    acting = list(subject.acting.values())
+    if not acting:
         return {}
     count = min(EXAMPLES_LOOKED_AT, len(split))
     at_once = max(1, padded_tokens // int(split.prompt_lengths[:count].max()))
@@ -74,16 +67,11 @@ def seed_ratios(
         for first in range(0, count, at_once):
             batch = collate(split, range(first, min(first + at_once, count)))
             prompt = batch.to(subject.device).prompt
-            _, state = subject.model.hidden(
-                prompt.tokens_BT, mask_BT=prompt.mask_BT, future_seed=settings, gates=gates
-            )
-            for layer in range(settings.layer_start, subject.model.config.num_layers):
-                below_BHVK, own_BHVK = state.wkv_LBHVK[layer - 1], state.wkv_LBHVK[layer]
-                seed_BHVK = seed_state(gates, settings, layer, below_BHVK, None)
-                if seed_BHVK is not None:
-                    ratio_BH = seed_BHVK.norm(dim=(-2, -1)) / own_BHVK.norm(dim=(-2, -1))
-                    found.setdefault(f"seed_ratio/L{layer:02d}", []).append(ratio_BH)
-    return {name: float(torch.cat(ratios).mean()) for name, ratios in found.items()}
+            _, state = subject.model.hidden(prompt.tokens_BT, mask_BT=prompt.mask_BT, acting=acting)
+            for each in acting:
+                for name, values in each.observed(state):
+                    found.setdefault(name, []).append(values)
+    return {name: float(torch.cat(parts).mean()) for name, parts in found.items()}
 
 
 def sample_of(model: torch.nn.Module) -> Tensor:

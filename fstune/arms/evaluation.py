@@ -1,7 +1,6 @@
 """The whole of a split, every example once, scored example by example.
 
-Also the one place where a batch becomes losses at its targets: prompt pass with Future-Seed, answer
-pass from the carried state without it. Training uses the same function.
+The prompt is read with the mechanisms that act in the model, answers from the state that it leaves.
 
 Letters: N scored tokens of a batch, V vocabulary, C width.
 """

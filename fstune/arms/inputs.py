@@ -43,7 +43,7 @@ class ArmInputs:
         Args:
             task: the settings of the task that was gathered.
         """
-        known = registry.get(vars(task)["name"])  # each task's settings have it, their base has not
+        known = registry.get(task.name)
         return guess_scores(known, task, self.tokenizer, self.train, self.evaluated)
 
     def arm(
@@ -78,6 +78,15 @@ def checkpoint_config(path: Path) -> ModelConfig:
         raise InputError(f"model.checkpoint: {error}") from error
 
 
+def checkpoint_layers(path: Path) -> int:
+    """The number of layers of the model in a checkpoint.
+
+    Raises:
+        InputError: as of `checkpoint_config`.
+    """
+    return checkpoint_config(path).num_layers
+
+
 def gather(settings: ArmSettings, cache: Path, split: EvaluatedSplit = "validation") -> ArmInputs:
     """ArmInputs of an arm; what was gathered in this process is not gathered again.
 
@@ -89,7 +98,7 @@ def gather(settings: ArmSettings, cache: Path, split: EvaluatedSplit = "validati
     Raises:
         InputError: if the checkpoint or the data cannot be used, with what there was.
     """
-    context = settings.model_copy(update={"future_seed": None, "train": TrainSettings()})
+    context = settings.without().model_copy(update={"train": TrainSettings()})
     path = settings.model.checkpoint
     # Arms read the file each for itself: one that became another stands for other arms.
     digest = None if path is None else _digest_of(Path(path))

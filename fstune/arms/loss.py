@@ -3,6 +3,7 @@
 What a whole split scores is in `evaluation`.
 """
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
@@ -12,9 +13,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-from model.config import FutureSeed
-from model.future_seed import Gates
-from model.rwkv7 import RWKV7, State
+from model.mechanisms.acting import Acting
+from model.rwkv7 import RWKV7
+from model.state import State
 from tasks.batch import Batch, Pass
 
 LOGITS_AT_ONCE = 2**25
@@ -23,11 +24,11 @@ LOGITS_AT_ONCE = 2**25
 
 @dataclass(frozen=True)
 class Subject:
-    """What is evaluated or trained: a model and, if the mechanism is on, its gates."""
+    """What is evaluated or trained: a model, and the mechanisms that act in it."""
 
     model: RWKV7
-    future_seed: FutureSeed | None
-    gates: Gates | None
+    acting: Mapping[str, Acting]
+    """By the mechanism's name; empty in an arm without one."""
     device: torch.device
     precision: Literal["float32", "bf16"]
 
@@ -70,10 +71,7 @@ def token_scores(subject: Subject, batch: Batch) -> TokenScores:
 def _read(subject: Subject, batch: Batch) -> _Reading:
     prompt = batch.prompt
     x_BTC, state = subject.model.hidden(
-        prompt.tokens_BT,
-        mask_BT=prompt.mask_BT,
-        future_seed=subject.future_seed,
-        gates=subject.gates,
+        prompt.tokens_BT, mask_BT=prompt.mask_BT, acting=list(subject.acting.values())
     )
     return _Reading(x_BTC, state)
 

@@ -1,15 +1,16 @@
 """How much memory a training step takes, told from the model's shapes without the device.
 
-    step(B) = 16 bytes a parameter + B · (a + b · tokens + logits)
+    step(B) = bytes of parameters + B · (a + b · tokens + logits)
 
-The first term is AdamW's: float32 weight, gradient and two moments; 4 bytes, the weight, where
-Future-Seed's gates alone are trained. a and b are measured: what one row more has alive at the
-most, going forward and backward at two lengths, on a CPU. Nothing here sees what an allocator
-wastes: a margin is added for that of a GPU; on a CPU, measure (`fstune.probe`).
+A parameter has a weight and a gradient in float32 and what its optimiser keeps of it (AdamW: two
+moments, 16 bytes in all); the weight alone where only mechanisms' parameters are trained. a and b
+are measured: what one row more has alive at the most, going forward and backward at two lengths, on
+a CPU. Nothing here sees what an allocator wastes: a margin is added for that of a GPU; on a CPU,
+measure (`search.probe`).
 """
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,15 +18,17 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from model.config import FutureSeed, ModelConfig
-from model.future_seed import Gates
+from model.config import ModelConfig
 from model.initial import initialise
+from model.mechanisms import registry
+from model.mechanisms.acting import Acting
+from model.optimizers import registry as optimizers
 from model.rwkv7 import RWKV7
 
-BYTES_PER_PARAMETER = 16
-
-
 BYTES_PER_FROZEN_PARAMETER = 4
+
+
+BYTES_WITH_GRADIENT = 8
 
 
 LENGTHS = (128, 256)
@@ -44,7 +47,7 @@ LOGIT_BYTES = 12
 """Of a scored token and vocabulary entry: logits in float32, their softmax, their gradient."""
 
 
-MARGIN = 1.1
+MEMORY_MARGIN = 1.1
 """What an allocator that works in blocks cannot use."""
 
 
@@ -58,11 +61,11 @@ class StepMemory:
 
     def of(self, batch_size: int) -> float:
         """Bytes of a step."""
-        return MARGIN * (self.fixed + batch_size * self.per_row)
+        return MEMORY_MARGIN * (self.fixed + batch_size * self.per_row)
 
     def largest_batch(self, memory_gb: float) -> int:
         """The most rows whose step fits into so many GB (10⁹ bytes)."""
-        return max(0, int((memory_gb * 1e9 / MARGIN - self.fixed) // self.per_row))
+        return max(0, int((memory_gb * 1e9 / MEMORY_MARGIN - self.fixed) // self.per_row))
 
 
 @dataclass(frozen=True)
@@ -70,13 +73,14 @@ class Step:
     """A training step, as far as its memory goes."""
 
     config: ModelConfig
-    future_seed: FutureSeed | None
+    mechanisms: Mapping[str, Any]
+    """The settings of each by name."""
     bf16: bool
     """Whether the forward pass runs under bf16 autocast."""
     checkpoint_layers: bool
     """Whether layers' inner values are computed again."""
-    gates_alone: bool = False
-    """Whether nothing but Future-Seed's gates is trained."""
+    optimizer: str | None = "adamw"
+    """Of the model; None where only mechanisms' parameters are trained."""
 
 
 def step_memory(step: Step, tokens: int, scored: int) -> StepMemory:
@@ -84,15 +88,36 @@ def step_memory(step: Step, tokens: int, scored: int) -> StepMemory:
     small = min(step.config.vocab_size, SMALL_VOCABULARY)
     model = initialise(replace(step.config, vocab_size=small), 0)
     model.checkpoint_layers = step.checkpoint_layers
-    # Embedding and head have a row for each entry of the vocabulary.
-    parameters = 2 * (step.config.vocab_size - small) * step.config.width
-    parameters += sum(parameter.numel() for parameter in model.parameters())
     short, long = (_most_alive(model, step, length) for length in LENGTHS)
     slope = (long - short) / (LENGTHS[1] - LENGTHS[0])
     row = short + slope * (tokens - LENGTHS[0])
     logits = LOGIT_BYTES * scored * step.config.vocab_size
-    each = BYTES_PER_FROZEN_PARAMETER if step.gates_alone else BYTES_PER_PARAMETER
-    return StepMemory(each * parameters, row + logits)
+    return StepMemory(_fixed_bytes(step, model), row + logits)
+
+
+def _fixed_bytes(step: Step, model: RWKV7) -> float:
+    """Parameters, their gradients and what optimisers keep of them."""
+    total = 0.0
+    for name, parameter in model.named_parameters():
+        entries = parameter.numel()
+        if name in ("emb.weight", "head.weight"):  # a row for each entry of the vocabulary
+            entries = step.config.vocab_size * step.config.width
+        each = BYTES_PER_FROZEN_PARAMETER
+        if step.optimizer is not None:
+            kept = optimizers.get(step.optimizer).state_bytes(name, parameter.shape)
+            each = BYTES_WITH_GRADIENT + kept
+        total += each * entries
+    of_mechanisms = sum(
+        parameter.numel() for acting in _acting(step, model) for parameter in acting.parameters()
+    )
+    return total + (BYTES_WITH_GRADIENT + 8) * of_mechanisms
+
+
+def _acting(step: Step, model: RWKV7) -> list[Acting]:
+    return [
+        registry.get(name).build(model.config, settings)
+        for name, settings in step.mechanisms.items()
+    ]
 
 
 def _most_alive(model: RWKV7, step: Step, length: int) -> float:
@@ -102,15 +127,15 @@ def _most_alive(model: RWKV7, step: Step, length: int) -> float:
 
 
 def _alive_with(model: RWKV7, step: Step, rows: int, length: int) -> int:
-    seed = step.future_seed
-    gates = None if seed is None else Gates(model.config, seed)
-    model.requires_grad_(not step.gates_alone)
+    acting = _acting(step, model)
+    model.attach(acting)
+    model.requires_grad_(step.optimizer is not None)
     for parameter in model.parameters():
         # Made beforehand, they are not counted.
         parameter.grad = torch.zeros_like(parameter)
     with _Alive() as alive, torch.autocast("cpu", torch.bfloat16, enabled=step.bf16):
         tokens_BT = torch.zeros(rows, length, dtype=torch.int64)
-        x_BTC, _ = model.hidden(tokens_BT, future_seed=seed, gates=gates)
+        x_BTC, _ = model.hidden(tokens_BT, acting=acting)
         if x_BTC.requires_grad:
             x_BTC.float().mean().backward()  # type: ignore[no-untyped-call]
     most: int = alive.most

@@ -1,31 +1,36 @@
-"""An arm in memory: its model, gates, optimisers and place in the data.
+"""An arm in memory: its model, mechanisms, optimisers and place in the data.
 
 Everything an arm does follows from its `ArmSpec`: the batch of a step is a function of the order
 seed and the step alone, so that both arms of a pair see the same ones, and an arm that was stopped
 goes on as if it had not. Where memory is short, work is done in smaller pieces. How far an arm goes
-and what is kept of it is in `fstune.training`.
+and what is kept of it is in `advance`.
 """
 
 import hashlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from transformers import get_scheduler
 
 from fstune.arms.arm import ArmSpec, Outcome
-from fstune.arms.diagnostics import gate_values, memory_gb, sample_of, seed_ratios
+from fstune.arms.diagnostics import mechanism_values, memory_gb, observed, sample_of
 from fstune.arms.evaluation import PADDED_TOKENS_PER_BATCH, Evaluation, evaluate, largest_batch
 from fstune.arms.inputs import ArmInputs
 from fstune.arms.loss import Subject, TokenScores, token_scores
 from fstune.errors import FstuneError
+from fstune.specs.settings import TrainSettings
 from model.checkpoint import load
-from model.future_seed import Gates
 from model.initial import initialise
-from tasks.batch import collate
+from model.mechanisms import registry
+from model.mechanisms.acting import Acting
+from model.optimizers import registry as optimizers
+from model.optimizers.optimizer import Shared
+from tasks.batch import Batch, collate
 from tasks.example import Split
 
 CHECKPOINT_FILE = "run.pt"
@@ -41,7 +46,7 @@ class InfeasibleError(FstuneError):
 
 
 class ArmTrainer:
-    """An arm in memory: model, gates, optimisers and its place in the data."""
+    """An arm in memory: model, mechanisms, optimisers and its place in the data."""
 
     def __init__(
         self,
@@ -64,40 +69,50 @@ class ArmTrainer:
             model = load(settings.model.checkpoint, device=str(device))
         else:
             model = initialise(materials.config, arm.seeds.init).to(device)
-        mechanism = settings.future_seed
-        gates = None
-        if mechanism is not None:
-            gates = Gates(materials.config, mechanism).to(device)
-            gates.requires_grad_(mechanism.alpha_lr > 0)
+        acting = {
+            name: registry.get(name).build(materials.config, own).to(device)
+            for name, own in settings.mechanisms.items()
+        }
+        model.attach(list(acting.values()))
         model.checkpoint_layers = checkpoint_layers
         self._first_weights = sample_of(model)
-        self.subject = Subject(model, mechanism, gates, device, settings.model.precision)
+        self.subject = Subject(model, acting, device, settings.model.precision)
         self._batches = BatchStream(
             len(materials.train), settings.train.batch_size, arm.seeds.order
         )
-        train = settings.train
         self._optimizers: list[torch.optim.Optimizer] = []
-        self._schedule: torch.optim.lr_scheduler.LRScheduler | None = None
+        self._schedules: list[torch.optim.lr_scheduler.LRScheduler] = []
+        self._optimise(settings.train)
+        for name, own in settings.mechanisms.items():
+            self._optimise_mechanism(acting[name], registry.get(name).learning_rate(own))
+
+    def _optimise(self, train: TrainSettings) -> None:
+        """Optimisers of the model, and how their rates go; none where it is not trained."""
+        model = self.subject.model
         model.requires_grad_(train.parameters == "all")
-        if train.parameters == "all":
-            groups = _decay_groups(model, train.weight_decay)
-            optimizer = torch.optim.AdamW(groups, train.lr, train.betas, fused=True)
-            self._optimizers.append(optimizer)
-            self._schedule = get_scheduler(
+        if train.parameters != "all":
+            return
+        shared = Shared(train.lr, train.betas, train.weight_decay)
+        own = train.of_optimizer
+        self._optimizers += optimizers.get(train.optimizer).build(model, shared, own)
+        self._schedules += [
+            get_scheduler(
                 "constant_with_warmup" if train.lr_schedule == "constant" else train.lr_schedule,
                 optimizer,
                 num_warmup_steps=train.lr_warmup_steps,
                 num_training_steps=train.lr_total_steps,
             )
-        if gates is not None and mechanism is not None and mechanism.alpha_lr > 0:
+            for optimizer in self._optimizers
+        ]
+
+    def _optimise_mechanism(self, acting: Acting, rate: float) -> None:
+        """A mechanism's parameters have AdamW without weight decay, at a rate of their own."""
+        acting.requires_grad_(rate > 0)
+        if rate > 0:
+            betas = self.arm.settings.train.betas
+            parameters = acting.parameters()
             self._optimizers.append(
-                torch.optim.AdamW(
-                    gates.parameters(),
-                    mechanism.alpha_lr,
-                    train.betas,
-                    weight_decay=0.0,
-                    fused=True,
-                )
+                torch.optim.AdamW(parameters, rate, betas, weight_decay=0.0, fused=True)
             )
 
     @property
@@ -144,12 +159,21 @@ class ArmTrainer:
             batch = collate(self.data.train, piece).to(self.subject.device)
             loss = _weighted_sum(token_scores(self.subject, batch), weight) / total
             value += float(loss.detach())
-            tokens += batch.num_tokens
+            tokens += self._tokens_read(batch)
             if math.isfinite(value) and self.trains:
                 loss.backward()  # type: ignore[no-untyped-call]
         if math.isfinite(value):
             self._move()
         return value, tokens
+
+    def _tokens_read(self, batch: Batch) -> int:
+        """Tokens of a batch, those of its prompts as often as a mechanism has them read."""
+        again = sum(each.readings - 1 for each in self.subject.acting.values())
+        if again == 0:
+            return batch.num_tokens
+        mask_BT = batch.prompt.mask_BT
+        prompts = batch.prompt.tokens_BT.numel() if mask_BT is None else int(mask_BT.sum())
+        return batch.num_tokens + again * prompts
 
     def try_out(self, indices: Sequence[int]) -> None:
         """One step on these training examples in one piece, and the largest batch to evaluate.
@@ -165,13 +189,14 @@ class ArmTrainer:
 
     def _move(self) -> None:
         """Apply the gradients."""
-        model, gates = self.subject.model, self.subject.gates
-        if self._schedule is not None:
+        if self._schedules:
             clip = self.arm.settings.train.grad_clip or math.inf
-            self._note("model", torch.nn.utils.clip_grad_norm_(model.parameters(), clip))
-        if gates is not None:
-            gradients = [each.grad for each in gates.parameters() if each.grad is not None]
-            self._note("gates", torch.nn.utils.get_total_norm(gradients))
+            parameters = self.subject.model.parameters()
+            self._note("model", torch.nn.utils.clip_grad_norm_(parameters, clip))
+        for name, acting in self.subject.acting.items():
+            gradients = [each.grad for each in acting.parameters() if each.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+            self._note(registry.get(name).parameters, norm)
         try:
             for optimizer in self._optimizers:
                 optimizer.step()
@@ -180,8 +205,8 @@ class ArmTrainer:
                 raise
             # Moments are made in the first step; smaller pieces would not make room for them.
             raise InfeasibleError(self.arm.digest, "memory: the optimiser does not fit") from error
-        if self._schedule is not None:
-            self._schedule.step()
+        for schedule in self._schedules:
+            schedule.step()
 
     def _note(self, name: str, norm: torch.Tensor) -> None:
         total, count = self._grad_norms.get(name, (0.0, 0))
@@ -247,8 +272,8 @@ class ArmTrainer:
 
     def _diagnostics(self) -> dict[str, float]:
         unmoved = sample_of(self.subject.model) == self._first_weights
-        found = gate_values(self.subject.gates)
-        found |= seed_ratios(self.subject, self.data.evaluated, self._padded_tokens)
+        found = mechanism_values(self.subject)
+        found |= observed(self.subject, self.data.evaluated, self._padded_tokens)
         found |= {f"grad_norm/{name}": s / n for name, (s, n) in self._grad_norms.items()}
         return found | {
             "unmoved_share": float(unmoved.float().mean()),
@@ -257,8 +282,7 @@ class ArmTrainer:
         }
 
     def save(self, path: Path) -> None:
-        """Write all that training goes on from: weights, gates, optimisers, chance, data cursor."""
-        gates = self.subject.gates
+        """Write all that training goes on from: parameters, optimisers, chance, data cursor."""
         torch.save(
             {
                 "step": self.step,
@@ -269,9 +293,11 @@ class ArmTrainer:
                 "events": self._events,
                 "grad_norms": self._grad_norms,
                 "model": self.subject.model.state_dict(),
-                "gates": None if gates is None else gates.state_dict(),
+                "mechanisms": {
+                    name: acting.state_dict() for name, acting in self.subject.acting.items()
+                },
                 "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
-                "schedule": None if self._schedule is None else self._schedule.state_dict(),
+                "schedules": [schedule.state_dict() for schedule in self._schedules],
                 "random": torch.get_rng_state(),
             },
             path,
@@ -281,12 +307,14 @@ class ArmTrainer:
         """Go on from what `save` wrote."""
         saved = torch.load(path, map_location=self.subject.device, weights_only=True)
         self.subject.model.load_state_dict(saved["model"])
-        if self.subject.gates is not None:
-            self.subject.gates.load_state_dict(saved["gates"])
+        for name, state in mechanism_states(saved, self.subject.acting).items():
+            self.subject.acting[name].load_state_dict(state)
         for optimizer, state in zip(self._optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
-        if self._schedule is not None:
-            self._schedule.load_state_dict(saved["schedule"])
+        # Before there were several optimisers, a checkpoint had one schedule.
+        states = saved["schedules"] if "schedules" in saved else [saved["schedule"]]
+        for schedule, state in zip(self._schedules, states, strict=False):
+            schedule.load_state_dict(state)
         torch.set_rng_state(saved["random"].cpu())
         self.step, self.tokens = saved["step"], saved["tokens"]
         self.train_wall_s = saved["train_wall_s"]
@@ -343,17 +371,18 @@ def out_of_memory(error: BaseException) -> bool:
     return any(text in str(error) for text in _MEMORY_ERRORS)
 
 
-def _decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Weight decay on matrices only; r_k is a vector per head that is stored as [H, D]."""
-    matrices: list[torch.nn.Parameter] = []
-    vectors: list[torch.nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        is_matrix = parameter.ndim == 2 and not name.endswith("r_k")
-        (matrices if is_matrix else vectors).append(parameter)
-    return [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
+def mechanism_states(
+    saved: Mapping[str, Any], names: Iterable[str]
+) -> dict[str, dict[str, torch.Tensor]]:
+    """The parameters of each mechanism in a checkpoint's content.
+
+    Args:
+        saved: what `ArmTrainer.save` wrote, or did before there were several mechanisms.
+        names: of the arm's mechanisms.
+    """
+    if "mechanisms" in saved:
+        return dict(saved["mechanisms"])
+    return {name: saved["gates"] for name in names}
 
 
 def _wanted_digest(split: Split) -> str:

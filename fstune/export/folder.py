@@ -1,13 +1,14 @@
 """An arm's model as a folder that `transformers` loads, code and all.
 
 The code is the project's own: `hf_model`, `hf_config`, `hf_tokenizer` and of `model` what they
-import, with imports rewritten, since `transformers` wants all files side by side.
+import, the mechanisms of this very model included, with imports rewritten, since `transformers`
+wants all files side by side.
 """
 
 import ast
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,24 +22,37 @@ from fstune.export.hf_model import RWKV7ForCausalLM
 from fstune.export.hf_tokenizer import RWKVTokenizer
 from fstune.export.weights import Exported, make_parent
 from fstune.files import whole_folder
+from model.mechanisms import registry
 from model.tokenizer import Tokenizer, for_vocabulary
 
 FACES = {
     "fstune.export.hf_config": "configuration_rwkv7",
+    "fstune.export.hf_mechanisms": "mechanisms_of_model",
     "fstune.export.hf_model": "modeling_rwkv7",
     "fstune.export.hf_tokenizer": "tokenization_rwkv7",
 }
 """What is loaded first, under the names that `transformers` is used to."""
 
 
+_MECHANISMS = "fstune.export.hf_mechanisms"
+
+
 def write_folder(exported: Exported, out: Path) -> list[Path]:
     """Write the folder, which appears whole or not at all; returns its files.
 
     Raises:
-        InputError: if `out` exists, its folder cannot be made, or the model has no tokenizer.
+        InputError: if `out` exists, its folder cannot be made, the model has no tokenizer, or a
+            mechanism is another package's, whose code cannot go along.
     """
     if out.exists():
         raise InputError(f"--out: {out} exists; move it away or give another name")
+    for name, acting in exported.acting.items():
+        package = type(acting).__module__.partition(".")[0]
+        if package != "model":
+            raise InputError(
+                f"the model cannot be exported for transformers: its mechanism {name} is the "
+                f"package {package}'s, whose code cannot go along; --to pth writes its parameters"
+            )
     try:
         tokenizer = for_vocabulary(exported.model.config.vocab_size, exported.tokenizer)
     except ValueError as error:
@@ -47,18 +61,15 @@ def write_folder(exported: Exported, out: Path) -> list[Path]:
     with whole_folder(out) as draft:
         _write_model(exported, tokenizer, draft)
         _write_tokenizer(exported, tokenizer, draft)
-        for name, text in _sources().items():
+        for name, text in _sources(list(exported.acting)).items():
             (draft / f"{name}.py").write_text(text, encoding="utf-8")
     return sorted(out.iterdir())
 
 
 def _write_model(exported: Exported, tokenizer: Tokenizer, folder: Path) -> None:
-    model, gates = exported.model, exported.gates
-    config = RWKV7Config(
-        shapes=asdict(model.config),
-        future_seed=None if gates is None else asdict(gates.settings),
-        dtype="float32",
-    )
+    model = exported.model
+    settings = {name: asdict(acting.settings) for name, acting in exported.acting.items()}
+    config = RWKV7Config(shapes=asdict(model.config), mechanisms=settings or None, dtype="float32")
     config.auto_map = {
         "AutoConfig": f"{FACES['fstune.export.hf_config']}.{RWKV7Config.__name__}",
         "AutoModelForCausalLM": f"{FACES['fstune.export.hf_model']}.{RWKV7ForCausalLM.__name__}",
@@ -66,7 +77,7 @@ def _write_model(exported: Exported, tokenizer: Tokenizer, folder: Path) -> None
     with torch.device("meta"):
         shell = RWKV7ForCausalLM(config)
     shell.rwkv7 = model
-    shell.gates = gates
+    shell.put_in_place(exported.acting)
     # World keeps id 0 for the end of a text; a byte 0 is a byte like any other.
     end = 0 if tokenizer.name == "world" else None
     GenerationConfig(eos_token_id=end, pad_token_id=0).save_pretrained(folder)
@@ -91,17 +102,32 @@ def _write_tokenizer(exported: Exported, tokenizer: Tokenizer, folder: Path) -> 
     (folder / "tokenizer_config.json").write_text(json.dumps(values, indent=1) + "\n")
 
 
-def _sources() -> dict[str, str]:
+def _sources(mechanisms: Sequence[str]) -> dict[str, str]:
     """The text of every file of code, by name without suffix."""
     found: dict[str, str] = {}
     open_modules = list(FACES)
     while open_modules:
         module = open_modules.pop()
         if _flat(module) not in found:
-            text = _source(module)
+            text = _registered(mechanisms) if module == _MECHANISMS else _source(module)
             found[_flat(module)] = _side_by_side(text)
             open_modules += [needed for node in _own_imports(text) for needed in _modules(node)]
     return found
+
+
+def _registered(mechanisms: Sequence[str]) -> str:
+    """The text of `hf_mechanisms` for a model that has these."""
+    kinds = {name: type(registry.get(name)) for name in mechanisms}
+    lines = ['"""What acts in this model, by its mechanism\'s name."""', ""]
+    lines += [f"from {kind.__module__} import {kind.__name__}" for kind in kinds.values()]
+    known = ", ".join(f'"{name}": {kind.__name__}()' for name, kind in kinds.items())
+    return "\n".join([*lines, "", f"KNOWN = {{{known}}}", "", _BUILD])
+
+
+_BUILD = """
+def build(name, config, settings):
+    return KNOWN[name].build(config, KNOWN[name].settings_of(settings))
+"""
 
 
 def _source(module: str) -> str:

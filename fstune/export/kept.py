@@ -15,23 +15,20 @@ from torch import Tensor
 
 from fstune.arms.inputs import gather
 from fstune.arms.store import ArmStore
-from fstune.arms.trainer import CHECKPOINT_FILE
+from fstune.arms.trainer import CHECKPOINT_FILE, mechanism_states
 from fstune.files import write_atomic
 from fstune.results.folder import SearchFolder
 from fstune.results.ranking import ranked
 from fstune.specs.settings import ArmSettings
-from model.checkpoint import assemble, load, save, save_gates
-from model.future_seed import Gates
+from model.checkpoint import assemble, load, save, save_mechanism
+from model.mechanisms import registry as mechanisms
+from model.mechanisms.acting import Acting
 from model.rwkv7 import RWKV7
 from tasks import registry
 
-FILES = {
-    "weights": "model.safetensors",
-    "gates": "gates.safetensors",
-    "description": "description.json",
-}
-"""The official layout, Future-Seed's settings and gates, and how to run the model; by what each is.
-Without Future-Seed there is no file of gates."""
+FILES = {"weights": "model.safetensors", "description": "description.json"}
+"""The official layout, and how to run the model; by what each is. Beside them each mechanism has a
+file under its name, with its settings and parameters."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +37,8 @@ class TrainedModel:
 
     step: int
     model: RWKV7
-    gates: Gates | None
-    """None without Future-Seed."""
+    acting: dict[str, Acting]
+    """Its mechanisms, by name."""
 
 
 def read_checkpoint(folder: Path, settings: ArmSettings) -> TrainedModel:
@@ -49,7 +46,8 @@ def read_checkpoint(folder: Path, settings: ArmSettings) -> TrainedModel:
     path = folder / CHECKPOINT_FILE
     # Mapped: the optimiser's moments, two thirds of the file, are never read.
     saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    return _trained(saved["step"], assemble(saved["model"], path), saved["gates"], settings)
+    states = mechanism_states(saved, settings.mechanisms)
+    return _trained(saved["step"], assemble(saved["model"], path), states, settings)
 
 
 def read_kept(folder: Path, settings: ArmSettings) -> TrainedModel:
@@ -57,18 +55,24 @@ def read_kept(folder: Path, settings: ArmSettings) -> TrainedModel:
     step = json.loads((folder / FILES["description"]).read_text())["step"]
     model = load(folder / FILES["weights"])
     # By the arm's settings: folders of version 0.1.0 have none in the file's metadata.
-    gates = None if settings.future_seed is None else load_file(folder / FILES["gates"])
-    return _trained(step, model, gates, settings)
+    states = {name: load_file(_mechanism_file(folder, name)) for name in settings.mechanisms}
+    return _trained(step, model, states, settings)
+
+
+def _mechanism_file(folder: Path, name: str) -> Path:
+    """A mechanism's file; in version 0.1.0, which had one mechanism, it was called gates."""
+    path = folder / f"{name}.safetensors"
+    return path if path.exists() else folder / "gates.safetensors"
 
 
 def _trained(
-    step: int, model: RWKV7, saved_gates: Mapping[str, Tensor] | None, settings: ArmSettings
+    step: int, model: RWKV7, states: Mapping[str, Mapping[str, Tensor]], settings: ArmSettings
 ) -> TrainedModel:
-    gates = None
-    if settings.future_seed is not None:
-        gates = Gates(model.config, settings.future_seed)
-        gates.load_state_dict(saved_gates or {})
-    return TrainedModel(step, model, gates)
+    acting = {}
+    for name, own in settings.mechanisms.items():
+        acting[name] = mechanisms.get(name).build(model.config, own)
+        acting[name].load_state_dict(states[name])
+    return TrainedModel(step, model, acting)
 
 
 def keep(
@@ -92,8 +96,8 @@ def keep(
     target = records.model_folder(number)
     target.mkdir(parents=True, exist_ok=True)
     save(trained.model, target / FILES["weights"])
-    if trained.gates is not None:
-        save_gates(trained.gates, target / FILES["gates"])
+    for name, acting in trained.acting.items():
+        save_mechanism(acting, name, target / f"{name}.safetensors")
     # Last: with it the folder is whole.
     write_atomic(target / FILES["description"], json.dumps(description, indent=1).encode())
 
@@ -105,7 +109,7 @@ def _how_to_run(settings: ArmSettings, cache: Path) -> dict[str, object]:
     return {
         "tokenizer": tokenizer.name,
         "precision": settings.model.precision,
-        "future_seed": settings.model_dump(mode="json")["future_seed"],
+        "mechanisms": list(settings.mechanisms),
         "max_new_tokens": None if generation is None else generation.max_new_tokens,
         "stop": [] if generation is None else generation.stop,
     }
@@ -119,5 +123,8 @@ def kept_winner(records: SearchFolder) -> dict[str, Path]:
         shutil.rmtree(folder, ignore_errors=True)
     if not folders or not (folders[0] / FILES["description"]).exists():
         return {}
-    found = {what: folders[0] / name for what, name in FILES.items()}
-    return {what: path for what, path in found.items() if path.exists()}
+    described = json.loads((folders[0] / FILES["description"]).read_text())
+    files = {what: folders[0] / name for what, name in FILES.items()}
+    # A folder of version 0.1.0 says nothing of them: its model is run by that version's code.
+    names = described.get("mechanisms", [])
+    return files | {name: _mechanism_file(folders[0], name) for name in names}

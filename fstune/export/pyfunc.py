@@ -11,13 +11,9 @@ from typing import Any
 import torch
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
-from pydantic import TypeAdapter
-from safetensors.torch import load_file
 from torch import Tensor
 
-from model.checkpoint import load
-from model.config import FutureSeed
-from model.future_seed import Gates
+from model.checkpoint import load, load_mechanism
 from model.generation import Decoding, generate
 from model.tokenizer import for_vocabulary
 
@@ -26,7 +22,7 @@ MAX_NEW_TOKENS = 64
 
 
 class Winner(PythonModel):
-    """Future-Seed is on for the prompt, as it was in training; answers come from the state."""
+    """Mechanisms act on the prompt, as they did in training; answers come from the state."""
 
     def load_context(self, context: Any) -> None:
         description = Path(context.artifacts["description"])
@@ -35,13 +31,11 @@ class Winner(PythonModel):
         self.model = load(context.artifacts["weights"], device=str(self.device)).eval()
         config = self.model.config
         self.tokenizer = for_vocabulary(config.vocab_size, self.description["tokenizer"])
-        mechanism = self.description["future_seed"]
-        self.future_seed, self.gates = None, None
-        if mechanism is not None:
-            self.future_seed = TypeAdapter(FutureSeed).validate_python(mechanism)
-            self.gates = Gates(config, self.future_seed).to(self.device)
-            gates = load_file(context.artifacts["gates"], device=str(self.device))
-            self.gates.load_state_dict(gates)
+        self.acting = [
+            load_mechanism(context.artifacts[name], config, str(self.device))[1]
+            for name in self.description["mechanisms"]
+        ]
+        self.model.attach(self.acting)
 
     def predict(
         self, context: Any, model_input: list[str], params: dict[str, Any] | None = None
@@ -82,7 +76,7 @@ class Winner(PythonModel):
         if not tokens:
             raise ValueError("a text has at least one character, got an empty one")
         tokens_1T = torch.tensor([tokens], device=self.device)
-        return self.model.hidden(tokens_1T, future_seed=self.future_seed, gates=self.gates)
+        return self.model.hidden(tokens_1T, acting=self.acting)
 
 
 set_model(Winner())

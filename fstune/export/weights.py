@@ -1,8 +1,8 @@
 """An arm's model, taken out of the store for other programs.
 
-Which arm is meant, where its weights are, and the official `.pth` with the gates beside it. The
-folder for `transformers` is written by `export_folder`. Nothing here changes what a search found:
-an arm whose weights are gone is trained again as it was, into the same place in the store.
+Which arm is meant, where its weights are, and the official `.pth` with its mechanisms beside it.
+The folder for `transformers` is written by `folder`. Nothing here changes what a search found: an
+arm whose weights are gone is trained again as it was, into the same place in the store.
 """
 
 import json
@@ -21,15 +21,11 @@ from fstune.results.ranking import ranked
 from fstune.results.records import Comparison, TrialRecord
 from fstune.specs.sections import SearchSpec
 from fstune.specs.settings import ArmSettings, EvaluatedSplit
-from model.checkpoint import save, save_gates
-from model.future_seed import Gates
+from model.checkpoint import save, save_mechanism
+from model.mechanisms.acting import Acting
 from model.rwkv7 import RWKV7
 
 Role = Literal["variant", "baseline"]
-
-
-GATES_SUFFIX = ".future_seed.safetensors"
-"""What the file of the gates has in place of the model's suffix."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +62,8 @@ class Exported:
     place: Place
     step: int
     model: RWKV7
-    gates: Gates | None
-    """None without Future-Seed."""
+    acting: dict[str, Acting]
+    """Its mechanisms, by name."""
     tokenizer: Literal["world", "bytes"] | None
     """The spec's choice; None leaves it to the size of the vocabulary."""
 
@@ -102,26 +98,26 @@ def take(records: SearchFolder, spec: SearchSpec, wanted: Wanted, again: bool) -
 
 
 def write_pth(exported: Exported, out: Path) -> list[Path]:
-    """Write the official layout, and the gates beside it; returns the files.
+    """Write the official layout, and each mechanism beside it; returns the files.
 
-    The gates have a file of their own: `rwkv` would pass over more tensors in the model's, but
-    readers that are strict about names, this project's among them, would refuse it.
+    A mechanism has a file of its own, `<stem>.<name>.safetensors`: `rwkv` would pass over more
+    tensors in the model's, but readers that are strict about names, this project's among them,
+    would refuse it.
 
     Raises:
         InputError: if `out` is no `.pth`, one of the files exists, or its folder cannot be made.
     """
     if out.suffix != ".pth":
         raise InputError(f"--out: the official layout ends in .pth, got {out}")
-    files = [out]
-    if exported.gates is not None:
-        files.append(out.with_name(out.stem + GATES_SUFFIX))
+    beside = {name: out.with_name(f"{out.stem}.{name}.safetensors") for name in exported.acting}
+    files = [out, *beside.values()]
     for file in files:
         if file.exists():
             raise InputError(f"--out: {file} exists; move it away or give another name")
     make_parent(out)
     save(exported.model, out)
-    if exported.gates is not None:
-        save_gates(exported.gates, files[1])
+    for name, file in beside.items():
+        save_mechanism(exported.acting[name], name, file)
     return files
 
 
@@ -228,4 +224,4 @@ def _train_again(records: SearchFolder, spec: SearchSpec, place: Place) -> Path:
 
 def _exported(place: Place, trained: TrainedModel, settings: ArmSettings) -> Exported:
     tokenizer = settings.model.tokenizer
-    return Exported(place, trained.step, trained.model, trained.gates, tokenizer)
+    return Exported(place, trained.step, trained.model, trained.acting, tokenizer)

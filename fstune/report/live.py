@@ -18,7 +18,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from fstune.report.phrases import describe_candidate, interval
+from fstune.report.phrases import at_rung, describe_candidate, interval
 from fstune.report.progress import Snapshot
 from fstune.results.folder import SearchFolder
 from fstune.results.reader import TrialReader
@@ -86,7 +86,7 @@ class View:
 
     def _reached(self, number: int, rung: RungRecord) -> Iterator[Event]:
         metric = self._spec.metric().name
-        reached = f"trial {number} at {rung.steps} steps × {rung.seeds}"
+        reached = f"trial {number} at {at_rung(rung.steps, rung.seeds)}"
         if rung.reused:
             yield Event(f"{reached}: {rung.reused} of {2 * rung.seeds} arms reused", True)
         text = f"{reached}: Δ {metric} {interval(rung.deltas[metric])}, {rung.verdict}"

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fstune.files import write_atomic
-from fstune.report.summary import Cell, Figure, Summary, Table, summarise
+from fstune.report.candidates import Cell, Table
+from fstune.report.phrases import counted
+from fstune.report.summary import Figure, Summary, summarise
 from fstune.results.folder import SearchFolder
 from fstune.specs.sections import SearchSpec
 
@@ -50,6 +52,7 @@ def page(summary: Summary) -> str:
     )
     environment.filters |= {
         "cell_attributes": _cell_attributes,
+        "counted": counted,
         "csv_link": lambda sheet: _data_link("text/csv", sheet.csv()),
         "json_link": lambda text: _data_link("application/json", text),
     }

@@ -3,12 +3,12 @@
 Whole sentences are in `words`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from fstune.results.deltas import Delta
-from fstune.results.records import Comparison, TrialRecord
-from fstune.specs.sections import MECHANISM
+from fstune.results.records import TrialRecord
 from fstune.specs.settings import Scalar
+from model.mechanisms.registry import of_path
 
 COLOURS = {
     "gain": "bold green",
@@ -21,17 +21,20 @@ COLOURS = {
 }
 
 
+_UNITS = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
+
+
 def interval(delta: Delta) -> str:
     """A delta and its bounds as text."""
     return f"{delta.mean:+.4f} [{delta.low:+.4f}, {delta.high:+.4f}]"
 
 
 def describe_candidate(candidate: Mapping[str, Scalar]) -> str:
-    """A candidate in one line; the mechanism's name goes without saying."""
+    """A candidate in one line; the name of an only mechanism goes without saying."""
     return " ".join(
-        f"{path.removeprefix('future_seed.')}={value:.4g}"
+        f"{short(path, candidate)}={value:.4g}"
         if isinstance(value, float)
-        else f"{path.removeprefix('future_seed.')}={value}"
+        else f"{short(path, candidate)}={value}"
         for path, value in candidate.items()
     )
 
@@ -41,15 +44,21 @@ def label(trial: TrialRecord) -> str:
     return f"{trial.number}: {describe_candidate(trial.candidate)}"
 
 
-def at_rung(comparison: Comparison) -> str:
-    """Where a comparison was made, in words."""
-    seeds = "1 seed" if comparison.seeds == 1 else f"{comparison.seeds} seeds"
-    return f"{comparison.steps} steps × {seeds}"
+def at_rung(steps: int, seeds: int) -> str:
+    """Where arms are compared, in words."""
+    return f"{steps} steps × {counted(seeds, 'seed')}"
 
 
-def short(path: str) -> str:
-    """A setting's path; the mechanism's name goes without saying."""
-    return path.removeprefix(f"{MECHANISM}.")
+def short(path: str, among: Iterable[str]) -> str:
+    """A setting's path; its mechanism's name goes without saying if no path has another's.
+
+    Args:
+        path: of the setting.
+        among: the paths that stand beside it.
+    """
+    mechanism = of_path(path)
+    others = {of_path(other) for other in among} - {None, mechanism}
+    return path if mechanism is None or others else path.removeprefix(f"{mechanism}.")
 
 
 def percent(share: float) -> str:
@@ -57,13 +66,23 @@ def percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-def _seeds(count: int) -> str:
-    return "1 seed" if count == 1 else f"{count} seeds"
+def counted(count: int, what: str) -> str:
+    """A number of things: `1 seed`, `3 seeds`."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+def duration(wall_s: float) -> str:
+    """A time in its two largest units."""
+    if wall_s < 10:
+        return f"{wall_s:.2g} s"
+    whole_s = round(wall_s)
+    for unit_s, unit, smaller_s, smaller in _UNITS:
+        if whole_s >= unit_s:
+            return f"{whole_s // unit_s} {unit} {whole_s % unit_s // smaller_s} {smaller}"
+    return f"{whole_s} s"
+
+
+def trivial_scores(guesses: Mapping[str, Mapping[str, float]], metric: str) -> str:
+    """What chance and trivial strategies score; empty where none of them has the metric."""
+    scores = ((name, scored[metric]) for name, scored in guesses.items() if metric in scored)
+    return ", ".join(f"{name} {score:.4f}" for name, score in scores)

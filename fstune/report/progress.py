@@ -13,13 +13,20 @@ from dataclasses import dataclass
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.text import Text
 
-from fstune.report.phrases import COLOURS, describe_candidate, interval
+from fstune.report.phrases import (
+    COLOURS,
+    at_rung,
+    describe_candidate,
+    duration,
+    interval,
+    percent,
+)
 from fstune.results.deltas import CONFIDENCE, Delta, confirmation_confidence
 from fstune.results.ranking import ranked
 from fstune.results.records import Comparison, TrialProgress, TrialRecord, own_trials
 from fstune.specs.sections import SearchSpec
 
-MOST = 5
+MOST_TRIALS = 5
 """Trials in the forest."""
 
 
@@ -45,7 +52,7 @@ class Snapshot:
     """Seconds since the epoch."""
     unsent: str = ""
     """Why MLflow is behind, if it is."""
-    most: int = MOST
+    most: int = MOST_TRIALS
     afar: bool = False
     """Whether it is seen from outside, where it cannot be told from a search that was stopped."""
 
@@ -60,7 +67,7 @@ class Snapshot:
         best = [trial for trial in ranked(self.trials) if trial.rungs][: self.most]
         if best:
             yield Text()
-            yield Group(*forest(best, self.spec, options.max_width))
+            yield Group(*forest_lines(best, self.spec, options.max_width))
 
     def _headline(self) -> RenderableType:
         ended = Counter(trial.end.state for trial in self.trials if trial.end is not None)
@@ -73,7 +80,7 @@ class Snapshot:
             return name
         spent_s, left_s = seconds(self.trials, self.spec)
         waiting = sum(trial.end is None and trial.progress is None for trial in self.trials)
-        estimate = f"about {_duration(left_s)} left" if spent_s else "no estimate yet"
+        estimate = f"about {duration(left_s)} left" if spent_s else "no estimate yet"
         told = estimate + (f", {waiting} waiting" if waiting else "")
         if not self.trials:
             told = "starting"
@@ -98,14 +105,13 @@ class Snapshot:
             return
         title = Text(f"{f'trial {trial.number}':<{_LABEL}}", no_wrap=True, overflow="ellipsis")
         yield title.append(describe_candidate(trial.candidate), style="dim")
-        seeds = "1 seed" if rung.seeds == 1 else f"{rung.seeds} seeds"
-        where = f"{of_rungs}: {rung.steps} steps × {seeds}"
+        where = f"{of_rungs}: {at_rung(rung.steps, rung.seeds)}"
         yield _bar_line("rung", rung_share(self.spec, progress), where)
         yield _bar_line("step", place, f"{step}, {_what(progress)}{self._age(progress)}")
 
     def _age(self, progress: TrialProgress) -> str:
         age_s = self.now - progress.at
-        return f", {_duration(age_s)} ago" if age_s > QUIET_AFTER_S else ""
+        return f", {duration(age_s)} ago" if age_s > QUIET_AFTER_S else ""
 
 
 def _what(progress: TrialProgress) -> str:
@@ -173,7 +179,7 @@ def seconds(trials: Sequence[TrialRecord], spec: SearchSpec) -> tuple[float, flo
     return behind_s, left_s / spec.resources.concurrent_trials
 
 
-def forest(trials: Sequence[TrialRecord], spec: SearchSpec, width: int) -> list[Text]:
+def forest_lines(trials: Sequence[TrialRecord], spec: SearchSpec, width: int) -> list[Text]:
     """The trials' deltas with their intervals, two lines each, on one axis below.
 
     Args:
@@ -190,9 +196,9 @@ def forest(trials: Sequence[TrialRecord], spec: SearchSpec, width: int) -> list[
     left = f"{{:>5}}  {{:<{max(map(len, places))}}}  {{:<{max(map(len, figures))}}}  "
     indent = len(left.format("", "", ""))
     axis = _Axis.of(deltas, min(_FOREST, max(0, width - indent - 1)))
-    heading = f"best so far: Δ {metric.name} ({better} is better), {CONFIDENCE:.0%} intervals"
+    heading = f"best so far: Δ {metric.name} ({better} is better), {percent(CONFIDENCE)} intervals"
     if any(trial.confirmation is not None for trial in trials):
-        heading += f", test {confirmation_confidence(1):.0%}"
+        heading += f", test {percent(confirmation_confidence(1))}"
     lines = [Text(heading, style="bold", no_wrap=True, overflow="ellipsis")]
     for trial, place, figure, delta in zip(trials, places, figures, deltas, strict=True):
         colour = COLOURS.get(trial.verdict, "")
@@ -267,12 +273,3 @@ def _bar_line(name: str, share: float, told: str) -> Text:
 
 def _share(part: float, whole: float) -> float:
     return min(1.0, max(0.0, part / whole)) if whole else 0.0
-
-
-def _duration(wall_s: float) -> str:
-    """A time in its two largest units."""
-    whole = round(wall_s)
-    for unit_s, unit, smaller_s, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min")):
-        if whole >= unit_s:
-            return f"{whole // unit_s} {unit} {whole % unit_s // smaller_s} {smaller}"
-    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"

@@ -21,7 +21,8 @@ from fstune.results.records import Comparison, TrialRecord, own_trials
 from fstune.results.verdict import Verdict
 from fstune.specs.sections import SearchSpec
 from fstune.specs.settings import Scalar
-from model.config import sigmoid
+from model.mechanisms import registry
+from model.mechanisms.mechanism import Profile
 
 
 @dataclass(frozen=True)
@@ -181,8 +182,8 @@ class Slices:
 
 
 @dataclass(frozen=True)
-class Gate:
-    """A gate's opening: seed_scale · schedule · σ(alpha)."""
+class LayerValue:
+    """What a mechanism has of one layer, say its gate."""
 
     layer: int
     before: float
@@ -191,29 +192,35 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class GateProfile:
-    """A candidate's gates over depth."""
+class LayerProfile:
+    """A quantity of a candidate's mechanism over depth."""
 
+    title: str
+    caption: str
+    quantity: str
+    """Its name."""
     number: int
+    """Of the candidate."""
     num_layers: int
     learns: bool
-    gates: list[Gate] = field(default_factory=list)
+    layers: list[LayerValue] = field(default_factory=list)
 
     def sheet(self) -> Sheet:
-        rows = [(gate.layer, gate.before, " ".join(map(str, gate.after))) for gate in self.gates]
-        return Sheet(("layer", "gate before training", "gate after training"), rows)
+        rows = [(at.layer, at.before, " ".join(map(str, at.after))) for at in self.layers]
+        when = (f"{self.quantity} before training", f"{self.quantity} after training")
+        return Sheet(("layer", *when), rows)
 
 
 def forest(trials: Sequence[TrialRecord], spec: SearchSpec, store: ArmStore) -> Forest:
     """Confirmations first, then every candidate at the last rung that it reached."""
     metric = spec.metric()
 
-    def row(trial: TrialRecord, at: Comparison, group: str, stopped: bool) -> ForestRow:
+    def row(trial: TrialRecord, at: Comparison, split: str, stopped: bool) -> ForestRow:
         delta = at.deltas[metric.name]
         return ForestRow(
             number=trial.number,
             label=label(trial),
-            group=group,
+            group=f"{split}{at_rung(at.steps, at.seeds)}",
             baseline=delta.baseline,
             mean=delta.mean,
             low=delta.low,
@@ -224,13 +231,13 @@ def forest(trials: Sequence[TrialRecord], spec: SearchSpec, store: ArmStore) -> 
         )
 
     rows = [
-        row(trial, at, f"confirmation: test split, {at_rung(at)}", False)
+        row(trial, at, "confirmation: test split, ", False)
         for trial in ranked(trials)
         if trial.confirmation and (at := trial.confirmation.comparison)
     ]
     last = len(spec.rungs)
     rows += [
-        row(trial, at, at_rung(at), len(trial.rungs) < last and trial.end is not None)
+        row(trial, at, "", len(trial.rungs) < last and trial.end is not None)
         for trial in sorted(ranked(trials), key=lambda trial: -len(trial.rungs))
         if trial.rungs and (at := trial.rungs[-1])
     ]
@@ -298,6 +305,7 @@ def slices(trials: Sequence[TrialRecord], spec: SearchSpec) -> Slices:
             delta = trial.rungs[0].deltas[metric]
             place = (delta.mean, delta.low, delta.high, len(trial.rungs))
             points.append(SlicePoint(trial.number, trial.candidate, *place))
+    first = spec.rungs[0]
     varied = [
         path
         for path in spec.space
@@ -306,15 +314,15 @@ def slices(trials: Sequence[TrialRecord], spec: SearchSpec) -> Slices:
     return Slices(
         metric=metric,
         margin=spec.objective.margin,
-        at=at_rung(next(trial for trial in trials if trial.rungs).rungs[0]) if points else "",
+        at=at_rung(first.steps, first.seeds) if points else "",
         paths=varied,
         log_scaled=[path for path in varied if spec.space[path].log_uniform is not None],
         points=points,
     )
 
 
-def gate_profile(trial: TrialRecord, spec: SearchSpec, store: ArmStore) -> GateProfile | None:
-    """A candidate's gates as its settings open them, and as its arms had them at its last rung.
+def layer_profiles(trial: TrialRecord, spec: SearchSpec, store: ArmStore) -> list[LayerProfile]:
+    """What a candidate's mechanisms have over the layers, before training and at its last rung.
 
     None if the depth is neither in the spec nor in an outcome, or if the settings are an older
     version's.
@@ -322,29 +330,47 @@ def gate_profile(trial: TrialRecord, spec: SearchSpec, store: ArmStore) -> GateP
     try:
         _, variant = spec.settings(trial.candidate)
     except ValidationError:
-        return None
-    seed, shapes = variant.future_seed, variant.model.init
-    found: dict[int, list[float]] = {}
-    for pair in stored_pairs(store, trial.rungs[-1].arms, trial.rungs[-1].steps):
-        for layer, values in _gates_of(pair.variant.diagnostics).items():
-            found.setdefault(layer, []).extend(values)
-    num_layers = shapes.num_layers if shapes else max(found, default=-1) + 1
-    if seed is None or num_layers == 0:
-        return None
-    opening = sigmoid(seed.alpha)
-    gates = [
-        Gate(layer, seed.strength(layer, num_layers) * opening, tuple(found.get(layer, ())))
-        for layer in range(seed.layer_start, num_layers)
-    ]
-    return GateProfile(trial.number, num_layers, seed.alpha_lr > 0, gates)
+        return []
+    last = trial.rungs[-1]
+    seen = [pair.variant.diagnostics for pair in stored_pairs(store, last.arms, last.steps)]
+    found = []
+    for name, settings in variant.mechanisms.items():
+        shapes, mechanism = variant.model.init, registry.get(name)
+        depth = next(filter(None, map(mechanism.depth, seen)), 0)
+        num_layers = shapes.num_layers if shapes else depth
+        profile = mechanism.profile(settings, num_layers) if num_layers else None
+        if profile is not None:
+            found.append(_layer_profile(trial.number, profile, num_layers, seen))
+    return found
 
 
-def _gates_of(diagnostics: Mapping[str, float]) -> dict[int, list[float]]:
-    """Gates by layer, of every head where heads have their own; names as `fstune.diagnostics`."""
+def _layer_profile(
+    number: int, profile: Profile, num_layers: int, seen: Sequence[Mapping[str, float]]
+) -> LayerProfile:
+    after: dict[int, list[float]] = {}
+    for diagnostics in seen:
+        for layer, values in _by_layer(diagnostics, profile.quantity).items():
+            after.setdefault(layer, []).extend(values)
+    return LayerProfile(
+        title=profile.title,
+        caption=profile.caption.format(number=number),
+        quantity=profile.quantity,
+        number=number,
+        num_layers=num_layers,
+        learns=profile.learns,
+        layers=[
+            LayerValue(layer, before, tuple(after.get(layer, ())))
+            for layer, before in profile.before.items()
+        ],
+    )
+
+
+def _by_layer(diagnostics: Mapping[str, float], quantity: str) -> dict[int, list[float]]:
+    """A quantity by layer, of every head where heads have their own."""
     heads: dict[int, list[float]] = {}
     means: dict[int, list[float]] = {}
     for name, value in diagnostics.items():
-        match = re.fullmatch(r"gate/L(\d+)(\.H\d+)?", name)
+        match = re.fullmatch(rf"{re.escape(quantity)}/L(\d+)(\.H\d+)?", name)
         if match:
             (heads if match[2] else means).setdefault(int(match[1]), []).append(value)
     return means | heads

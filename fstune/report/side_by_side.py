@@ -14,17 +14,18 @@ from rich.text import Text
 
 from fstune.arms.store import ArmStore
 from fstune.errors import InputError
-from fstune.report.phrases import describe_candidate, interval
+from fstune.report.phrases import at_rung, describe_candidate, interval
 from fstune.results.deltas import Delta, paired_deltas
 from fstune.results.folder import SearchFolder
 from fstune.results.outcomes import required_pairs
 from fstune.results.ranking import ranked
 from fstune.results.records import ArmPair, TrialRecord
 from fstune.specs.sections import SearchSpec
+from model.mechanisms import registry as mechanisms
 from tasks import registry
 
-_OWN = frozenset({"future_seed", "train_sample"})
-"""What two variants of one context may have each for itself: the mechanism. A seed's sample of the
+_OWN = frozenset({*mechanisms.names(), "train_sample"})
+"""What two variants of one context may have each for itself: mechanisms. A seed's sample of the
 training rows is compared by the digest of what was read."""
 
 
@@ -149,7 +150,7 @@ def comparison_view(one: ComparedVariant, other: ComparedVariant, unmatched: boo
         )
         return Group(*lines)
     step, seeds, deltas = delta_between(one, other)
-    heading = f"{other.label} minus {one.label} after {step} steps × {seeds}, same examples"
+    heading = f"{other.label} minus {one.label} after {at_rung(step, seeds)}, same examples"
     lines.append(Text(heading, style="bold"))
     lines += [Text(_between(name, delta)) for name, delta in deltas.items()]
     return Group(*lines)
@@ -162,11 +163,10 @@ def _between(name: str, delta: Delta) -> str:
 def _own_lines(side: ComparedVariant) -> list[Text]:
     rung, metric = side.trial.rungs[-1], side.spec.metric().name
     delta = rung.deltas[metric]
-    reached = f"{rung.steps} steps × {rung.seeds}"
     return [
         Text(f"{side.label}  {describe_candidate(side.trial.candidate)}", style="bold"),
         Text(f"  {metric} {delta.variant:.4f}, against its baseline {interval(delta)}"),
-        Text(f"  after {reached}: {rung.verdict}"),
+        Text(f"  after {at_rung(rung.steps, rung.seeds)}: {rung.verdict}"),
     ]
 
 

@@ -20,11 +20,12 @@ from fstune.report.data import as_json
 from fstune.results.deltas import CONFIDENCE, Delta, confirmation_confidence, paired_deltas
 from fstune.results.folder import SearchFolder
 from fstune.results.outcomes import required_pairs
-from fstune.results.pairing import judged
+from fstune.results.pairing import judged, reach
 from fstune.results.records import ArmPair, Comparison, TrialRecord, own_trials
 from fstune.specs.sections import SearchSpec
 from fstune.specs.settings import ArmSettings
 from fstune.specs.words import show
+from model.mechanisms import registry as mechanisms
 from tasks import registry
 
 
@@ -112,13 +113,20 @@ class _Check:
                     yield f"{place}: arm {digest} is not of its candidate and seed {pair.seed}"
 
     def _largest_gate(self, told: Comparison, variant: ArmSettings) -> float:
-        """As the settings bound it; the model's depth is that of the gates that were looked at."""
+        """As the settings bound it; of a checkpoint, the depth is what was seen of its layers."""
+        if not variant.mechanisms:
+            return 1.0
+        shapes = variant.model.init
+        num_layers = shapes.num_layers if shapes else self._depth(told, variant)
+        if num_layers is None:
+            return told.largest_gate
+        return reach(variant, num_layers, self._spec.rungs[-1].steps)
+
+    def _depth(self, told: Comparison, variant: ArmSettings) -> int | None:
         outcome = self._read(told.arms[0].variant, told.steps) if told.arms else None
-        gates = [name for name in (outcome.diagnostics if outcome else ()) if name[:6] == "gate/L"]
-        if variant.future_seed is None or not gates:
-            return told.largest_gate if variant.future_seed else 1.0
-        layers = 1 + max(int(name[6:].partition(".")[0]) for name in gates)
-        return variant.future_seed.largest_gate(layers)
+        seen = outcome.diagnostics if outcome else {}
+        depths = (mechanisms.get(name).depth(seen) for name in variant.mechanisms)
+        return next(filter(None, depths), None)
 
     def _deltas(
         self,
@@ -199,7 +207,7 @@ def _is_of(arm: Mapping[str, Any], settings: ArmSettings, seed: int) -> bool:
         training = {k: v for k, v in told["train"].items() if k != "lr_total_steps"}
         return (
             arm["seeds"]["index"] == seed
-            and told["future_seed"] == wanted["future_seed"]
+            and all(told.get(name) == wanted.get(name) for name in mechanisms.names())
             and all(wanted["train"].get(key) == value for key, value in training.items())
         )
     except (KeyError, TypeError, AttributeError):

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from fstune.arms.store import ArmStore
-from fstune.report.phrases import _duration, _seeds, at_rung, describe_candidate, interval, percent
+from fstune.report.phrases import (
+    at_rung,
+    counted,
+    describe_candidate,
+    duration,
+    interval,
+    percent,
+    trivial_scores,
+)
 from fstune.report.series import objective_name
 from fstune.results.deltas import CONFIDENCE, confirmation_confidence
 from fstune.results.folder import SearchFolder
@@ -23,7 +31,8 @@ from fstune.results.selection import (
     false_discovery_adjusted,
 )
 from fstune.results.verdict import VERDICT_RULES, Verdict
-from fstune.specs.sections import SearchSpec, of_mechanism
+from fstune.specs.sections import SearchSpec
+from model.mechanisms import registry as mechanisms
 from tasks import registry
 
 Fact = tuple[str, str]
@@ -63,19 +72,31 @@ class Answer:
 
 def subject(spec: SearchSpec) -> str:
     """What is compared with its absence; the variant, where the baseline has the mechanism too."""
-    return "Future-Seed" if spec.has_mechanism() and not _in_both(spec) else "the variant"
+    titles = [mechanisms.get(name).title for name in spec.mechanisms()]
+    return "the variant" if not titles or _in_both(spec) else " and ".join(titles)
 
 
 def _in_both(spec: SearchSpec) -> bool:
-    """Whether the baseline has the mechanism, with settings of its own."""
-    return any(of_mechanism(path) for path in spec.baseline)
+    """Whether the baseline has a mechanism, with settings of its own."""
+    return bool(spec.mechanisms_of_baseline())
 
 
 def _baseline(spec: SearchSpec) -> str:
     """What the baseline has instead."""
     own = describe_candidate(spec.baseline)
-    off = spec.has_mechanism() and not _in_both(spec)
+    off = bool(spec.mechanisms()) and not _in_both(spec)
     return ", ".join(filter(None, ["the mechanism off" if off else "", own]))
+
+
+def _mechanisms(spec: SearchSpec) -> str:
+    """The variant's mechanisms, and what is fixed of them."""
+    said = []
+    for name in spec.mechanisms():
+        fixed = spec.fixed_settings(name)
+        said.append(
+            f"{mechanisms.get(name).title}, fixed: {json.dumps(fixed) if fixed else 'its defaults'}"
+        )
+    return "; ".join(said) or "none: two settings are compared"
 
 
 def question(spec: SearchSpec) -> str:
@@ -92,13 +113,11 @@ def setting(spec: SearchSpec) -> list[Fact]:
     """Mechanism, task, model, training and budget."""
     task, rungs = registry.get(spec.task_name), spec.rungs
     sizes = spec.task
-    fixed = spec.fixed_seed()
-    mechanism = f"Future-Seed, fixed: {json.dumps(fixed) if fixed else 'its defaults'}"
-    climbs = " → ".join(f"{rung.steps} steps × {_seeds(rung.seeds)}" for rung in rungs)
+    climbs = " → ".join(at_rung(rung.steps, rung.seeds) for rung in rungs)
     train = spec.train
     for_whom = " for the seeds that were run" if spec.objective.bound == "lower" else ""
     return [
-        ("Mechanism", mechanism if spec.has_mechanism() else "none: two settings are compared"),
+        ("Mechanism", _mechanisms(spec)),
         ("Varied", ", ".join(spec.space) or "nothing"),
         ("Baseline", _baseline(spec)),
         ("Task", f"{task.name}, version {task.version}: {task.summary}"),
@@ -129,12 +148,8 @@ def setting(spec: SearchSpec) -> list[Fact]:
 def without_understanding(records: SearchFolder, spec: SearchSpec) -> list[Fact]:
     """What chance and trivial strategies score."""
     metric = spec.metric().name
-    scores = [
-        f"{name} {found[metric]:.4f}"
-        for name, found in records.guesses().items()
-        if metric in found
-    ]
-    return [("Without understanding", f"{metric}: {', '.join(scores)}")] if scores else []
+    scores = trivial_scores(records.guesses(), metric)
+    return [("Without understanding", f"{metric}: {scores}")] if scores else []
 
 
 def _model(spec: SearchSpec) -> str:
@@ -214,7 +229,7 @@ def _sentence(
         f"With {describe_candidate(trial.candidate) or 'its fixed settings'} (candidate "
         f"{trial.number}), {subject(spec)} takes {spec.metric().name} from {delta.baseline:.4f} "
         f"to {delta.variant:.4f}: Δ {interval(delta)}, {percent(level)} interval, at "
-        f"{at_rung(at)} on the {split} examples."
+        f"{at_rung(at.steps, at.seeds)} on the {split} examples."
     )
 
 
@@ -254,13 +269,13 @@ def cost(trials: Sequence[TrialRecord], store: ArmStore) -> list[Fact]:
         tokens = sum(outcome.train_tokens for outcome in known)
         facts += [
             ("Tokens trained on", f"{tokens:,}"),
-            ("Training of all arms", _duration(sum(outcome.train_wall_s for outcome in known))),
+            ("Training of all arms", duration(sum(outcome.train_wall_s for outcome in known))),
         ]
-    here_s = _duration(sum(rung.wall_s for rung in rungs))
+    here_s = duration(sum(rung.wall_s for rung in rungs))
     facts.append(("Wall time of the rungs", f"{here_s}, evaluation included"))
     broke_off = sum(trial.end is not None and trial.end.broke_off is not None for trial in trials)
     if broke_off:
-        candidates = "1 candidate" if broke_off == 1 else f"{broke_off} candidates"
+        candidates = counted(broke_off, "candidate")
         facts.append(("Not counted", f"what {candidates} took from the last rung to breaking off"))
     return facts
 

@@ -20,6 +20,7 @@ from fstune.results.records import ArmPair, Comparison, CurvePoint, RungRecord
 from fstune.results.verdict import Verdict, verdict
 from fstune.specs.sections import SearchSpec
 from fstune.specs.settings import ArmSettings, EvaluatedSplit, Scalar
+from model.mechanisms import registry
 
 CONFIRMATION_SEEDS_FROM = 1_000_000
 """Index of a confirmation's first seed; no rung comes near it."""
@@ -206,10 +207,7 @@ def _compare(
             f"task {spec.task_name} must be finite"
         )
     baseline, variant = arms[0].baseline.settings, arms[0].variant.settings
-    mechanism = variant.future_seed
-    largest_gate = (
-        mechanism.largest_gate(arms[0].variant_data.config.num_layers) if mechanism else 1.0
-    )
+    largest_gate = reach(variant, arms[0].variant_data.config.num_layers, spec.rungs[-1].steps)
     return Comparison(
         steps=pairs[0].step,
         seeds=len(pairs),
@@ -222,6 +220,22 @@ def _compare(
     )
 
 
+def reach(variant: ArmSettings, num_layers: int, steps: int) -> float:
+    """The most that a variant's mechanisms can change; 1 where one has no bound, or there is none.
+
+    Args:
+        variant: its settings.
+        num_layers: of its model.
+        steps: the most optimiser steps that it is trained.
+    """
+    bounds = [
+        registry.get(name).reach(settings, num_layers, steps)
+        for name, settings in variant.mechanisms.items()
+    ]
+    known = [bound for bound in bounds if bound is not None]
+    return max(known) if known and len(known) == len(bounds) else 1.0
+
+
 def judged(
     spec: SearchSpec,
     baseline: ArmSettings,
@@ -232,7 +246,7 @@ def judged(
 ) -> Verdict:
     """The verdict on an objective's delta between two arms of these settings."""
     # A shut gate says that nothing can come of it only where nothing else differs.
-    nothing_else = baseline == variant.model_copy(update={"future_seed": None})
+    nothing_else = baseline == variant.without()
     gate = largest_gate if nothing_else else 1.0
     return verdict(objective, spec.objective.margin, gate, confirms)
 

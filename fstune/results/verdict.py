@@ -3,10 +3,7 @@
 from typing import Literal
 
 from fstune.results.deltas import Delta
-
-OFF_IN_EFFECT = 2.0**-24
-"""Rounding of float32: a seed that much smaller than the state it copies is lost beside it."""
-
+from model.mechanisms.mechanism import OFF_IN_EFFECT
 
 VERDICT_RULES = 2
 """Version of the rules in `verdict` and of the intervals, kept in every record. Version 1 had a

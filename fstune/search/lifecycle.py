@@ -1,4 +1,4 @@
-"""A search's life: made from a spec, run under Ray Tune, stopped, resumed, ended.
+"""A search's life: run under Ray Tune, stopped, resumed, ended.
 
 Resuming: if Tune's own snapshot is whole and agrees with the records, Tune restores it, trials and
 all; otherwise the search is replayed from the records, in which trained arms cost nothing. Both end
@@ -11,10 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import optuna
-
-from fstune.arms.inputs import checkpoint_config, gather
-from fstune.errors import InputError, SearchFailedError
+from fstune.arms.inputs import gather
+from fstune.errors import SearchFailedError
 from fstune.export.kept import kept_winner
 from fstune.machine import describe
 from fstune.report.data import write_report
@@ -24,7 +22,7 @@ from fstune.results.pairing import arms_of
 from fstune.results.records import SearchEnd, TrialRecord
 from fstune.search.bookkeeping import Bookkeeper
 from fstune.search.cluster import require_cluster, require_gpus
-from fstune.search.probe import probe
+from fstune.search.sampling import any_candidate
 from fstune.search.session import (
     Session,
     full_disk_explained,
@@ -35,12 +33,9 @@ from fstune.search.session import (
 )
 from fstune.search.trainable import require_same_arms
 from fstune.search.tuner import promotes, tuner
-from fstune.specs.loading import asks_probe, load, resolve_files
 from fstune.specs.sections import SearchSpec
-from fstune.specs.settings import Scalar
-from fstune.specs.space import Space
 from fstune.tracking.sender import Beginning, Ending, Sender
-from fstune.tracking.tracker import Tracker, client_of, local_uri
+from fstune.tracking.tracker import Tracker, local_uri
 
 
 @dataclass(frozen=True)
@@ -53,74 +48,6 @@ class Search:
     tracking_uri: str
 
     @classmethod
-    def create(
-        cls,
-        spec_path: Path,
-        runs: Path,
-        data_dirs: Sequence[Path],
-        overrides: Sequence[str] = (),
-        tracking_uri: str | None = None,
-    ) -> "Search":
-        """Check a spec with everything it needs, and make its folder.
-
-        Raises:
-            InputError: if the spec, its files, its data, the machine or the tracking URI do not
-                allow the search, or if there is one of that name.
-        """
-        if tracking_uri is not None:
-            client_of(tracking_uri)
-        spec = load(spec_path, overrides)
-        records = SearchFolder(runs.resolve() / "searches" / spec.name)
-        if records.exists:
-            raise _name_is_taken(spec.name, runs)
-        places = [*data_dirs, spec_path.resolve().parent]
-        spec = resolved(spec, places)
-        if asks_probe(spec_path, overrides):
-            batch_size = _largest_batch(spec, runs)
-            probed = load(spec_path, [*overrides, f"train.batch_size={batch_size}"])
-            spec = resolved(probed, places)
-        require_gpus(spec)
-        cache = runs.resolve() / "cache"
-        baseline, variant = spec.settings(_any_candidate(spec))
-        gather(variant, cache)
-        guesses = gather(baseline, cache).guesses(baseline.task)
-        records.root.mkdir(parents=True, exist_ok=True)
-        with held(records):
-            if records.exists:  # another process was quicker
-                raise _name_is_taken(spec.name, runs)
-            records.write_guesses(guesses)
-            records.write_environment(describe())
-            records.write_user_spec(spec_path.read_bytes())
-            search = cls._tracked(spec, records, runs.resolve(), tracking_uri)
-            records.write_spec(spec)  # last: with it the search exists
-        return search
-
-    @classmethod
-    def take_up(
-        cls, spec_path: Path, runs: Path, overrides: Sequence[str], tracking_uri: str | None
-    ) -> "Search":
-        """The search that was made before from this spec.
-
-        Raises:
-            InputError: if there is none of its name, or it was made from another spec.
-        """
-        spec = load(spec_path, overrides)
-        made = SearchFolder.find(runs.resolve(), spec.name).spec()
-        if asks_probe(spec_path, overrides):
-            spec = load(spec_path, [*overrides, f"train.batch_size={made.train.batch_size}"])
-        differing = made.differing(spec)
-        if differing:
-            told = "\n".join(
-                f"  {path}: {was}, now {now}" for path, (was, now) in differing.items()
-            )
-            raise InputError(
-                f"{spec.name} was made from another spec:\n{told}\n"
-                f"go on with it as it was by `fstune resume {spec.name}`, or give this one another "
-                "name"
-            )
-        return cls.open(spec.name, runs, tracking_uri)
-
-    @classmethod
     def open(cls, name: str, runs: Path, tracking_uri: str | None = None) -> "Search":
         """A search that was made before.
 
@@ -129,10 +56,10 @@ class Search:
         """
         records = SearchFolder.find(runs.resolve(), name)
         spec = records.spec()
-        return cls._tracked(spec, records, runs.resolve(), tracking_uri or records.tracked_at)
+        return cls.tracked(spec, records, runs.resolve(), tracking_uri or records.tracked_at)
 
     @classmethod
-    def _tracked(
+    def tracked(
         cls, spec: SearchSpec, records: SearchFolder, runs: Path, tracking_uri: str | None
     ) -> "Search":
         """The search, with its tracking server remembered: a resumed one goes on there."""
@@ -249,44 +176,10 @@ class Search:
 
     def _datasets(self) -> Mapping[str, str]:
         """Digests of the splits of some candidate's baseline."""
-        baseline, _ = self.spec.settings(_any_candidate(self.spec))
+        baseline, _ = self.spec.settings(any_candidate(self.spec))
         inputs = gather(baseline, self.records.cache)
         name = self.spec.task_name
         return {
             f"{name}-train": inputs.train.digest,
             f"{name}-validation": inputs.evaluated.digest,
         }
-
-
-def _name_is_taken(name: str, runs: Path) -> InputError:
-    return InputError(
-        f"a search called {name!r} exists in {runs}; go on with it by `fstune resume {name}`, or "
-        "give this one another name"
-    )
-
-
-def _largest_batch(spec: SearchSpec, runs: Path) -> int:
-    """The batch size that `probe` stands for."""
-    found = probe(spec, runs)
-    if found.batch_size == 0:
-        raise InputError(
-            f"train.batch_size: probe: not even one example of {spec.task_name} fits into memory; "
-            "shorten its prompts or take a smaller model"
-        )
-    return found.batch_size
-
-
-def resolved(spec: SearchSpec, data_dirs: Sequence[Path]) -> SearchSpec:
-    """Files made absolute, and the rules checked that need the checkpoint's depth."""
-    return resolve_files(
-        spec, data_dirs, lambda checkpoint: checkpoint_config(checkpoint).num_layers
-    )
-
-
-def _any_candidate(spec: SearchSpec) -> dict[str, Scalar]:
-    """Some candidate: the first point, completed by a draw, or else a draw."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    if spec.points:
-        study.enqueue_trial(dict(spec.points[0]))
-    return Space(spec.space).suggest(study.ask())

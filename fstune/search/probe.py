@@ -27,6 +27,7 @@ from fstune.specs.loading import locate
 from fstune.specs.sections import SearchSpec
 from fstune.specs.settings import ArmSettings, Scalar
 from fstune.specs.space import Space
+from model.mechanisms import registry
 
 LARGEST = 4096
 """No batch over this is tried."""
@@ -36,8 +37,8 @@ PRECISION = 16
 """The largest batch is found to within a sixteenth: each try costs a worker."""
 
 
-_WEIGHTY = ("task.", "model.init.", "model.precision", "train.parameters", "future_seed.")
-"""What a step's memory depends on."""
+_WEIGHTY = ("task.", "model.init.", "model.precision", "train.parameters", "train.optimizer")
+"""What a step's memory depends on, beside the mechanisms."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def probe(spec: SearchSpec, runs: Path, memory_gb: float | None = None) -> Probe
     cache = runs.resolve() / "cache"
     [both] = arms_of(spec, candidate, cache, [0])
     arms, examples = [both.variant.settings], len(both.variant_data.train)
-    if both.baseline.settings != arms[0].model_copy(update={"future_seed": None}):
+    if both.baseline.settings != arms[0].without():
         arms.append(both.baseline.settings)
         examples = min(examples, len(both.baseline_data.train))
     how = {
@@ -123,8 +124,8 @@ def estimated(
     lines = []
     for recompute in (False, True):
         bf16 = variant.model.precision == "bf16"
-        gates_alone = variant.train.parameters == "gates"
-        step = Step(config, variant.future_seed, bf16, recompute, gates_alone)
+        optimizer = variant.train.optimizer if variant.train.parameters == "all" else None
+        step = Step(config, variant.mechanisms, bf16, recompute, optimizer)
         memory = step_memory(step, tokens, answer)
         how = "layers recomputed" if recompute else "all activations kept"
         lines.append(
@@ -138,35 +139,28 @@ def estimated(
 def heaviest(spec: SearchSpec) -> dict[str, Scalar]:
     """The candidate whose variant needs the most memory.
 
-    The longest prompts and the largest model first, all of it trained and in float32; then the
-    lowest seeded layer, with gradients through gates and states.
+    The longest prompts and the largest model first, all of it trained and in float32; then what
+    each mechanism says of its settings.
     """
     space = Space(spec.space)
-    paths = [path for path in space.paths if path.startswith(_WEIGHTY)]
+    paths = [path for path in space.paths if path.startswith(_WEIGHTY) or registry.of_path(path)]
     corners = space.corners(paths, limit=4096)
     return max(corners, key=lambda corner: _weight(spec, corner), default={})
 
 
-def _weight(spec: SearchSpec, candidate: dict[str, Scalar]) -> tuple[float, ...]:
-    def value(name: str) -> object:
-        path = f"future_seed.{name}"
-        return candidate.get(path, spec.fixed_seed().get(name))
-
+def _weight(spec: SearchSpec, candidate: dict[str, Scalar]) -> tuple[object, ...]:
     sizes = sum(
         float(size)
         for path, size in candidate.items()
         if path.startswith(("task.", "model.init.")) and isinstance(size, int | float)
     )
-    layer, rate = value("layer_start"), value("alpha_lr")
+    _, variant = spec.settings(candidate)
     return (
         candidate.get("task.control") == "repeat_prompt",
         sizes,
         candidate.get("train.parameters") != "gates",
         candidate.get("model.precision") != "bf16",
-        -float(layer) if isinstance(layer, int) else 0.0,
-        isinstance(rate, int | float) and rate > 0,
-        value("detach") is not True,
-        value("gate") == "input",
+        *(registry.get(name).weight(own) for name, own in variant.mechanisms.items()),
     )
 
 

@@ -1,7 +1,7 @@
 """What the sections of a spec must agree on.
 
 Rules take a spec of which sections may be broken: those that need a broken one are left out. What
-values do to an arm is judged in `spec_effects`.
+values do to an arm is judged in `effects`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -10,11 +10,12 @@ from functools import cached_property
 from itertools import pairwise
 
 from fstune.specs.messages import Problem, setting_paths
-from fstune.specs.sections import MECHANISM, SearchSettings, SearchSpec, of_mechanism, section_types
+from fstune.specs.sections import Fixed, SearchSettings, SearchSpec, section_types
 from fstune.specs.settings import Scalar
 from fstune.specs.space import Space, condition_problems
 from fstune.specs.words import nearest, show
 from fstune.specs.yaml import KeyPath
+from model.mechanisms import registry as mechanisms
 from tasks import registry
 
 _SEED = "train.seed"
@@ -154,7 +155,7 @@ def _paths_are_settings(partial: PartialSpec) -> Iterator[Problem]:
     named = [("space", path) for path in (*partial.spec.space, *partial.space_paths)]
     if "baseline" not in partial.broken:
         named += [("baseline", path) for path in partial.spec.baseline]
-    fixed = partial.spec.fixed.future_seed if "fixed" not in partial.broken else None
+    fixed = partial.spec.fixed if "fixed" not in partial.broken else Fixed()
     named += [("fixed", path) for path, _ in fixed_values(fixed)]
     for section, path in named:
         at = place_of(section, path)
@@ -198,18 +199,19 @@ def _the_sampler_takes_the_space(partial: PartialSpec) -> Iterator[Problem]:
 
 
 def _nothing_is_set_twice(partial: PartialSpec) -> Iterator[Problem]:
-    for path, _ in fixed_values(partial.spec.fixed.future_seed):
+    for path, _ in fixed_values(partial.spec.fixed):
         if path in partial.spec.space or path in partial.space_paths:
             yield Problem(("space", path), "must be in `fixed` or in `space`, got both")
 
 
 def _arms_differ(partial: PartialSpec) -> Iterator[Problem]:
     spec = partial.spec
-    if not spec.baseline and not spec.has_mechanism():
+    if not spec.baseline and not spec.mechanisms():
+        known = ", ".join(f"{name}.…" for name in mechanisms.names())
         yield Problem(
             ("space",),
-            "must vary the mechanism (future_seed.…), or `fixed` or `baseline` must be given: "
-            "both arms would be the same",
+            f"must vary a mechanism ({known}), or `fixed` or `baseline` must be given: both arms "
+            "would be the same",
         )
 
 
@@ -220,7 +222,7 @@ def _baseline_differs(partial: PartialSpec) -> Iterator[Problem]:
         node: object = base
         for part in path.split("."):
             node = node.get(part) if isinstance(node, dict) else None
-        if path not in spec.space and not of_mechanism(path) and node == value:
+        if path not in spec.space and not mechanisms.of_path(path) and node == value:
             yield Problem(("baseline", path), f"has no effect: it is {show(value)} in both arms")
 
 
@@ -258,15 +260,14 @@ def place_of(section: str, path: str) -> KeyPath:
     return ("fixed", *path.split(".")) if section == "fixed" else (section, path)
 
 
-def fixed_values(
-    seed: Mapping[str, Scalar | Mapping[str, Scalar]] | None,
-) -> Iterator[tuple[str, Scalar]]:
-    """The mechanism's fixed settings by path."""
-    for name, value in (seed or {}).items():
-        if isinstance(value, Mapping):
-            yield from ((f"{MECHANISM}.{name}.{part}", each) for part, each in value.items())
-        else:
-            yield f"{MECHANISM}.{name}", value
+def fixed_values(fixed: Fixed) -> Iterator[tuple[str, Scalar]]:
+    """The fixed settings of all mechanisms, by path."""
+    for mechanism, values in fixed.mechanisms.items():
+        for name, value in values.items():
+            if isinstance(value, Mapping):
+                yield from ((f"{mechanism}.{name}.{part}", each) for part, each in value.items())
+            else:
+                yield f"{mechanism}.{name}", value
 
 
 Rule = Callable[[PartialSpec], Iterator[Problem]]

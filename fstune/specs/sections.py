@@ -1,23 +1,30 @@
 """The sections of a spec, and `SearchSpec`, which holds them all.
 
-What a section refuses by itself is here; what several of them say together is in `spec_rules`, and
-how a file becomes a spec in `spec`.
+What a section refuses by itself is here; what several of them say together is in `rules`, and how a
+file becomes a spec in `loading`.
 """
 
 import copy
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, JsonValue, TypeAdapter, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    JsonValue,
+    TypeAdapter,
+    create_model,
+    model_validator,
+)
 
 from fstune.files import digest_of
 from fstune.specs.settings import (
     ArmSettings,
     ModelSettings,
+    OfMechanisms,
     Scalar,
     Section,
     TaskSettings,
@@ -25,7 +32,9 @@ from fstune.specs.settings import (
     VariedSeeds,
 )
 from fstune.specs.space import Domain, Point, ScalarField
-from model.config import FutureSeed
+from fstune.specs.strict import checked
+from model.mechanisms import registry as registry_of_mechanisms
+from model.mechanisms.registry import of_path as of_mechanism
 from tasks import registry
 
 if TYPE_CHECKING:
@@ -34,10 +43,6 @@ if TYPE_CHECKING:
 
 PROBE = "probe"
 """In place of `train.batch_size`: the largest that fits, tried out when the search is made."""
-
-
-MECHANISM = "future_seed"
-"""The section of an arm's settings that a baseline lacks."""
 
 
 def plain_name(name: str) -> str:
@@ -67,18 +72,48 @@ class EvaluationSettings(Section):
     """Steps between them; 0 for none."""
 
 
-class Fixed(Section):
-    """What every candidate has in common beyond the context."""
+FixedValues = dict[str, ScalarField | dict[str, ScalarField]]
+"""Settings of a mechanism as a spec writes them."""
 
-    future_seed: dict[str, ScalarField | dict[str, ScalarField]] | None = None
-    """The mechanism's settings that the space does not vary; given as `{}`, its defaults."""
+
+class _Fixed(OfMechanisms):
+    """What every candidate has in common beyond the context, a section for each mechanism."""
+
+    @property
+    def mechanisms(self) -> dict[str, FixedValues]:
+        """What is said of each mechanism that anything is said of."""
+        found = {name: getattr(self, name) for name in registry_of_mechanisms.names()}
+        return {name: values for name, values in found.items() if values is not None}
 
     @model_validator(mode="after")
-    def _nothing_is_hollow(self) -> Self:
-        for name, value in (self.future_seed or {}).items():
-            if value == {}:
-                raise ValueError(f"future_seed: {name} must have a value, got {{}}")
+    def _no_setting_is_empty(self) -> Self:
+        for mechanism, values in self.mechanisms.items():
+            for name, value in values.items():
+                if value == {}:
+                    raise ValueError(f"{mechanism}: {name} must have a value, got {{}}")
         return self
+
+
+if TYPE_CHECKING:
+    Fixed = _Fixed
+else:
+    Fixed = create_model(
+        "Fixed",
+        __base__=_Fixed,
+        __doc__=_Fixed.__doc__,
+        __module__=__name__,
+        **{
+            name: (
+                FixedValues | None,
+                Field(
+                    None,
+                    description=f"Settings of {registry_of_mechanisms.get(name).title} that the "
+                    "space does not vary; given as `{}`, its defaults.",
+                ),
+            )
+            for name in registry_of_mechanisms.names()
+        },
+    )
 
 
 class Objective(Section):
@@ -165,12 +200,12 @@ class SearchSpec(Section):
     rungs: tuple[Rung, ...] = Field(min_length=1)
     """Where variant and baseline are compared, ascending."""
     space: dict[str, Domain] = Field(default={})
-    """What candidates vary: paths of settings, as `future_seed.alpha`, and their values."""
+    """What candidates vary: paths of settings, as `train.lr`, and their values."""
     fixed: Fixed = Fixed()
-    """Base settings of the mechanism."""
+    """Base settings of mechanisms."""
     baseline: dict[str, ScalarField] = Field(default={})
-    """Settings by path that the baseline has instead. Only with one of the mechanism's has it a
-    mechanism, that of `fixed` with these values."""
+    """Settings by path that the baseline has instead. Only with one of a mechanism's has it that
+    mechanism, as `fixed` says with these values."""
     points: tuple[dict[str, ScalarField], ...] = ()
     """Candidates that are tried first; what one leaves out is drawn."""
     objective: Objective = Objective()
@@ -193,38 +228,39 @@ class SearchSpec(Section):
                 that a candidate of its own space has none.
         """
         context = {path: value for path, value in candidate.items() if not of_mechanism(path)}
-        baseline_seed: dict[str, JsonValue] | None = None
-        if any(of_mechanism(path) for path in self.baseline):
-            baseline_seed = self.fixed_seed()
-        variant_seed = self.fixed_seed() if self.has_mechanism() else None
         return (
-            self._arm(baseline_seed, {**context, **self.baseline}),
-            self._arm(variant_seed, candidate),
+            self._arm(self.mechanisms_of_baseline(), {**context, **self.baseline}),
+            self._arm(self.mechanisms(), candidate),
         )
 
     def has_one_baseline(self) -> bool:
         """Whether all candidates are compared with the same baseline."""
         return all(of_mechanism(path) or path in self.baseline for path in self.space)
 
-    def has_mechanism(self) -> bool:
-        """Whether the variant has the mechanism: `fixed` or the space say something about it."""
-        return self.fixed.future_seed is not None or any(of_mechanism(path) for path in self.space)
+    def mechanisms(self) -> tuple[str, ...]:
+        """Those that the variant has: `fixed` or the space say something about them."""
+        named = {of_mechanism(path) for path in self.space} | self.fixed.mechanisms.keys()
+        return tuple(name for name in registry_of_mechanisms.names() if name in named)
 
-    def fixed_seed(self) -> dict[str, JsonValue]:
-        """The mechanism's fixed settings as nested values."""
-        values: dict[str, JsonValue] = self.fixed.model_dump(mode="json")[MECHANISM] or {}
+    def mechanisms_of_baseline(self) -> tuple[str, ...]:
+        """Those that the baseline has: it gives one of their settings."""
+        named = {of_mechanism(path) for path in self.baseline}
+        return tuple(name for name in registry_of_mechanisms.names() if name in named)
+
+    def fixed_settings(self, mechanism: str) -> dict[str, JsonValue]:
+        """A mechanism's fixed settings as nested values."""
+        values: dict[str, JsonValue] = self.fixed.model_dump(mode="json").get(mechanism) or {}
         return values
 
-    def _arm(self, seed: dict[str, JsonValue] | None, values: Point) -> ArmSettings:
+    def _arm(self, has: Sequence[str], values: Point) -> ArmSettings:
         base = self.model_dump(mode="json", include={"model", "task", "train"})
-        arm = with_values({**base, MECHANISM: seed}, values)
-        return ArmSettings.model_validate_json(json.dumps(arm), strict=True)
+        arm = with_values({**base, **{name: self.fixed_settings(name) for name in has}}, values)
+        return checked(ArmSettings, arm)
 
     @property
     def task_name(self) -> str:
         """The registered name of the task."""
-        name: str = vars(self.task)["name"]  # Each task's settings have it, their base has not.
-        return name
+        return self.task.name
 
     def metric(self) -> "Metric":
         """The objective's metric."""
@@ -276,11 +312,6 @@ def _file_name(path: str | None) -> str | None:
     return None if path is None else re.split(r"[/\\]", path)[-1]
 
 
-def of_mechanism(path: str) -> bool:
-    """Whether a path names a setting of the mechanism."""
-    return path.split(".")[0] == MECHANISM
-
-
 def with_values(base: dict[str, JsonValue], values: Point) -> dict[str, JsonValue]:
     """A copy of nested settings with the values of some paths put in."""
     result = copy.deepcopy(base)
@@ -297,13 +328,18 @@ def with_values(base: dict[str, JsonValue], values: Point) -> dict[str, JsonValu
     return result
 
 
+def mechanism_settings(name: str) -> type:
+    """The type of a mechanism's settings."""
+    return registry_of_mechanisms.get(name).Settings
+
+
 def section_types(task: str) -> dict[str, type]:
     """The type of each section of an arm's settings, for a task."""
     return {
         "model": ModelSettings,
         "task": registry.get(task).Settings,
         "train": TrainSettings,
-        MECHANISM: FutureSeed,
+        **{name: mechanism_settings(name) for name in registry_of_mechanisms.names()},
     }
 
 
@@ -325,10 +361,14 @@ def setting_docs(task: str) -> dict[str, str]:
 def schema() -> Mapping[str, Any]:
     """JSON schema of a spec, with the docstrings of its settings as descriptions."""
     result: dict[str, Any] = SearchSpec.model_json_schema()
-    seed = TypeAdapter(FutureSeed).json_schema(ref_template="#/$defs/{model}")
     definitions = result["$defs"]
-    definitions.update(seed.pop("$defs", {}))
-    definitions["FutureSeed"] = seed
+    fixed = definitions["Fixed"]["properties"]
+    for name in registry_of_mechanisms.names():
+        kind = mechanism_settings(name)
+        own = TypeAdapter(kind).json_schema(ref_template="#/$defs/{model}")
+        definitions.update(own.pop("$defs", {}))
+        definitions[kind.__name__] = own
+        fixed[name] = {"$ref": f"#/$defs/{kind.__name__}"}
     tasks = result["properties"]["task"]["discriminator"]["mapping"]
     batch_size = definitions["TrainSettings"]["properties"]["batch_size"]
     kinds = {key: batch_size.pop(key) for key in ("type", "minimum") if key in batch_size}
@@ -337,6 +377,4 @@ def schema() -> Mapping[str, Any]:
         settings = definitions[tasks[task].rpartition("/")[2]]
         for name, doc in setting_docs(task).items():
             settings["properties"][name].setdefault("description", doc)
-    fixed = definitions["Fixed"]
-    fixed["properties"] = {MECHANISM: {"$ref": "#/$defs/FutureSeed"}}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **result}

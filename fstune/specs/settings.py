@@ -3,18 +3,33 @@
 The other sections of a spec are in `sections`.
 """
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    create_model,
+    model_serializer,
+    model_validator,
+)
 
-from model.config import FutureSeed, ModelConfig
+from model.config import ModelConfig
+from model.mechanisms import registry as mechanisms
+from model.optimizers import registry as optimizers
 from tasks.registry import settings_types
 
 if TYPE_CHECKING:
     from tasks.task import TaskSettings as TaskSettings
+
+    OptimizerName = str
 else:
     # The type of a task's settings follows from its `name`, one dataclass per registered task.
     TaskSettings = Annotated[settings_types(), Field(discriminator="name")]
+    OptimizerName = Literal[optimizers.names()]
 
 
 Scalar = bool | int | float | str
@@ -46,15 +61,16 @@ class ModelSettings(Section):
         return self
 
 
-class TrainSettings(Section):
+class _TrainSettings(Section):
     """One arm's optimisation."""
 
-    optimizer: Literal["adamw"] = "adamw"
+    optimizer: OptimizerName = "adamw"
+    """Of the model; one with settings of its own has them in the section `train.<its name>`."""
     parameters: Literal["all", "gates"] = "all"
-    """What is trained; gates: Future-Seed's alone, on a checkpoint. A baseline then stays the model
-    as it came, and is evaluated at the same steps."""
+    """What is trained; gates: the mechanism's parameters alone, on a checkpoint. A baseline then
+    stays the model as it came, and is evaluated at the same steps."""
     lr: float = Field(3e-5, gt=0, allow_inf_nan=False)
-    """Learning rate of the model; the gates have their own (`future_seed.alpha_lr`)."""
+    """Learning rate of the model; a mechanism's parameters have their own."""
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's decay rates of the first and second moment."""
     weight_decay: float = Field(0.01, ge=0, allow_inf_nan=False)
@@ -73,6 +89,43 @@ class TrainSettings(Section):
     """Weight of an answer's first token in the loss (1: the mean over all target tokens)."""
     seed: int = Field(0, ge=0)
     """Base of the seed streams; seed k of a rung is derived from it and k."""
+
+    @model_serializer(mode="wrap")
+    def _without_defaults_of_optimizers(
+        self, handler: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        """An optimiser's section that is not given goes unsaid, as in specs from before it."""
+        values: dict[str, Any] = handler(self)
+        return {k: v for k, v in values.items() if not (v is None and k in optimizers.names())}
+
+    @property
+    def of_optimizer(self) -> Any:
+        """The settings of the optimiser's own; None where it has none."""
+        kind = optimizers.get(self.optimizer).Settings
+        given = getattr(self, self.optimizer, None)
+        return kind() if given is None and kind is not None else given
+
+
+def _own_sections() -> Mapping[str, Any]:
+    """A field for each optimiser that has settings of its own."""
+    kinds = {name: optimizers.get(name).Settings for name in optimizers.names()}
+    return {
+        name: (kind | None, Field(None, description=f"Settings of the optimizer {name}."))
+        for name, kind in kinds.items()
+        if kind is not None
+    }
+
+
+if TYPE_CHECKING:
+    TrainSettings = _TrainSettings
+else:
+    TrainSettings = create_model(
+        "TrainSettings",
+        __base__=_TrainSettings,
+        __doc__=_TrainSettings.__doc__,
+        __module__=__name__,
+        **_own_sections(),
+    )
 
 
 EvaluatedSplit = Literal["validation", "test"]
@@ -93,11 +146,50 @@ class VariedSeeds(Section):
     """What sampled answers draw."""
 
 
-class ArmSettings(Section):
-    """Everything that a spec says about one arm."""
+class OfMechanisms(Section):
+    """Base of what has a section for each mechanism, None where it has not that mechanism."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A mechanism that is off goes unsaid, but for those that always were said to be off."""
+        values: dict[str, Any] = handler(self)
+        return {k: v for k, v in values.items() if v is not None or k not in _unsaid()}
+
+
+@cache
+def _unsaid() -> frozenset[str]:
+    """Mechanisms that nothing is said of where they are off."""
+    names = mechanisms.names()
+    return frozenset(name for name in names if not mechanisms.get(name).written_when_off)
+
+
+class _ArmSettings(OfMechanisms):
+    """Everything that a spec says about one arm; a section for each mechanism that it has."""
 
     model: ModelSettings
     task: TaskSettings
     train: TrainSettings = TrainSettings()
-    future_seed: FutureSeed | None = None
-    """The mechanism; absent in a baseline."""
+
+    @property
+    def mechanisms(self) -> dict[str, Any]:
+        """The settings of each mechanism that the arm has, by its name."""
+        found = {name: getattr(self, name) for name in mechanisms.names()}
+        return {name: settings for name, settings in found.items() if settings is not None}
+
+    def without(self, *names: str) -> Self:
+        """The same arm without some mechanisms; without any, if none is named."""
+        return self.model_copy(update=dict.fromkeys(names or mechanisms.names()))
+
+
+if TYPE_CHECKING:
+    ArmSettings = _ArmSettings
+else:
+    ArmSettings = create_model(
+        "ArmSettings",
+        __base__=_ArmSettings,
+        __doc__=_ArmSettings.__doc__,
+        __module__=__name__,
+        **{
+            name: (mechanisms.get(name).Settings | None, Field(None)) for name in mechanisms.names()
+        },
+    )

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from fstune.errors import InputError
 from fstune.specs.loading import known_task
-from fstune.specs.sections import plain_name, schema
+from fstune.specs.sections import mechanism_settings, plain_name, schema
+from model.mechanisms import registry as mechanisms
 
 if TYPE_CHECKING:
+    from model.mechanisms.mechanism import AnyMechanism
     from tasks.registry import AnyTask
 
 
@@ -45,6 +47,8 @@ class Start:
     """Name of a checkpoint file; a small new model if None."""
     num_layers: int = 2
     """Of the model."""
+    mechanism: str = mechanisms.names()[0]
+    """What is searched."""
 
 
 def write_new(name: str, task: str, start: Start, path: Path) -> None:
@@ -83,7 +87,7 @@ def new_spec(name: str, task: str, start: Start, file: str) -> str:
     known = known_task(task)
     whole = schema()
     values = _first_values(name, task, start)
-    page = _Page(whole, known)
+    page = _Page(whole, known, start.mechanism)
     if page.needs_files:
         values["task"]["files"] = {"train": "train.jsonl", "validation": "validation.jsonl"}
     lines = [
@@ -102,20 +106,6 @@ def _first_values(name: str, task: str, start: Start) -> dict[str, Any]:
     """What a first search starts from: a few minutes on a CPU, or an hour on a GPU."""
     new = start.checkpoint is None
     shapes = {"num_layers": start.num_layers, "width": 64, "head_size": 32, "vocab_size": 256}
-    alpha_lr = 0.02 if new else 5e-4
-    space: dict[str, Any] = {
-        "future_seed.alpha": {"uniform": [-4.0, 2.0] if new else [-4.0, 0.0]},
-        "future_seed.alpha_lr": {"choice": [0.0, alpha_lr]},
-        # Without a learning rate, every kind of gate stays the scalar one.
-        "future_seed.gate": {
-            "choice": ["scalar", "head"],
-            "when": {"future_seed.alpha_lr": alpha_lr},
-        },
-        "future_seed.norm": {"choice": [True, False]},
-    }
-    layers = sorted({1, start.num_layers // 2, start.num_layers - 2} - {0, start.num_layers})
-    if len(layers) > 1 and layers[0] > 0:
-        space = {"future_seed.layer_start": {"choice": layers}} | space
     steps = ((30, 1), (60, 1), (120, 3)) if new else ((50, 1), (150, 2), (400, 3))
     return {
         "name": name,
@@ -123,17 +113,42 @@ def _first_values(name: str, task: str, start: Start) -> dict[str, Any]:
         "task": {"name": task, "train_size": 1024, "validation_size": 128, "test_size": 128},
         "train": {"lr": 4e-3, "weight_decay": 0.0, "batch_size": 16} if new else {"lr": 3e-5},
         "rungs": [{"steps": count, "seeds": seeds} for count, seeds in steps],
-        "space": space,
+        "space": _first_space(start),
         "search": {"trials": 8 if new else 24},
         "confirm": {"finalists": 2, "seeds": 5},
         **({"resources": {"arms_at_once": 2, "cpu_threads": 1}} if new else {}),
     }
 
 
+def _first_space(start: Start) -> dict[str, Any]:
+    """What the mechanism has searched first, by path."""
+    name, new = start.mechanism, start.checkpoint is None
+    space = {}
+    for setting, domain in known_mechanism(name).first_space(start.num_layers, new).items():
+        space[f"{name}.{setting}"] = {**domain}
+        if "when" in domain:
+            when = {f"{name}.{other}": value for other, value in domain["when"].items()}
+            space[f"{name}.{setting}"]["when"] = when
+    return space
+
+
+def known_mechanism(name: str) -> "AnyMechanism":
+    """The mechanism of that name.
+
+    Raises:
+        InputError: there is none; names all.
+    """
+    try:
+        return mechanisms.get(name)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
 class _Page:
     """Lines for the sections of a schema."""
 
-    def __init__(self, whole: Node, task: "AnyTask") -> None:
+    def __init__(self, whole: Node, task: "AnyTask", mechanism: str) -> None:
+        self._mechanism = mechanism
         self._definitions: Node = whole["$defs"]
         tasks = whole["properties"]["task"]["discriminator"]["mapping"]
         self._task: Node = {"$ref": tasks[task.name]}
@@ -209,7 +224,12 @@ class _Page:
         for key, described in self._definitions["Domain"]["properties"].items():
             yield from _wrapped(f"- {key}: {described['description']}", "# ")
         yield "# The mechanism's settings are"
-        yield from self._paths(self._definitions["FutureSeed"], "future_seed")
+        kind = mechanism_settings(self._mechanism).__name__
+        yield from self._paths(self._definitions[kind], self._mechanism)
+        others = [name for name in mechanisms.names() if name != self._mechanism]
+        yield from _wrapped(
+            f"of other mechanisms those below {', '.join(f'{name}.…' for name in others)},", "# "
+        )
         yield "# and any setting of model, task or train may be varied too, as train.lr."
 
     def _paths(self, node: Node, section: str) -> Iterator[str]:

@@ -247,7 +247,7 @@ class Tracker:
         """Put a confirmed winner on the parent run, as a model that `mlflow.pyfunc` loads.
 
         Args:
-            files: `weights`, `gates` and `description`, as `export.kept` keeps them.
+            files: `weights`, `description` and one for each mechanism, as `export.kept` has them.
         """
         if _MODEL in self._client.get_run(self._parent).data.tags:
             return

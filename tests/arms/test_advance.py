@@ -64,9 +64,8 @@ def loss_by_hand(run: ArmTrainer, split: Split, indices: list[int], weight: floa
         example = split.example(index)
         with torch.no_grad():
             prompt = torch.tensor([example.prompt])
-            logits_BTV, state = subject.model(
-                prompt, future_seed=subject.future_seed, gates=subject.gates
-            )
+            acting = list(subject.acting.values())
+            logits_BTV, state = subject.model(prompt, acting=acting)
             inside = [logits_BTV[0, place] for place in example.target_positions]
             after_BTV, _ = subject.model(torch.tensor([example.answer]), state=state)
             after = [logits_BTV[0, -1], *after_BTV[0, :-1]]
@@ -126,7 +125,7 @@ def test_weight_decay_acts_on_matrices_and_on_nothing_else(tmp_path):
     gated, _ = first_step(
         tmp_path, settings({"alpha": 2.0, "alpha_lr": 0.1}, train={"weight_decay": 5.0})
     )
-    assert gated.subject.gates.alpha.tolist() == [2.0]
+    assert gated.subject.acting["future_seed"].alpha.tolist() == [2.0]
 
 
 @pytest.mark.parametrize("gate", ["scalar", "head", "input"])
@@ -138,7 +137,9 @@ def test_gates_have_a_learning_rate_of_their_own(tmp_path, gate):
         1e-2, rel=0.02
     )
     run.train_step()
-    gates = {name: value.detach() for name, value in run.subject.gates.named_parameters()}
+    gates = {
+        name: value.detach() for name, value in run.subject.acting["future_seed"].named_parameters()
+    }
     gates["alpha"] = gates["alpha"] - SEED["alpha"]
     assert len(gates) == (3 if gate == "input" else 1)
     for value in gates.values():
@@ -151,7 +152,7 @@ def test_gates_without_a_learning_rate_stay_put(tmp_path, gate):
     run = new_run(tmp_path, settings({"alpha": 0.5, "gate": gate, "alpha_lr": 0.0}))
     for _ in range(3):
         run.train_step()
-    for name, value in run.subject.gates.named_parameters():
+    for name, value in run.subject.acting["future_seed"].named_parameters():
         assert set(value.flatten().tolist()) == {0.5 if name == "alpha" else 0.0}
 
 
@@ -168,7 +169,8 @@ def test_the_models_gradient_is_clipped_to_its_norm(tmp_path):
     assert gradient_norm(clipped) == pytest.approx(norm / 10, rel=1e-3)
     assert gradient_norm(loose) == norm
     # Gates have a scale of their own and are left alone.
-    torch.testing.assert_close(clipped.subject.gates.alpha.grad, free.subject.gates.alpha.grad)
+    ours, theirs = (run.subject.acting["future_seed"].alpha for run in (clipped, free))
+    torch.testing.assert_close(ours.grad, theirs.grad)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +206,7 @@ def test_bf16_keeps_weights_and_optimiser_in_float32(tmp_path):
     place = Place(tmp_path / "half", arm)
     half = place.advance(3)
     saved = place.saved()
-    tensors = [*saved["model"].values(), *saved["gates"].values()]
+    tensors = [*saved["model"].values(), *saved["mechanisms"]["future_seed"].values()]
     tensors += [
         value
         for optimizer in saved["optimizers"]
@@ -501,7 +503,7 @@ def test_of_gates_alone_nothing_else_moves(tmp_path, gate):
     assert saved["step"] == 5
     for name, tensor in load(tmp_path / "model.pth").state_dict().items():
         assert torch.equal(tensor, saved["model"][name]), name
-    for name, tensor in saved["gates"].items():
+    for name, tensor in saved["mechanisms"]["future_seed"].items():
         assert (tensor != 0.0).all(), name
     assert outcome.diagnostics["unmoved_share"] == 1.0
     assert outcome.diagnostics["grad_norm/gates"] > 0
@@ -515,7 +517,8 @@ def test_gates_alone_take_the_first_step_that_they_take_beside_a_model(tmp_path)
         for train in ({}, GATES_ONLY)
     )
     assert together.train_step() == alone.train_step()
-    assert torch.equal(together.subject.gates.alpha, alone.subject.gates.alpha)
+    ours, theirs = (run.subject.acting["future_seed"].alpha for run in (together, alone))
+    assert torch.equal(ours, theirs)
     assert all(x.grad is None for x in alone.subject.model.parameters())
     assert not torch.equal(together.subject.model.head.weight, alone.subject.model.head.weight)
 

@@ -13,8 +13,16 @@ from hypothesis import strategies as st
 from fstune.arms.arm import ArmSpec, Pair, Seeds
 from fstune.files import derive_seed, digest_of
 from fstune.specs.settings import ArmSettings, ModelSettings, TrainSettings, VariedSeeds
-from model.config import FutureSeed, ModelConfig, Schedule
+from model.config import ModelConfig
+from model.future_seed import Schedule
+from model.mechanisms import registry as mechanisms
+from model.optimizers.muon import MuonSettings
 from tasks import registry
+
+
+def names_of(settings_type: type) -> set[str]:
+    return {field.name for field in dataclasses.fields(settings_type)}
+
 
 CHECKPOINT = {"checkpoint": "/here/model.pth"}
 HOTPOT = {
@@ -73,6 +81,7 @@ TRANSCRIBED = HUB | {
 OTHER: dict[str, dict[str, Any]] = {
     "train": {
         "lr": 2e-2,
+        "optimizer": "muon",
         "parameters": "gates",
         "betas": (0.9, 0.99),
         "weight_decay": 0.5,
@@ -96,6 +105,22 @@ OTHER: dict[str, dict[str, Any]] = {
         "seed_scale": 0.5,
     },
     "schedule": {"kind": "cosine", "min": 0.25, "max": 2.0},
+    "learned_state": {"layer_start": 1, "lr": 0.5},
+    "second_pass": {
+        "layer_start": 1,
+        "gate": "head",
+        "alpha": 0.5,
+        "alpha_lr": 0.2,
+        "norm": True,
+        "detach": True,
+    },
+    "muon": {
+        "lr": 0.5,
+        "momentum": 0.5,
+        "nesterov": False,
+        "steps": 4,
+        "scale": "match_rms_adamw",
+    },
     "model": {"precision": "bf16", "tokenizer": "bytes"},
     "init": {name: 2 * value for name, value in SHAPES.items()},
     "rightcopy": {
@@ -167,24 +192,21 @@ OTHER: dict[str, dict[str, Any]] = {
     "sudoku_after": BOARD,
 }
 WITHOUT_EFFECT = {
-    "train": {"optimizer"},  # there is only one
+    "train": {"muon"},  # counts while it is the optimizer, see below
     "model": {"checkpoint", "init"},  # their contents count, see below
 } | {
     # No arm sees the test split, and what is in files has a digest.
-    name: {"name", "test_size", "files"}
-    & {f.name for f in dataclasses.fields(registry.get(name).Settings)}
+    name: {"name", "test_size", "files"} & names_of(registry.get(name).Settings)
     for name in registry.names()
 }
 FIELDS = {
     "train": set(TrainSettings.model_fields),
-    "future_seed": {field.name for field in dataclasses.fields(FutureSeed)},
-    "schedule": {field.name for field in dataclasses.fields(Schedule)},
+    "schedule": names_of(Schedule),
     "model": set(ModelSettings.model_fields),
-    "init": {field.name for field in dataclasses.fields(ModelConfig)},
-    **{
-        name: {field.name for field in dataclasses.fields(registry.get(name).Settings)}
-        for name in registry.names()
-    },
+    "init": names_of(ModelConfig),
+    "muon": names_of(MuonSettings),
+    **{name: names_of(mechanisms.get(name).Settings) for name in mechanisms.names()},
+    **{name: names_of(registry.get(name).Settings) for name in registry.names()},
 }
 
 
@@ -206,6 +228,10 @@ def with_change(section: str, changes: dict[str, Any]) -> ArmSettings:
         return settings(SEED, train=changes)
     if section == "future_seed":
         return settings(SEED | changes)
+    if section in mechanisms.names():
+        return settings(**{section: changes})
+    if section == "muon":
+        return settings(train={"optimizer": "muon", "muon": changes})
     if section == "schedule":
         return settings(SEED | {"schedule": {"kind": "linear", "min": 0.5} | changes})
     if section == "model":

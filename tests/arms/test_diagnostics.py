@@ -12,7 +12,7 @@ import torch
 from arm_cases import SEED, Place, assert_same_numbers, bench, materials, settings
 
 from fstune.arms import trainer as arm_run
-from fstune.arms.diagnostics import flags, gate_values, memory_gb, sample_of, seed_ratios
+from fstune.arms.diagnostics import flags, mechanism_values, memory_gb, observed, sample_of
 from fstune.arms.trainer import ArmTrainer, InfeasibleError, out_of_memory
 from model.future_seed import seed_state
 from tasks.batch import collate
@@ -32,17 +32,19 @@ def run(tmp_path, **changes):
 
 def test_gates_are_those_of_the_formula(tmp_path):
     trained = run(tmp_path)
-    alpha = float(trained.subject.gates.alpha.detach()[0])
-    assert gate_values(trained.subject.gates)["gate/L01"] == pytest.approx(
+    alpha = float(trained.subject.acting["future_seed"].alpha.detach()[0])
+    assert mechanism_values(trained.subject)["gate/L01"] == pytest.approx(
         1 / (1 + math.exp(-alpha)), rel=1e-6
     )
-    assert gate_values(None) == {}
+    plain = run(tmp_path, future_seed=None)
+    assert mechanism_values(plain.subject) == {}
+    assert observed(plain.subject, plain.data.evaluated) == {}
 
 
 def test_each_head_has_its_gate(tmp_path):
     trained = run(tmp_path, future_seed={"gate": "head", "alpha": 0.0, "norm": False})
     heads = trained.data.config.num_heads
-    values = gate_values(trained.subject.gates)
+    values = mechanism_values(trained.subject)
     assert set(values) == {"gate/L01", *(f"gate/L01.H{head}" for head in range(heads))}
 
 
@@ -52,19 +54,16 @@ def test_a_seed_is_compared_with_the_state_that_its_layer_ends_up_with(tmp_path)
     prompt = collate(split, range(4)).prompt
     with torch.no_grad():
         _, state = subject.model.hidden(
-            prompt.tokens_BT,
-            mask_BT=prompt.mask_BT,
-            future_seed=subject.future_seed,
-            gates=subject.gates,
+            prompt.tokens_BT, mask_BT=prompt.mask_BT, acting=list(subject.acting.values())
         )
         below, own = state.wkv_LBHVK[0], state.wkv_LBHVK[1]
-        seed = seed_state(subject.gates, subject.future_seed, 1, below, None)
+        seed = seed_state(subject.acting["future_seed"], 1, below, None)
     ratios = [
         seed[b, h].square().sum().sqrt() / own[b, h].square().sum().sqrt()
         for b in range(4)
         for h in range(own.shape[1])
     ]
-    found = seed_ratios(subject, split)
+    found = observed(subject, split)
     assert found == {"seed_ratio/L01": pytest.approx(float(sum(ratios) / len(ratios)), rel=1e-5)}
 
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from arm_cases import CPU, SHAPES, settings
 
-from fstune.arms import evaluation
+from fstune.arms import loss
 from fstune.arms.evaluation import evaluate
 from fstune.arms.inputs import gather
 from fstune.arms.loss import Subject, token_scores
-from model.config import FutureSeed, ModelConfig
-from model.future_seed import Gates
+from model.config import ModelConfig
+from model.future_seed import FutureSeed, Gates
 from model.rwkv7 import RWKV7
 from model.tokenizer import for_vocabulary
 from tasks.batch import collate
@@ -36,8 +36,8 @@ def subject(future_seed: FutureSeed | None = None, seed: int = 0, **shapes: Any)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
-    gates = None if future_seed is None else Gates(config, future_seed)
-    return Subject(model, future_seed, gates, CPU, "float32")
+    acting = {} if future_seed is None else {"future_seed": Gates(config, future_seed)}
+    return Subject(model, acting, CPU, "float32")
 
 
 def measures(tested: Subject, split: Split, padded_tokens: int = 16_384) -> Measures:
@@ -103,7 +103,7 @@ def by_hand(tested: Subject, example: Example) -> tuple[float, int, int]:
     """NLL, hits and targets of one example, from logits at every position of two plain passes."""
     prompt = torch.tensor([example.prompt])
     with torch.no_grad():
-        logits_TV, state = tested.model(prompt, future_seed=tested.future_seed, gates=tested.gates)
+        logits_TV, state = tested.model(prompt, acting=list(tested.acting.values()))
         wanted = list(zip(example.target_positions, example.target_tokens, strict=True))
         scored = [(logits_TV[0, place], token) for place, token in wanted]
         last_V = logits_TV[0, -1]
@@ -156,7 +156,7 @@ def test_the_most_likely_token_counts_as_correct():
 def test_future_seed_changes_scores_after_and_inside_the_prompt():
     # That it acts in the prompt pass alone is what `by_hand` holds it to.
     split, on = both(Path()), subject(FutureSeed(alpha=3.0))
-    off = Subject(on.model, None, None, CPU, "float32")
+    off = Subject(on.model, {}, CPU, "float32")
     assert (measures(on, split)["nll_sum"] != measures(off, split)["nll_sum"]).all()
 
 
@@ -189,7 +189,7 @@ def test_the_first_token_of_an_answer_is_told_apart():
 
 def test_bf16_computes_scores_near_those_of_float32():
     split, tested = both(Path()), subject(FutureSeed())
-    half = Subject(tested.model, tested.future_seed, tested.gates, CPU, "bf16")
+    half = Subject(tested.model, tested.acting, CPU, "bf16")
     fine, coarse = measures(tested, split)["nll_sum"], measures(half, split)["nll_sum"]
     assert (fine != coarse).all()
     np.testing.assert_allclose(coarse, fine, rtol=0.1)
@@ -258,7 +258,7 @@ def test_losses_and_gradients_are_the_same_whatever_logits_exist_at_a_time(
         return [scores.nll_N.detach(), scores.predicted_N, *gradients]
 
     whole = computed()
-    monkeypatch.setattr(evaluation, "LOGITS_AT_ONCE", logits_at_once)
+    monkeypatch.setattr(loss, "LOGITS_AT_ONCE", logits_at_once)
     for found, wanted in zip(computed(), whole, strict=True):
         # Sums of a few hundred terms in another order.
         error = (found.double() - wanted.double()).norm()

@@ -6,10 +6,13 @@ from typer.testing import CliRunner
 
 from fstune.arms.memory import Step, _Alive, step_memory
 from fstune.cli.commands import app
-from model.config import FutureSeed, ModelConfig
+from model.config import ModelConfig
+from model.future_seed import FutureSeed
 from model.initial import initialise
 
 SHAPES = ModelConfig(4, 128, 256, head_size=64)
+GATES = 3
+"""Parameters of Future-Seed by default: a logit for each layer but the first."""
 
 
 def alive_in_a_step(recompute: bool, rows: int, tokens: int) -> int:
@@ -24,16 +27,16 @@ def alive_in_a_step(recompute: bool, rows: int, tokens: int) -> int:
 
 @pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
 def test_rows_and_tokens_cost_what_a_real_step_of_them_does(recompute):
-    memory = step_memory(Step(SHAPES, None, False, recompute), tokens=512, scored=0)
+    memory = step_memory(Step(SHAPES, {}, False, recompute), tokens=512, scored=0)
     rise = alive_in_a_step(recompute, 5, 512) - alive_in_a_step(recompute, 2, 512)
     assert 3 * memory.per_row == pytest.approx(rise, rel=0.15)
 
 
 def test_the_terms_add_up():
-    step = Step(SHAPES, FutureSeed(), False, False)
+    step = Step(SHAPES, {"future_seed": FutureSeed()}, False, False)
     parameters = sum(each.numel() for each in initialise(SHAPES, 0).parameters())
     one, more = step_memory(step, 512, 8), step_memory(step, 512, 16)
-    assert one.fixed == 16 * parameters
+    assert one.fixed == 16 * (parameters + GATES)
     assert more.per_row - one.per_row == 8 * 12 * 256
     largest = one.largest_batch(0.5)
     assert one.of(largest) <= 0.5e9 < one.of(largest + 1)
@@ -41,11 +44,13 @@ def test_the_terms_add_up():
 
 
 def test_a_model_that_stays_as_it_is_has_weights_and_no_optimiser():
-    seed = FutureSeed(layer_start=3, alpha_lr=1e-3)
+    seed = {"future_seed": FutureSeed(layer_start=3, alpha_lr=1e-3)}
     trained, frozen = (
-        step_memory(Step(SHAPES, seed, False, False, alone), 128, 1) for alone in (False, True)
+        step_memory(Step(SHAPES, seed, False, False, optimizer), 128, 1)
+        for optimizer in ("adamw", None)
     )
-    assert frozen.fixed == trained.fixed / 4
+    gates = 16 * 1  # layer 3's
+    assert frozen.fixed - gates == (trained.fixed - gates) / 4
     # Nothing is kept of the layers that no gate's gradient passes.
     assert frozen.per_row < 0.6 * trained.per_row
 

@@ -74,7 +74,7 @@ def main() -> None:
     torch.set_num_threads(1)
     use_fast_matmul()
     (runs / "spec.yaml").write_text(text)
-    spec = load(runs / "spec.yaml")
+    spec = load(runs / "spec.yaml").spec
     bench = Workbench(ArmStore(runs / "arms"), torch.device("cpu"), 0, _silent)
     drawn = candidates(spec)
     shape = (len(drawn), len(spec.rungs))

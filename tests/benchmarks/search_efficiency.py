@@ -74,7 +74,7 @@ class Table:
         self.by_seed = stored["by_seed"]
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "spec.yaml").write_text(self.text)
-            self.spec = load(Path(folder) / "spec.yaml")
+            self.spec = load(Path(folder) / "spec.yaml").spec
         self.baselines = [
             canonical_json(self.spec.settings(candidate)[0].model_dump(mode="json"))
             for candidate in self.candidates

@@ -23,8 +23,8 @@ from fstune.arms.inputs import gather
 from fstune.arms.trainer import ArmTrainer
 from fstune.machine import WORKER_VARIABLES, cores, describe, use_fast_matmul
 from fstune.specs.loading import find, load
-from model.config import FutureSeed, ModelConfig
-from model.future_seed import Gates
+from model.config import ModelConfig
+from model.future_seed import FutureSeed, Gates
 from model.initial import initialise
 from model.wkv.backends import BACKENDS, in_torch
 
@@ -49,10 +49,10 @@ def large() -> dict[str, object]:
     chance = torch.Generator().manual_seed(0)
     tokens_BT = torch.randint(VOCABULARY, (BATCH, LENGTH), generator=chance)
 
-    def step(backend: str, bf16: bool = False, future_seed: FutureSeed | None = seed) -> None:
+    def step(backend: str, bf16: bool = False, on: bool = True) -> None:
         model.wkv_backend = backend
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            x_BTC, _ = model.hidden(tokens_BT, future_seed=future_seed, gates=gates)
+            x_BTC, _ = model.hidden(tokens_BT, acting=[gates] if on else [])
             logits = model.project(x_BTC[:, -SCORED:]).float()
         wanted = tokens_BT[:, -SCORED:].flatten()
         torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted).backward()
@@ -69,7 +69,7 @@ def large() -> dict[str, object]:
             "stub": lambda: step("stub"),
             "default_products": default_products,
             "bf16": lambda: step("chunked", bf16=True),
-            "off": lambda: step("chunked", future_seed=None),
+            "off": lambda: step("chunked", on=False),
         },
         TURNS_LARGE,
     )
@@ -91,7 +91,7 @@ def large() -> dict[str, object]:
 
 def tiny(name: str, folder: Path) -> dict[str, object]:
     """The training step of a shipped search's first point or corner, Future-Seed on."""
-    spec = load(find(name))
+    spec = load(find(name)).spec
     torch.set_num_threads(spec.resources.cpu_threads or cores())
     candidate = dict(spec.points[0]) if spec.points else {}
     _, settings = spec.settings(candidate)

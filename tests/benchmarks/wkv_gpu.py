@@ -1,6 +1,6 @@
 """WKV-7 and the whole 0.1B step on a GPU: against fla-core, against memory, against matmuls.
 
-    PYTHONPATH=.:tests/benchmarks:tests/model python tests/benchmarks/wkv_gpu.py \
+    PYTHONPATH=.:tests/benchmarks:tests/support python tests/benchmarks/wkv_gpu.py \
         [--out docs/results/wkv_gpu.json] [--sweep] [--batch 4]
 
 Forward and backward through y and the final state, bfloat16 operands, B 8, T 4096, 12 heads of 64.
@@ -19,7 +19,7 @@ import importlib.util
 import itertools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,8 +28,8 @@ from timing import in_turns, ratios, spread
 from wkv_cases import Case
 
 from fstune.machine import describe
-from model.config import FutureSeed, ModelConfig
-from model.future_seed import Gates
+from model.config import ModelConfig
+from model.future_seed import FutureSeed, Gates
 from model.initial import initialise
 from model.rwkv7 import RWKV7
 from model.wkv import fla
@@ -37,7 +37,7 @@ from model.wkv.dispatch import wkv7
 from model.wkv.triton_launch import CONFIGS, Config, Launch
 
 DEVICE = "cuda"
-COMMAND = "PYTHONPATH=.:tests/benchmarks:tests/model python tests/benchmarks/wkv_gpu.py"
+COMMAND = "PYTHONPATH=.:tests/benchmarks:tests/support python tests/benchmarks/wkv_gpu.py"
 BATCH, LENGTH, HEADS, SIZE = 8, 4096, 12, 64
 SCORED, VOCABULARY = 64, 65536
 TURNS = 20
@@ -207,17 +207,14 @@ def step(rates: dict[str, float], batch: int) -> dict[str, object]:
     """Forward, backward and AdamW of the 0.1B shape under bfloat16 autocast."""
     config = ModelConfig(num_layers=12, width=768, head_size=SIZE, vocab_size=VOCABULARY)
     model = initialise(config, 0).to(DEVICE)
-    future_seed = FutureSeed(alpha_lr=1e-3)
-    gates = Gates(config, future_seed).to(DEVICE)
+    gates = Gates(config, FutureSeed(alpha_lr=1e-3)).to(DEVICE)
     optimiser = torch.optim.AdamW([*model.parameters(), *gates.parameters()], fused=True)
     chance = torch.Generator(DEVICE).manual_seed(0)
     tokens_BT = torch.randint(VOCABULARY, (batch, LENGTH), generator=chance, device=DEVICE)
 
-    def once(settings: FutureSeed | None) -> None:
+    def once(acting: Sequence[Gates]) -> None:
         with torch.autocast(DEVICE, torch.bfloat16):
-            x_BTC, _ = model.hidden(
-                tokens_BT, future_seed=settings, gates=None if settings is None else gates
-            )
+            x_BTC, _ = model.hidden(tokens_BT, acting=acting)
             logits = model.project(x_BTC[:, -SCORED:]).float()
         wanted = tokens_BT[:, -SCORED:].flatten()
         torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted).backward()
@@ -225,8 +222,8 @@ def step(rates: dict[str, float], batch: int) -> dict[str, object]:
         optimiser.zero_grad(set_to_none=True)
 
     contenders = {
-        "off": synchronised(lambda: once(None)),
-        "on": synchronised(lambda: once(future_seed)),
+        "off": synchronised(lambda: once([])),
+        "on": synchronised(lambda: once([gates])),
     }
     seconds = in_turns(contenders, TURNS)
     operations = (

@@ -17,8 +17,8 @@ from fstune.errors import InputError
 from fstune.export.folder import write_folder
 from fstune.export.hf_tokenizer import RWKVTokenizer
 from fstune.export.weights import Exported, Place, write_pth
-from model.config import FutureSeed, ModelConfig, Schedule
-from model.future_seed import Gates
+from model.config import ModelConfig
+from model.future_seed import FutureSeed, Gates, Schedule
 from model.generation import Decoding, generate
 from model.initial import initialise
 from model.tokenizer import for_vocabulary
@@ -65,7 +65,7 @@ found["loss"] = model(tokens, attention_mask=mask, prompt_mask=prompt, labels=la
 try:
     model(one, prompt_mask=torch.ones_like(one), labels=one)
 except ValueError as error:
-    assert "Future-Seed has shown" in str(error)
+    assert "a mechanism has shown" in str(error)
 else:
     raise AssertionError("a loss on tokens that the model was shown")
 tokenizer.padding_side = "right"
@@ -119,7 +119,7 @@ def exported(tmp_path_factory):
     records = made(tmp_path_factory.mktemp("runs"), spec(tmp_path_factory.mktemp("spec"), SPEC))
     records.write_candidate(0, {"future_seed.alpha": 0.5})
     place = Place(records.trial(0), "variant", 0, "digest", 4, "validation")
-    return Exported(place, 4, model, gates, None)
+    return Exported(place, 4, model, {"future_seed": gates}, None)
 
 
 @pytest.fixture(scope="module")
@@ -155,9 +155,9 @@ def run(place, script, *arguments):
 
 def read(exported, tokens, mask=None, on=True, state=None):
     """The project's own pass."""
-    seed = (SETTINGS, exported.gates) if on else (None, None)
+    acting = list(exported.acting.values()) if on else []
     with torch.inference_mode():
-        return exported.model(tokens, state, mask, *seed)
+        return exported.model(tokens, state, mask, acting)
 
 
 def assert_close(found, wanted):
@@ -204,9 +204,9 @@ def test_generate_writes_what_the_project_writes(exported, loaded, on):
     written = loaded["written" if on else "written_off"]
     for row, text in enumerate(TEXTS):
         tokens = torch.tensor([list(text.encode())])
-        seed = {"future_seed": SETTINGS, "gates": exported.gates} if on else {}
+        acting = list(exported.acting.values()) if on else []
         with torch.inference_mode():
-            x_BTC, state = exported.model.hidden(tokens, **seed)
+            x_BTC, state = exported.model.hidden(tokens, acting=acting)
         (wanted,) = generate(exported.model, x_BTC[:, -1], state, Decoding(NEW_TOKENS))
         assert tuple(written[row].tolist()) == wanted
 
@@ -249,7 +249,7 @@ def test_a_place_below_a_file_is_refused(exported, tmp_path):
 
 
 def test_a_failed_write_leaves_nothing(exported, tmp_path):
-    unknown = Exported(exported.place, 4, initialise(ModelConfig(1, 16, 99, 16), 0), None, None)
+    unknown = Exported(exported.place, 4, initialise(ModelConfig(1, 16, 99, 16), 0), {}, None)
     with pytest.raises(InputError, match="no tokenizer is known for a vocabulary of 99"):
         write_folder(unknown, tmp_path / "new")
     assert list(tmp_path.iterdir()) == []

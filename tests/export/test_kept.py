@@ -17,7 +17,7 @@ from fstune.export.kept import FILES, keep, kept_winner, read_kept
 from fstune.results.pairing import arms_of, confirm
 from fstune.results.records import Confirmation
 from fstune.tracking.tracker import Tracker, local_uri
-from model.checkpoint import load, load_gates
+from model.checkpoint import load, load_mechanism
 from model.generation import Decoding, generate
 
 CANDIDATE = {"future_seed.alpha": 1.0}
@@ -82,9 +82,7 @@ def test_one_line_loads_the_winner_without_fstune(confirmed, tmp_path):
     assert said.startswith("False ['")
     tokens_1T = torch.tensor([list(TEXT.encode())])
     with torch.inference_mode():
-        x_1TC, _ = subject.model.hidden(
-            tokens_1T, future_seed=subject.future_seed, gates=subject.gates
-        )
+        x_1TC, _ = subject.model.hidden(tokens_1T, acting=list(subject.acting.values()))
         wanted = subject.model.project(x_1TC[0]).double()
         x_1TC, _ = subject.model.hidden(tokens_1T)
         without = subject.model.project(x_1TC[0]).double()
@@ -102,9 +100,7 @@ def test_a_winner_writes_what_the_model_writes(confirmed):
     winner.load_context(SimpleNamespace(artifacts=kept_winner(records)))
     with torch.inference_mode():
         x_1TC, state = subject.model.hidden(
-            torch.tensor([list(TEXT.encode())]),
-            future_seed=subject.future_seed,
-            gates=subject.gates,
+            torch.tensor([list(TEXT.encode())]), acting=list(subject.acting.values())
         )
         (wanted,) = generate(subject.model, x_1TC[:, -1], state, Decoding(MAX_NEW_TOKENS))
     assert winner.predict(None, [TEXT]) == [bytes(wanted).decode(errors="replace")]
@@ -114,7 +110,7 @@ def test_a_winner_writes_what_the_model_writes(confirmed):
 
 def test_only_the_best_of_several_gains_is_kept(confirmed):
     records, _, _ = confirmed
-    assert set(kept_winner(records)) == {"weights", "gates", "description"}
+    assert set(kept_winner(records)) == {"weights", "future_seed", "description"}
     records.model_folder(0).rename(records.model_folder(0).with_name("elsewhere"))
     assert kept_winner(records) == {}
 
@@ -122,17 +118,19 @@ def test_only_the_best_of_several_gains_is_kept(confirmed):
 def test_the_files_are_those_of_an_exported_model(confirmed):
     records, made_of, subject = confirmed
     model = load(records.model_folder(0) / FILES["weights"])
-    gates = load_gates(records.model_folder(0) / FILES["gates"], model.config)
+    _, gates = load_mechanism(records.model_folder(0) / "future_seed.safetensors", model.config)
     assert gates.settings == made_of.settings(CANDIDATE)[1].future_seed
-    assert torch.equal(gates.alpha, subject.gates.alpha)
+    assert torch.equal(gates.alpha, subject.acting["future_seed"].alpha)
 
 
 def test_gates_without_their_settings_are_read_by_those_of_the_arm(confirmed):
     records, made_of, subject = confirmed
-    path = records.model_folder(0) / FILES["gates"]
-    save_file(load_file(path), path)
+    path = records.model_folder(0) / "future_seed.safetensors"
+    # As version 0.1.0 wrote them.
+    save_file(load_file(path), path.with_name("gates.safetensors"))
+    path.unlink()
     found = read_kept(records.model_folder(0), made_of.settings(CANDIDATE)[1])
-    assert torch.equal(found.gates.alpha, subject.gates.alpha)
+    assert torch.equal(found.acting["future_seed"].alpha, subject.acting["future_seed"].alpha)
 
 
 def test_a_winner_without_future_seed_has_no_gates(confirmed):
@@ -143,4 +141,4 @@ def test_a_winner_without_future_seed_has_no_gates(confirmed):
     shutil.rmtree(records.model_folder(0))
     keep(comparison.arms[0].baseline, baseline, store, records, 0)
     assert set(kept_winner(records)) == {"weights", "description"}
-    assert read_kept(records.model_folder(0), baseline).gates is None
+    assert read_kept(records.model_folder(0), baseline).acting == {}

@@ -16,10 +16,10 @@ from fstune.arms.trainer import CHECKPOINT_FILE
 from fstune.cli.commands import main
 from fstune.errors import InputError
 from fstune.export.kept import keep
-from fstune.export.weights import GATES_SUFFIX, Wanted, take, write_pth
+from fstune.export.weights import Wanted, take, write_pth
 from fstune.results.pairing import confirm, run_rung
 from fstune.results.records import Confirmation, EndRecord
-from model.checkpoint import load, load_gates
+from model.checkpoint import load, load_mechanism
 
 SEARCHED = SPEC.replace("validation_size: 6", "validation_size: 6, test_size: 4") + (
     "fixed: {future_seed: {alpha_lr: 0.1, gate: head, schedule: {kind: linear, min: 0.5}}}\n"
@@ -51,16 +51,17 @@ def test_the_best_trials_variant_is_written_with_its_gates(searched, tmp_path):
     records, made_of = searched
     out = tmp_path / "model.pth"
     files = write_pth(take(records, made_of, Wanted(), again=False), out)
-    assert files == [out, tmp_path / f"model{GATES_SUFFIX}"]
+    assert files == [out, tmp_path / "model.future_seed.safetensors"]
     pair = records.trial(1).rungs[-1].arms[0]
     saved = stored(records, pair.variant)
     written = torch.load(out, weights_only=True)
     assert written.keys() == saved["model"].keys()
     assert all(torch.equal(tensor, saved["model"][name]) for name, tensor in written.items())
     model = load(out)
-    gates = load_gates(files[1], model.config)
+    name, gates = load_mechanism(files[1], model.config)
+    assert name == "future_seed"
     assert gates.settings == made_of.settings(CANDIDATES[1])[1].future_seed
-    assert torch.equal(gates.alpha, saved["gates"]["alpha"])
+    assert torch.equal(gates.alpha, saved["mechanisms"]["future_seed"]["alpha"])
     assert not torch.equal(gates.alpha, torch.full_like(gates.alpha, 1.5)), "it has learnt"
 
 
@@ -136,7 +137,7 @@ def test_weights_that_are_gone_are_refused_or_trained_again_as_they_were(searche
         take(records, made_of, Wanted(trial=0), again=False)
     after = take(records, made_of, Wanted(trial=0), again=True)
     assert (after.place.digest, after.step) == (before.place.digest, 4)
-    assert torch.equal(after.gates.alpha, before.gates.alpha)
+    assert torch.equal(alpha_of(after), alpha_of(before))
     for name, tensor in after.model.state_dict().items():
         assert torch.equal(tensor, weights[name]), name
 
@@ -165,7 +166,7 @@ def test_a_confirmed_gain_goes_before_the_best_of_the_search_and_is_kept(searche
             bench_here.store.drop_checkpoints(pair.variant)
     kept = take(records, made_of, Wanted(), again=False)
     assert (kept.place, kept.step) == (exported.place, exported.step)
-    assert torch.equal(kept.gates.alpha, exported.gates.alpha)
+    assert torch.equal(alpha_of(kept), alpha_of(exported))
     for name, tensor in exported.model.state_dict().items():
         assert torch.equal(kept.model.state_dict()[name], tensor), name
     with pytest.raises(InputError, match=r"variant is stored: 0$"):
@@ -181,6 +182,10 @@ def command(monkeypatch, capsys, records, *arguments):
     with pytest.raises(SystemExit) as caught:
         main()
     return int(caught.value.code or 0), *capsys.readouterr()
+
+
+def alpha_of(exported):
+    return exported.acting["future_seed"].alpha
 
 
 def stored(records, digest):

@@ -7,10 +7,12 @@ import pytest
 import torch
 from model_cases import random_model, random_tokens
 
-from model.config import FutureSeed, ModelConfig, Schedule
-from model.future_seed import Gates, seed_state
-from model.rwkv7 import State
+from model.config import ModelConfig
+from model.future_seed import FutureSeed, Gates, Schedule, seed_state
+from model.mechanisms import registry
+from model.state import State
 
+MECHANISM = registry.get("future_seed")
 CONFIG = ModelConfig(num_layers=4, width=16, vocab_size=23, head_size=8)
 LAYER = 2
 B, H, D = 3, 2, 8
@@ -84,7 +86,7 @@ def test_the_seed_follows_the_formulae(gate, changes):
     settings = FutureSeed(gate=gate, alpha=-1.0, **changes)
     gates = make_gates(settings)
     below, x_last = make_below()
-    found = seed_state(gates, settings, LAYER, below, x_last)
+    found = seed_state(gates, LAYER, below, x_last)
     wanted = plain_seed(gates, settings, below, x_last)
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
@@ -95,7 +97,7 @@ def test_detach_cuts_the_layer_below_and_never_the_gate(gate, detach):
     settings = FutureSeed(gate=gate, detach=detach)
     gates = make_gates(settings)
     below, x_last = make_below(requires_grad=True)
-    seed_state(gates, settings, LAYER, below, x_last).sum().backward()
+    seed_state(gates, LAYER, below, x_last).sum().backward()
     assert (below.grad is None) == detach
     for name, parameter in gates.named_parameters():
         assert parameter.grad[LAYER - 1].abs().sum() > 0, name
@@ -141,8 +143,8 @@ def test_gates_in_another_dtype_still_compute_in_the_states(gate):
     gates = make_gates(settings)
     below, x_last = make_below()
     low = make_gates(settings).bfloat16()
-    wanted = seed_state(gates, settings, LAYER, below.float(), x_last)
-    found = seed_state(low, settings, LAYER, below.float(), x_last.bfloat16())
+    wanted = seed_state(gates, LAYER, below.float(), x_last)
+    found = seed_state(low, LAYER, below.float(), x_last.bfloat16())
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, wanted, rtol=0.02, atol=0.02)
 
@@ -150,13 +152,13 @@ def test_gates_in_another_dtype_still_compute_in_the_states(gate):
 def test_no_strength_is_no_seed_even_of_a_state_that_overflowed():
     settings = FutureSeed(seed_scale=0.0)
     below, x_last = make_below()
-    assert seed_state(Gates(CONFIG, settings), settings, LAYER, below * math.inf, x_last) is None
+    assert seed_state(Gates(CONFIG, settings), LAYER, below * math.inf, x_last) is None
 
 
 def test_the_norm_of_an_empty_state_has_a_finite_gradient():
     settings = FutureSeed(norm=True)
     below, x_last = torch.zeros(B, H, D, D, requires_grad=True), make_below()[1]
-    seed = seed_state(Gates(CONFIG, settings), settings, LAYER, below, x_last)
+    seed = seed_state(Gates(CONFIG, settings), LAYER, below, x_last)
     seed.sum().backward()
     assert (seed == 0).all()
     assert below.grad.isfinite().all()
@@ -177,7 +179,7 @@ def run_by_hand(model, tokens, state, settings, gates, last):
         carried.att_shift_BC = state.att_shift_LBC[layer]
         carried.ffn_shift_BC = state.ffn_shift_LBC[layer]
         if layer >= settings.layer_start:
-            seed = seed_state(gates, settings, layer, below, x[:, last])
+            seed = seed_state(gates, layer, below, x[:, last])
             carried.wkv_BHVK = carried.wkv_BHVK + seed
         x, v_first, after = block(x, v_first, carried, None, "reference")
         below = after.wkv_BHVK
@@ -194,7 +196,7 @@ def test_the_model_adds_the_seed_from_the_layer_below_to_its_explicit_state(gate
     zeros = State.zeros(CONFIG, 2, dtype=torch.float64)
     state = State(*(torch.randn(x.shape, generator=generator).to(x) for x in vars(zeros).values()))
     wanted, wanted_wkv = run_by_hand(model, tokens, state, settings, gates, -1)
-    logits, after = model(tokens, state, None, settings, gates)
+    logits, after = model(tokens, state, None, [gates])
     torch.testing.assert_close(logits, wanted)
     torch.testing.assert_close(after.wkv_LBHVK, wanted_wkv)
 
@@ -209,17 +211,9 @@ def test_the_input_gate_reads_the_last_valid_position():
     state = State.zeros(CONFIG, 1, dtype=torch.float64)
     wanted, _ = run_by_hand(model, tokens[:, :6], state, settings, gates, 5)
     other, _ = run_by_hand(model, tokens[:, :6], state, settings, gates, 4)
-    logits, _ = model(tokens, None, mask, settings, gates)
+    logits, _ = model(tokens, None, mask, [gates])
     torch.testing.assert_close(logits[:, :6], wanted)
     assert (other - wanted).abs().max() > 1e-3
-
-
-def test_gates_left_out_are_at_their_initial_values():
-    settings = FutureSeed(gate="head", alpha=1.0)
-    model, tokens = random_model(CONFIG), random_tokens(2, 9)
-    given, _ = model(tokens, None, None, settings, Gates(CONFIG, settings))
-    left_out, _ = model(tokens, None, None, settings)
-    assert torch.equal(given, left_out)
 
 
 @pytest.mark.parametrize("detach", [False, True])
@@ -228,7 +222,7 @@ def test_the_loss_reaches_the_gates_through_the_model(gate, detach):
     settings = FutureSeed(gate=gate, detach=detach)
     model, gates = random_model(CONFIG), Gates(CONFIG, settings)
     tokens = random_tokens(2, 40)
-    logits, _ = model(tokens, None, None, settings, gates)
+    logits, _ = model(tokens, None, None, [gates])
     logits[:, :5].square().sum().backward()
     assert all(parameter.grad.abs().min() > 0 for parameter in gates.parameters())
     # The seed is the only way from the early outputs back to the prompt's last token.
@@ -248,6 +242,6 @@ def test_settings_that_make_no_sense_are_refused():
 
 @pytest.mark.parametrize("alpha", [-1e6, -710.0, -30.0, 0.0, 30.0, 1e6])
 def test_a_gates_upper_bound_has_a_value_however_far_its_logit_lies(alpha):
-    bound = FutureSeed(alpha=alpha).largest_gate(4)
+    bound = MECHANISM.reach(FutureSeed(alpha=alpha), 4, 10)
     assert bound == pytest.approx(torch.tensor(alpha, dtype=torch.float64).sigmoid().item())
-    assert FutureSeed(alpha=alpha, alpha_lr=0.1).largest_gate(4) == 1.0
+    assert MECHANISM.reach(FutureSeed(alpha=alpha, alpha_lr=0.1), 4, 10) == 1.0

@@ -5,8 +5,7 @@ import pytest
 import torch
 from model_cases import random_model, random_tokens
 
-from model.config import FutureSeed
-from model.future_seed import Gates
+from model.future_seed import FutureSeed, Gates
 from model.generation import Decoding, generate
 
 MODEL = random_model(dtype=torch.float64)
@@ -22,19 +21,19 @@ def read(prompts, future_seed=None, model=MODEL):
     for row, prompt in enumerate(prompts):
         tokens[row, : prompt.shape[1]] = prompt
         mask[row, : prompt.shape[1]] = True
-    gates = Gates(model.config, future_seed) if future_seed else None
+    acting = [Gates(model.config, future_seed)] if future_seed else []
     with torch.no_grad():
-        x, state = model.hidden(tokens, mask_BT=mask, future_seed=future_seed, gates=gates)
+        x, state = model.hidden(tokens, mask_BT=mask, acting=acting)
     last = torch.stack([x[row, prompt.shape[1] - 1] for row, prompt in enumerate(prompts)])
     return last, state
 
 
 def by_hand(prompt, future_seed, length):
     """The most likely token after the prompt and all tokens so far, again and again."""
-    gates = Gates(MODEL.config, future_seed) if future_seed else None
+    acting = [Gates(MODEL.config, future_seed)] if future_seed else []
     written = []
     with torch.no_grad():
-        logits, state = MODEL(prompt, future_seed=future_seed, gates=gates)
+        logits, state = MODEL(prompt, acting=acting)
         best = int(logits[0, -1].argmax())
         while len(written) < length:
             written.append(best)

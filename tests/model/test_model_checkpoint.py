@@ -7,9 +7,9 @@ import torch
 from model_cases import SMALL, random_model
 from safetensors.torch import save_file
 
-from model.checkpoint import load, load_gates, read_config, save, save_gates
-from model.config import FutureSeed, ModelConfig, Schedule
-from model.future_seed import Gates
+from model.checkpoint import load, load_mechanism, read_config, save, save_mechanism
+from model.config import ModelConfig
+from model.future_seed import FutureSeed, Gates, Schedule
 from model.initial import initialise
 
 SUFFIXES = [".pth", ".safetensors"]
@@ -264,23 +264,26 @@ def test_gates_go_round_with_all_their_settings(gate, tmp_path):
     with torch.no_grad():
         for parameter in gates.parameters():
             parameter.normal_(generator=torch.Generator().manual_seed(1))
-    save_gates(gates, tmp_path / "gates.safetensors")
-    loaded = load_gates(tmp_path / "gates.safetensors", SMALL)
+    save_mechanism(gates, "future_seed", tmp_path / "gates.safetensors")
+    name, loaded = load_mechanism(tmp_path / "gates.safetensors", SMALL)
+    assert name == "future_seed"
     assert loaded.settings == settings
     assert_same(loaded, gates)
 
 
 def test_gates_that_are_none_or_do_not_fit_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"ends in \.safetensors"):
-        save_gates(Gates(SMALL, FutureSeed()), tmp_path / "gates.pth")
-    with pytest.raises(FileNotFoundError, match="no gates at"):
-        load_gates(tmp_path / "gates.safetensors", SMALL)
+        save_mechanism(Gates(SMALL, FutureSeed()), "future_seed", tmp_path / "gates.pth")
+    with pytest.raises(FileNotFoundError, match="no mechanism's file at"):
+        load_mechanism(tmp_path / "gates.safetensors", SMALL)
     save(random_model(), tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match="not a file of Future-Seed's gates"):
-        load_gates(tmp_path / "model.safetensors", SMALL)
-    save_gates(Gates(SMALL, FutureSeed(gate="input")), tmp_path / "gates.safetensors")
-    with pytest.raises(ValueError, match=r"the gates do not fit ModelConfig\("):
-        load_gates(
+    with pytest.raises(ValueError, match="not the file of a mechanism"):
+        load_mechanism(tmp_path / "model.safetensors", SMALL)
+    save_mechanism(
+        Gates(SMALL, FutureSeed(gate="input")), "future_seed", tmp_path / "gates.safetensors"
+    )
+    with pytest.raises(ValueError, match=r"its parameters do not fit ModelConfig\("):
+        load_mechanism(
             tmp_path / "gates.safetensors",
             ModelConfig(num_layers=5, width=8, vocab_size=4, head_size=8),
         )

@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_cases import SMALL, random_model, random_tokens, state_parts
 
-from model.config import FutureSeed, Schedule
-from model.future_seed import Gates
-from model.rwkv7 import State
+from model.future_seed import FutureSeed, Gates, Schedule
+from model.state import State
 
 PROPERTY = settings(max_examples=15, deadline=None, derandomize=True)
 MODELS = {dtype: random_model(dtype=dtype) for dtype in (torch.float32, torch.float64)}
@@ -60,6 +59,11 @@ def assert_equal_states(found, wanted, tolerance=None):
             torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
 
 
+def acting(settings, gates=None):
+    """What acts in a small model with these settings: the gates given, or new ones."""
+    return () if settings is None else (gates or Gates(SMALL, settings),)
+
+
 @PROPERTY
 @given(dtypes, lengths, st.integers(1, 3), future_seeds, st.booleans(), st.booleans(), seeds)
 def test_off_is_off_to_the_bit(dtype, length, batch_size, future_seed, carried, masked, seed):
@@ -76,7 +80,7 @@ def test_off_is_off_to_the_bit(dtype, length, batch_size, future_seed, carried, 
         (zero, random_gates(zero)),
         (dataclasses.replace(future_seed, schedule=never), None),
     ):
-        logits, found_state = MODELS[dtype](tokens, state, mask, settings_, gates)
+        logits, found_state = MODELS[dtype](tokens, state, mask, acting(settings_, gates))
         assert torch.equal(logits, wanted)
         assert_equal_states(found_state, wanted_state)
 
@@ -85,7 +89,7 @@ def test_off_is_off_to_the_bit(dtype, length, batch_size, future_seed, carried, 
 def test_a_gate_that_rounds_to_zero_is_off_to_the_bit(gate):
     future_seed = FutureSeed(gate=gate, alpha=-200.0)
     tokens = random_tokens(2, 40)
-    logits, state = MODELS[torch.float32](tokens, future_seed=future_seed)
+    logits, state = MODELS[torch.float32](tokens, acting=acting(future_seed))
     wanted, wanted_state = MODELS[torch.float32](tokens)
     assert torch.equal(logits, wanted)
     assert_equal_states(state, wanted_state)
@@ -94,7 +98,7 @@ def test_a_gate_that_rounds_to_zero_is_off_to_the_bit(gate):
 def test_future_seed_changes_the_early_positions():
     tokens = random_tokens(1, 40)
     off, _ = MODELS[torch.float64](tokens)
-    on, _ = MODELS[torch.float64](tokens, future_seed=FutureSeed(alpha=2.0))
+    on, _ = MODELS[torch.float64](tokens, acting=acting(FutureSeed(alpha=2.0)))
     assert (on - off)[0, 0].abs().max() > 0.01
 
 
@@ -111,7 +115,9 @@ def test_one_pass_equals_two(dtype, first, second, future_seed, carried, seed):
         torch.testing.assert_close(torch.cat([head, tail], 1), wanted, rtol=0, atol=tolerance)
         assert_equal_states(final, wanted_state, tolerance)
     # With the seed in the prompt's pass: any cut of what follows gives the same.
-    head, between = model(tokens[:, :first], state, None, future_seed, random_gates(future_seed))
+    head, between = model(
+        tokens[:, :first], state, None, acting(future_seed, random_gates(future_seed))
+    )
     wanted, wanted_state = model(tokens[:, first:], between)
     rows, final = [], between
     for t in range(first, first + second):
@@ -139,13 +145,15 @@ def test_padding_changes_nothing_wherever_it_is(dtype, row_lengths, future_seed,
         mask[row, order] = True
     state = random_state(batch_size, dtype) if carried else None
     gates = random_gates(future_seed)
-    logits, found = model(tokens, state, mask, future_seed, gates)
+    logits, found = model(tokens, state, mask, acting(future_seed, gates))
     assert logits.isfinite().all()
     for row in range(batch_size):
         alone = None
         if state is not None:
             alone = State(*(x[:, row : row + 1] for x in state_parts(state)))
-        wanted, wanted_state = model(tokens[row, mask[row]][None], alone, None, future_seed, gates)
+        wanted, wanted_state = model(
+            tokens[row, mask[row]][None], alone, None, acting(future_seed, gates)
+        )
         torch.testing.assert_close(logits[row, mask[row]], wanted[0], rtol=0, atol=tolerance)
         ours = State(*(x[:, row : row + 1] for x in state_parts(found)))
         assert_equal_states(ours, wanted_state, tolerance)
@@ -159,7 +167,7 @@ def test_what_stands_at_a_pad_does_not_matter(length, future_seed, seed):
     results = []
     for fill in (0, 5):
         tokens = random_tokens(2, length, seed).masked_fill(~mask, fill)
-        results.append(MODELS[torch.float32](tokens, None, mask, future_seed, gates))
+        results.append(MODELS[torch.float32](tokens, None, mask, acting(future_seed, gates)))
     assert torch.equal(results[0][0][mask], results[1][0][mask])
     assert_equal_states(results[0][1], results[1][1])
 
@@ -170,8 +178,8 @@ def test_a_mask_of_all_true_gives_the_numbers_of_no_mask(dtype, length, future_s
     tokens = random_tokens(2, length)
     gates = random_gates(future_seed)
     mask = torch.ones_like(tokens, dtype=torch.bool)
-    wanted, wanted_state = MODELS[dtype](tokens, None, None, future_seed, gates)
-    logits, state = MODELS[dtype](tokens, None, mask, future_seed, gates)
+    wanted, wanted_state = MODELS[dtype](tokens, None, None, acting(future_seed, gates))
+    logits, state = MODELS[dtype](tokens, None, mask, acting(future_seed, gates))
     assert torch.equal(logits, wanted)
     assert_equal_states(state, wanted_state)
 
@@ -182,7 +190,7 @@ def test_a_row_with_nothing_to_read_keeps_its_state(length, future_seed):
     state = random_state(2, torch.float32)
     tokens = random_tokens(2, length)
     mask = torch.zeros_like(tokens, dtype=torch.bool)
-    logits, found = MODELS[torch.float32](tokens, state, mask, future_seed)
+    logits, found = MODELS[torch.float32](tokens, state, mask, acting(future_seed))
     assert logits.shape == (2, length, SMALL.vocab_size)
     assert logits.isfinite().all()
     assert_equal_states(found, state)
@@ -195,7 +203,7 @@ def test_gradients_stay_finite_where_a_row_is_empty():
     mask[0] = False
     future_seed = FutureSeed(norm=True, gate="input", clip=1.0)
     gates = Gates(SMALL, future_seed)
-    logits, state = model(tokens, None, mask, future_seed, gates)
+    logits, state = model(tokens, None, mask, acting(future_seed, gates))
     (logits.square().sum() + state.wkv_LBHVK.sum()).backward()
     for parameter in [*model.parameters(), *gates.parameters()]:
         assert parameter.grad.isfinite().all()
@@ -209,10 +217,11 @@ def test_what_does_not_fit_is_refused():
         model(tokens, None, torch.ones(2, 3))
     with pytest.raises(ValueError, match=r"state.wkv_LBHVK has shape \(3, 1, 2, 8, 8\)"):
         model(tokens, State.zeros(SMALL, 1))
-    with pytest.raises(ValueError, match="the gates' gate is head, scalar is wanted"):
-        model(tokens, None, None, FutureSeed(), Gates(SMALL, FutureSeed(gate="head")))
+    wide = Gates(dataclasses.replace(SMALL, width=2 * SMALL.width), FutureSeed())
+    with pytest.raises(ValueError, match="must have its num_heads, 2, got 4"):
+        model(tokens, acting=[wide])
     with pytest.raises(ValueError, match="layer_start < num_layers must hold, got layer_start=3"):
-        model(tokens, future_seed=FutureSeed(layer_start=3))
+        Gates(SMALL, FutureSeed(layer_start=3))
 
 
 @pytest.mark.parametrize("future_seed", [None, FutureSeed(alpha=1.0)], ids=["off", "on"])
@@ -228,7 +237,7 @@ def test_recomputed_layers_keep_less_and_give_the_same_gradients(future_seed):
             lambda x, kept=kept: kept.append(x.numel()) or x, lambda x: x
         )
         with hooks:
-            logits, state = model(tokens, future_seed=future_seed, gates=gates)
+            logits, state = model(tokens, acting=acting(future_seed, gates))
         parameters = [*model.parameters(), *(gates.parameters() if gates else [])]
         loss = logits.square().mean() + state.wkv_LBHVK.square().mean()
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)

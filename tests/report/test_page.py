@@ -19,7 +19,8 @@ from arm_cases import made, rung_record, spec
 from report_cases import Page, searched
 
 from fstune.report.data import as_json
-from fstune.report.figures import ROLES, page_svg
+from fstune.report.drawing import ROLES
+from fstune.report.figures import page_svg
 from fstune.report.page import DESCRIBED_ROWS, markdown, page, write_figures, write_page
 from fstune.report.series import Curve, CurveStep, SlicePoint, Slices
 from fstune.report.summary import Figure, summarise

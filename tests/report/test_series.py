@@ -11,14 +11,14 @@ from report_cases import CORRECT, searched
 
 from fstune.arms.store import ArmStore
 from fstune.report import words
-from fstune.report.examples import LONGEST, PIECE, abridged, example_deltas
+from fstune.report.examples import LONGEST_TEXT, PIECE, abridged, example_deltas
 from fstune.report.importance import FEWEST, importance
 from fstune.report.series import (
     SlicePoint,
     Slices,
     curve,
     forest,
-    gate_profile,
+    layer_profiles,
     search_path,
     slices,
 )
@@ -128,8 +128,8 @@ def test_slices_show_all_candidates_at_the_rung_that_all_reach(search):
 def test_gates_open_by_the_sigmoid_and_the_schedule(tmp_path):
     more = "fixed: {future_seed: {seed_scale: 0.5, alpha_lr: 0.1}}\n"
     record = trial(0, rung_record(0))
-    found = gate_profile(record, spec(tmp_path, more=more), ArmStore(tmp_path))
-    assert [(gate.layer, gate.before, gate.after) for gate in found.gates] == [
+    [found] = layer_profiles(record, spec(tmp_path, more=more), ArmStore(tmp_path))
+    assert [(gate.layer, gate.before, gate.after) for gate in found.layers] == [
         (1, pytest.approx(0.5 / (1 + np.e)), ())
     ]
     assert found.learns
@@ -137,9 +137,9 @@ def test_gates_open_by_the_sigmoid_and_the_schedule(tmp_path):
 
 def test_gates_after_training_are_every_seeds_and_heads(search):
     records, made_of = search
-    found = gate_profile(records.trial(1), made_of, store_of(records))
+    [found] = layer_profiles(records.trial(1), made_of, store_of(records))
     # Heads have gates of their own: the layer's mean is not one.
-    assert [gate.after for gate in found.gates] == [(0.5, 0.5)]
+    assert [gate.after for gate in found.layers] == [(0.5, 0.5)]
 
 
 def test_examples_are_those_that_differ_most(search):
@@ -180,7 +180,7 @@ def test_a_long_example_is_cut_around_what_is_wanted(long):
     parts = {"before": "b", "after": "a", "wanted": "w"}
     parts[long] *= 5000
     text = abridged("{before}⟦{wanted} → x⟧{after}".format(**parts))
-    assert len(text) <= LONGEST + 10
+    assert len(text) <= LONGEST_TEXT + 10
     assert " … " in text
     if long != "wanted":
         assert "⟦w → x⟧" in text

@@ -14,7 +14,8 @@ from scipy.stats import t as student_t
 from fstune.arms.arm import Pair
 from fstune.results import deltas as statistics
 from fstune.results.deltas import Delta, paired_deltas
-from fstune.results.verdict import OFF_IN_EFFECT, verdict
+from fstune.results.verdict import verdict
+from model.mechanisms.mechanism import OFF_IN_EFFECT
 from tasks.metrics import EXACT_MATCH, NLL, TOKEN_ACCURACY, Metric, ratio
 
 METRICS = (TOKEN_ACCURACY, NLL, EXACT_MATCH)

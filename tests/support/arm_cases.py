@@ -110,7 +110,7 @@ search: {trials: 4}
 def spec(folder: Path, text: str = SPEC, more: str = "") -> SearchSpec:
     path = folder / "spec.yaml"
     path.write_text(textwrap.dedent(text) + textwrap.dedent(more))
-    return load(path)
+    return load(path).spec
 
 
 def made(folder: Path, made_of: SearchSpec) -> SearchFolder:

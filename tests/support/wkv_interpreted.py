@@ -11,19 +11,20 @@ import torch
 from model_cases import SMALL, random_model, random_tokens
 from wkv_cases import GPU_CASES, error
 
-from model.config import FutureSeed
+from model.future_seed import FutureSeed, Gates
 
 
 def model_errors():
     """Of a whole model with Future-Seed and padding, against the chunk form in torch; float32."""
     model = random_model(replace(SMALL, width=64, head_size=32, ffn_width=96))
+    gates = Gates(model.config, FutureSeed())
     tokens_BT = random_tokens(2, 37)
     mask_BT = torch.rand(2, 37, generator=torch.Generator().manual_seed(0)) < 0.8
 
     def run(backend):
         model.wkv_backend = backend
         model.zero_grad()
-        logits, _ = model(tokens_BT, mask_BT=mask_BT, future_seed=FutureSeed())
+        logits, _ = model(tokens_BT, mask_BT=mask_BT, acting=[gates])
         logits.square().sum().backward()
         parameters = model.named_parameters()
         return {"logits": logits} | {n: p.grad for n, p in parameters if p.grad is not None}

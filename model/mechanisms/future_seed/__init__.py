@@ -1,0 +1,1 @@
+"""Future-Seed: each layer starts the prompt from the layer below's last state, gated."""
