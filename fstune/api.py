@@ -4,7 +4,7 @@
 
     found = search("quickstart", overrides={"search.trials": 4})
     found = load("quickstart")
-    found.trials[["future_seed.alpha", "delta", "low", "high", "verdict"]]
+    found.trials[["delta", "low", "high", "verdict"]]
 
 The command line goes the same way. Nothing heavy is imported before it is needed.
 """
@@ -24,7 +24,7 @@ from fstune.results.folder import SearchFolder
 from fstune.results.ranking import best_of, ranked
 from fstune.results.records import Comparison, TrialRecord
 from fstune.results.selection import false_discovery_adjusted
-from fstune.specs.loading import find, read_resolved
+from fstune.specs.loading import find
 from fstune.specs.loading import load as load_spec
 from fstune.specs.sections import SearchSpec
 from tasks import registry
@@ -52,7 +52,7 @@ class Found:
     @property
     def store(self) -> ArmStore:
         """The trained arms: `store.outcome(digest, step)` has the scores of every example."""
-        return ArmStore(self.records.runs / "arms")
+        return self.records.store
 
     @property
     def trials(self) -> "pd.DataFrame":
@@ -148,14 +148,17 @@ def prepare(
             is one of that name, with `resume` one that was made from another spec; says what is
             wrong and where.
     """
-    path, runs = find(str(spec)), Path(runs)
-    wanted = load_spec(path, overrides)
-    stored = runs / "searches" / wanted.name / "spec.json"
-    from fstune.search.lifecycle import Search
+    runs = Path(runs)
+    loaded = load_spec(find(str(spec)), overrides)
+    from fstune.arms.inputs import checkpoint_layers
+    from fstune.search import making
 
-    if resume and stored.exists():
-        return Search.take_up(path, runs, overrides, tracking_uri)
-    return Search.create(path, runs, [Path(folder) for folder in data], overrides, tracking_uri)
+    if making.exists(loaded.spec.name, runs):
+        if resume:
+            return making.resume(loaded, runs, tracking_uri)
+        raise making.name_is_taken(loaded.spec.name, runs)
+    resolved = loaded.resolved([Path(folder) for folder in data], checkpoint_layers)
+    return making.create(resolved, runs, tracking_uri)
 
 
 def search(
@@ -205,7 +208,7 @@ def load(name: str, runs: str | Path = RUNS) -> Found:
         InputError: there is none of that name; lists those that there are.
     """
     records = SearchFolder.find(Path(runs), name)
-    return Found(read_resolved(records.spec), records)
+    return Found(records.spec(), records)
 
 
 _DELTA = ("baseline", "variant", "delta", "low", "high", "p_value", "detectable", "seeds_agree")

@@ -148,7 +148,7 @@ def test_the_import_is_light(tmp_path):
 RUN = """\
 import json
 from fstune.api import load, search
-from fstune.report import as_json
+from fstune.report.data import as_json
 
 CHANGES = {"search.trials": 2, "resources.cpu_threads": 1}
 found = search("small.yaml", overrides=CHANGES)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fstune import machine as environment
+from fstune import machine
 from fstune.cli.doctor import workbench_facts
 from fstune.machine import code_digest, commit_of, describe, use_fast_matmul
 
@@ -57,15 +57,19 @@ def test_code_is_told_by_its_content_wherever_it_lies(tmp_path):
 
 
 def test_fast_products_are_left_alone_where_they_err_too_much(monkeypatch):
-    monkeypatch.setattr(environment, "MATMUL_TOLERANCE", 0.0)
+    monkeypatch.setattr(machine, "MATMUL_TOLERANCE", 0.0)
     assert not use_fast_matmul()
     assert torch.get_float32_matmul_precision() == "highest"
 
 
-def test_what_is_switched_on_is_told_with_what_it_gives_here():
+def test_what_is_switched_on_is_told():
     facts = workbench_facts()
-    assert re.search(r"model.precision.*[\d.]+ times as fast$", facts["precision"])
-    assert re.search(r"times as fast|default", facts["float32 matrix products on the CPU"])
-    malloc = facts["malloc of the workers"]
-    assert re.match(r"MALLOC_MMAP_MAX_=0 \S+: (64 MiB [\d.]+ times|not measured)", malloc)
+    switched_on = torch.get_float32_matmul_precision() == "medium"
+    assert ("oneDNN" in facts["float32 matrix products on the CPU"]) == switched_on
+    assert facts["malloc of the workers"].startswith("MALLOC_MMAP_MAX_=0 ")
     assert any("chosen" in value for name, value in facts.items() if name.startswith("WKV"))
+
+
+def test_what_cannot_be_switched_on_is_told(monkeypatch):
+    monkeypatch.setattr(machine, "MATMUL_TOLERANCE", 0.0)
+    assert "default" in workbench_facts()["float32 matrix products on the CPU"]

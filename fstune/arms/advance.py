@@ -1,7 +1,7 @@
 """One arm's way: from wherever the store has it to the step that is asked for.
 
-Knows the store and who is told; no pairs, no Ray, no MLflow. What is done at a step is in
-`fstune.run`.
+Knows the store and to whom progress is reported; no pairs, no Ray, no MLflow. What is done at a
+step is in `trainer`.
 """
 
 import math
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from fstune.arms.arm import ArmSpec, Outcome
+from fstune.arms.arm import ArmSpec, Outcome, Progress
 from fstune.arms.inputs import ArmInputs
 from fstune.arms.store import ArmStore, Divergence
 from fstune.arms.trainer import CHECKPOINT_FILE, ArmTrainer, InfeasibleError, out_of_memory
@@ -29,22 +29,6 @@ class DivergedError(FstuneError):
         self.arm = arm
         self.divergence = divergence
         super().__init__(f"arm {arm}: loss {divergence.loss} at step {divergence.step}")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where an arm is."""
-
-    arm: str
-    doing: str
-    """train, evaluate or wait (another process has the arm)."""
-    step: int
-    to_step: int
-    loss: float | None = None
-    seed: int | None = None
-    """Index of the arm's seed."""
-    role: str = ""
-    """baseline or variant, where the arm is one of a pair."""
 
 
 @dataclass(frozen=True)
@@ -166,11 +150,11 @@ def _diverged(store: ArmStore, digest: str, step: int, loss: float) -> DivergedE
 
 
 def workbench(
-    runs: Path, spec: SearchSpec, report: Callable[[Progress], None] = lambda _: None
+    store: ArmStore, spec: SearchSpec, report: Callable[[Progress], None] = lambda _: None
 ) -> Workbench:
     """Where a search's arms are trained in this process."""
     return Workbench(
-        store=ArmStore(runs / "arms"),
+        store=store,
         device=_device(spec),
         evaluate_every=spec.evaluation.every,
         on_progress=report,

@@ -7,7 +7,7 @@ Nothing here trains, stores or reads files.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Self
+from typing import Literal, Self
 
 from fstune.files import derive_seed, digest_of
 from fstune.specs.settings import ArmSettings, VariedSeeds
@@ -84,6 +84,23 @@ class ArmSpec:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """Where an arm is."""
+
+    arm: str
+    """Digest of the arm."""
+    doing: Literal["train", "evaluate", "wait"]
+    """It waits while another process has the arm."""
+    step: int
+    to_step: int
+    loss: float | None = None
+    seed: int | None = None
+    """Index of the arm's seed."""
+    role: str = ""
+    """baseline or variant, where the arm is one of a pair."""
+
+
+@dataclass(frozen=True)
 class Outcome:
     """One evaluation of one arm: every example of a split, once, in the split's order."""
 
@@ -98,7 +115,7 @@ class Outcome:
     predictions: tuple[str, ...]
     """What was predicted for the first examples, as text: enough to see a constant answer."""
     diagnostics: Mapping[str, float]
-    """What else there was to see, by the names in `fstune.diagnostics`."""
+    """What else there was to see, by the names in `diagnostics`."""
     events: tuple[str, ...]
     """What happened to the arm up to this step beside training, a line each."""
     train_tokens: int

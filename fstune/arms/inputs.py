@@ -78,6 +78,15 @@ def checkpoint_config(path: Path) -> ModelConfig:
         raise InputError(f"model.checkpoint: {error}") from error
 
 
+def checkpoint_layers(path: Path) -> int:
+    """The number of layers of the model in a checkpoint.
+
+    Raises:
+        InputError: as of `checkpoint_config`.
+    """
+    return checkpoint_config(path).num_layers
+
+
 def gather(settings: ArmSettings, cache: Path, split: EvaluatedSplit = "validation") -> ArmInputs:
     """ArmInputs of an arm; what was gathered in this process is not gathered again.
 

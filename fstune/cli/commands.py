@@ -1,92 +1,63 @@
 """The commands: arguments and exit codes. Heavy parts are imported inside the commands.
 
-The environment is read here and nowhere else: FSTUNE_DATA, FSTUNE_RUNS and MLFLOW_TRACKING_URI are
-defaults of options.
+FSTUNE_DATA, FSTUNE_RUNS and MLFLOW_TRACKING_URI are defaults of options. Besides, completion looks
+for FSTUNE_RUNS, `search.cluster` for RAY_ADDRESS and `search.arm_workers` for CUDA_VISIBLE_DEVICES.
 """
 
-import contextlib
-import logging
-import shlex
+import importlib.metadata
 import sys
-from collections.abc import Iterator
-from enum import StrEnum
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fstune.cli import completion
+from fstune.cli import preparation
+from fstune.cli.completion import searches
+from fstune.cli.options import (
+    Data,
+    Form,
+    Format,
+    Name,
+    Overrides,
+    Quiet,
+    Runs,
+    Spec,
+    Tracking,
+)
+from fstune.cli.terminal import console, run_live, say, say_what_mlflow_lacks, working
 from fstune.errors import FstuneError, InputError
 from fstune.files import RUNS
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from fstune.results.folder import SearchFolder
-    from fstune.search.lifecycle import Search
     from fstune.specs.sections import SearchSpec
 
 
 app = typer.Typer(
     name="fstune",
-    help="Does Future-Seed help, where, and with which settings? Paired searches on RWKV-7.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
 )
 
 
-class Form(StrEnum):
-    """What an arm is exported as."""
-
-    pth = "pth"
-    hf = "hf"
-
-
-class Format(StrEnum):
-    """How a report is printed."""
-
-    table = "table"
-    json = "json"
-    markdown = "markdown"
-    html = "html"
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fstune {importlib.metadata.version('fstune')}")
+        raise typer.Exit
 
 
-Runs = Annotated[
-    Path, typer.Option("--runs", envvar="FSTUNE_RUNS", help="Folder of all that runs write.")
-]
-
-
-Data = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--data", envvar="FSTUNE_DATA", help="Where relative data files and checkpoints are sought."
-    ),
-]
-
-
-Tracking = Annotated[
-    str | None,
-    typer.Option(
-        "--tracking-uri",
-        envvar="MLFLOW_TRACKING_URI",
-        help="MLflow server; SQLite in RUNS if absent.",
-    ),
-]
-
-
-Spec = Annotated[
-    str,
-    typer.Argument(
-        help="A spec file, or the name of a shipped search.", autocompletion=completion.specs
-    ),
-]
-
-
-Name = Annotated[str, typer.Argument(help="Name of a search.", autocompletion=completion.searches)]
-
-
-Quiet = Annotated[bool, typer.Option("--quiet", help="Only the final answer and errors.")]
+@app.callback()
+def fstune(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Does a mechanism help, where, and with which settings? Paired searches on RWKV-7."""
 
 
 @app.command()
@@ -95,16 +66,14 @@ def search(
     data: Data = None,
     runs: Runs = RUNS,
     tracking_uri: Tracking = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="path=value, instead of what the spec says.")
-    ] = None,
+    set_: Overrides = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on if a search of that name exists.")
     ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Run a search, live."""
-    with _telling("checking the spec and preparing the data", quiet):
+    with working("checking the spec and preparing the data", quiet):
         from fstune.api import prepare
 
         made = prepare(
@@ -115,7 +84,7 @@ def search(
             tracking_uri=tracking_uri,
             resume=resume,
         )
-    _run(made, quiet)
+    run_live(made, quiet)
 
 
 @app.command("resume")
@@ -123,11 +92,11 @@ def resume_search(
     name: Name, runs: Runs = RUNS, tracking_uri: Tracking = None, quiet: Quiet = False
 ) -> None:
     """Go on with a search after any stop."""
-    with _telling("reading the search", quiet):
+    with working("reading the search", quiet):
         from fstune.search.lifecycle import Search
 
         found = Search.open(name, runs, tracking_uri)
-    _run(found, quiet)
+    run_live(found, quiet)
 
 
 @app.command()
@@ -138,36 +107,35 @@ def confirm(
     from fstune.report.live import quietly
     from fstune.report.table import confirmation_table
 
-    with _telling("reading the search", quiet):
+    with working("reading the search", quiet):
         from fstune.search.confirmation import run_confirmation
         from fstune.search.lifecycle import Search
 
         found = Search.open(name, runs, tracking_uri)
-    with _telling("confirming the finalists", quiet), quietly(found.records.log):
+    with working("confirming the finalists", quiet), quietly(found.records.log_file):
         run_confirmation(found)
-    _console().print(confirmation_table(found.records, found.spec))
-    _tell_unsent(found)
+    console().print(confirmation_table(found.records, found.spec))
+    say_what_mlflow_lacks(found)
 
 
 @app.command()
 def status(
     name: Annotated[
         str | None,
-        typer.Argument(help="Name of a search; all if absent.", autocompletion=completion.searches),
+        typer.Argument(help="Name of a search; all if absent.", autocompletion=searches),
     ] = None,
     runs: Runs = RUNS,
 ) -> None:
     """Where a search stands, also while it runs."""
     from fstune.report.live import snapshot
-    from fstune.results.folder import search_names
+    from fstune.results.paths import search_names
 
-    console = _console()
     names = [name] if name else list(search_names(runs))
     if not names:
-        console.print(f"no search in {runs}; `fstune search quickstart` makes one", soft_wrap=True)
+        say(f"no search in {runs}; `fstune search quickstart` makes one")
     for each in names:
         records, spec = _opened(each, runs)
-        console.print(snapshot(records, spec, in_full=name is not None))
+        console().print(snapshot(records, spec, in_full=name is not None))
 
 
 @app.command()
@@ -205,7 +173,7 @@ def report(
 
         typer.echo(write_page(records, spec).html)
     else:
-        _console().print(result_table(records, spec), confirmation_table(records, spec))
+        console().print(result_table(records, spec), confirmation_table(records, spec))
 
 
 @app.command()
@@ -228,7 +196,7 @@ def verify(name: Name, runs: Runs = RUNS) -> None:
     from fstune.report.verification import differences
 
     records, spec = _opened(name, runs)
-    with _telling("computing every figure again"):
+    with working("computing every figure again"):
         found = differences(records, spec)
     for line in found:
         typer.echo(line)
@@ -250,7 +218,7 @@ def compare(
     from fstune.report.side_by_side import ComparedVariant, comparison_view
 
     left, right = (ComparedVariant.find(name, runs.resolve()) for name in (one, other))
-    _console().print(comparison_view(left, right, unmatched), highlight=False)
+    console().print(comparison_view(left, right, unmatched), highlight=False)
 
 
 @app.command()
@@ -281,7 +249,7 @@ def export(  # noqa: PLR0913, PLR0917 - a parameter is an option
 ) -> None:
     """Write an arm's model for other programs."""
     records, spec = _opened(name, runs.resolve())
-    with _telling("reading the arm's weights"):
+    with working("reading the arm's weights"):
         from fstune.export.weights import Wanted, take, write_pth
 
         wanted = Wanted(candidate, "baseline" if baseline else "variant", seed)
@@ -296,171 +264,18 @@ def export(  # noqa: PLR0913, PLR0917 - a parameter is an option
     typer.echo(f"{exported.place}, step {exported.step}: {', '.join(map(str, files))}")
 
 
-@app.command()
-def tasks(
-    name: Annotated[
-        str | None,
-        typer.Argument(help="A task, to see it in full.", autocompletion=completion.tasks),
-    ] = None,
-    spec: Annotated[
-        str | None,
-        typer.Option(
-            "--spec",
-            help="Whose settings the example is built with.",
-            autocompletion=completion.specs,
-        ),
-    ] = None,
-    data: Data = None,
-    runs: Runs = RUNS,
-) -> None:
-    """The tasks: what each needs, knows and is scored by; of one, an example too."""
-    from fstune.cli.task_page import declarations, overview, shown_example
-    from fstune.specs.loading import known_task
-
-    console = _console()
-    if name is None:
-        for heading, lines in overview():
-            console.print(heading, style="bold", highlight=False, soft_wrap=True, markup=False)
-            for line in lines:
-                console.print(f"  {line}", highlight=False, soft_wrap=True, markup=False)
-        return
-    task = known_task(name)
-    try:
-        source, text = shown_example(task, spec, data or [], runs / "cache")
-        example = [f"example, as in {source}:", text]
-    except InputError as error:
-        if spec is not None:
-            raise
-        # The task's facts stand without its data, which may be on another machine.
-        example = [f"example: {error}"]
-    facts = [f"{fact}: {value}" for fact, value in declarations(task).items()]
-    for line in [*facts, *example]:
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+app.add_typer(preparation.group)
 
 
-@app.command()
-def doctor(
-    spec: Annotated[
-        str | None,
-        typer.Argument(help="A spec, to check what it needs.", autocompletion=completion.specs),
-    ] = None,
-    data: Data = None,
-) -> None:
-    """What this machine has, and what a search would use of it."""
-    from fstune.cli.doctor import workbench_facts
-    from fstune.machine import describe
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; errors meant for people become a line and an exit code.
 
-    console = _console()
-    if spec is not None:
-        from fstune.specs.loading import find
-
-        find(spec)  # a name that is wrong is told before a page of facts
-    for name, value in (describe() | workbench_facts()).items():
-        console.print(f"{name}: {value}", highlight=False, soft_wrap=True, markup=False)
-    if spec is not None:
-        from fstune.cli.doctor import needs
-
-        for name, value in needs(spec, data or []).items():
-            console.print(f"{name}: {value}", highlight=False, soft_wrap=True, markup=False)
-
-
-@app.command()
-def probe(
-    spec: Spec,
-    data: Data = None,
-    runs: Runs = RUNS,
-    memory_gb: Annotated[
-        float | None, typer.Option("--memory-gb", min=0.1, help="Pretend to have so much memory.")
-    ] = None,
-    estimate: Annotated[
-        int | None,
-        typer.Option(
-            "--estimate",
-            min=1,
-            metavar="TOKENS",
-            help="Do not try: tell from the model's shapes what prompts of TOKENS would take on "
-            "a GPU with --memory-gb.",
-        ),
-    ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="path=value, instead of what the spec says.")
-    ] = None,
-) -> None:
-    """The largest batch that fits for every arm of a spec, tried out here."""
-    from fstune.report.phrases import describe_candidate
-    from fstune.search.lifecycle import resolved
-    from fstune.specs.loading import find, load
-
-    path = find(spec)
-    loaded = load(path, set_ or [])
-    if estimate is not None:
-        if memory_gb is None:
-            raise InputError("--estimate needs --memory-gb")
-        with _telling("measuring one row of the model"):
-            from fstune.search.probe import estimated
-
-            lines = estimated(loaded, estimate, memory_gb, [*(data or []), path.resolve().parent])
-        for line in lines:
-            _console().print(line, highlight=False)
-        return
-    found_spec = resolved(loaded, [*(data or []), path.resolve().parent])
-    with _telling("trying batches of rising size, each in a worker of its own"):
-        from fstune.search.probe import probe as try_batches
-
-        found = try_batches(found_spec, runs, memory_gb)
-    console = _console()
-    console.print(f"largest batch: {found.batch_size}", highlight=False)
-    console.print(f"limited by: {found.stopped_by}", highlight=False)
-    console.print(f"memory in use at that size: {found.peak_memory_gb:.3g} GB", highlight=False)
-    console.print(f"tried on: {describe_candidate(found.candidate) or 'the only arm'}")
-
-
-@app.command("new")
-def new_search(
-    name: Annotated[str, typer.Argument(help="Name of the search: letters, digits, _ and -.")],
-    task: Annotated[
-        str,
-        typer.Option("--task", help="What is learnt.", autocompletion=completion.tasks),
-    ],
-    model: Annotated[
-        str | None,
-        typer.Option("--model", help="A checkpoint file; a small new model if absent."),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="The file to write; NAME.yaml if absent.")
-    ] = None,
-    data: Data = None,
-) -> None:
-    """Write a commented spec, to be edited: every setting, with what it is for."""
-    from fstune.specs.template import Start, write_new
-
-    path = out or Path(f"{name}.yaml")
-    start = Start()
-    if model is not None:
-        from fstune.arms.inputs import checkpoint_config
-        from fstune.specs.loading import locate
-
-        found = locate(model, [*(data or []), path.resolve().parent])
-        start = Start(model, checkpoint_config(found).num_layers)
-    write_new(name, task, start, path)
-    typer.echo(f"{path}: edit it, then `fstune doctor {path}` and `fstune search {path}`")
-
-
-@app.command()
-def schema() -> None:
-    """The JSON schema of a spec, for editors."""
-    import json
-
-    from fstune.specs.sections import schema as spec_schema
-
-    typer.echo(json.dumps(spec_schema(), indent=1))
-
-
-def main() -> None:
-    """Run the command line; errors meant for people become a line and an exit code."""
+    Args:
+        arguments: what stands after `fstune`; that of this process if None.
+    """
     # Typer itself exits with 2 for wrong arguments and with 130 for Ctrl-C.
     try:
-        app()
+        app(arguments, prog_name="fstune")
     except FstuneError as error:
         typer.echo(str(error), err=True)
         sys.exit(error.exit_code)
@@ -477,84 +292,6 @@ def _opened(name: str, runs: Path) -> "tuple[SearchFolder, SearchSpec]":
 
     found = load(name, runs)
     return found.records, found.spec
-
-
-def _run(search: "Search", quiet: bool) -> None:
-    """Run under the live view; afterwards, or when stopped, say what to do next."""
-    from fstune.report.live import View, live, quietly
-    from fstune.report.table import result_table
-    from fstune.tracking.tracker import shown_uri
-
-    records, again = search.records, _resume_command(search)
-    console = _console()
-    view = View(records, search.spec)
-    try:
-        with (
-            quietly(records.log) as terminal,
-            contextlib.nullcontext() if quiet else live(terminal, view),
-        ):
-            search.run()
-    except KeyboardInterrupt:
-        _say(console, f"stopped; nothing is lost. Go on with: {again}")
-        raise
-    except FstuneError:
-        raise
-    except BaseException:
-        _say(console, f"the search broke off; see {records.log}. Go on with: {again}")
-        raise
-    finally:
-        console.print(result_table(records, search.spec))
-    _tell_unsent(search)
-    if not quiet:
-        _say(console, f"records: {records.root}; MLflow: {shown_uri(search.tracking_uri)}")
-
-
-def _resume_command(search: "Search") -> str:
-    runs = f" --runs {shlex.quote(str(search.runs))}" if search.runs != RUNS.resolve() else ""
-    return f"fstune resume {search.spec.name}{runs}"
-
-
-def _tell_unsent(search: "Search") -> None:
-    """Say what MLflow lacks, if it lacks something."""
-    if search.records.unsent:
-        told = f"MLflow is behind ({search.records.unsent}); what it lacks is sent by"
-        _say(_console(), f"{told} {_resume_command(search)}")
-
-
-def _say(console: "Console", text: str) -> None:
-    """Print a line whole, whatever is in it: paths and commands are there to be copied."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-@contextlib.contextmanager
-def _telling(what: str, quiet: bool = False) -> Iterator[None]:
-    """Say what takes a while, on a terminal; and how far the building of a split is."""
-    console = _console()
-    told = console.is_terminal and not quiet
-    with console.status(what) if told else contextlib.nullcontext() as status:
-
-        class Told(logging.Handler):
-            def emit(self, record: logging.LogRecord) -> None:
-                if status is not None:
-                    status.update(f"{what}: {record.getMessage()}")
-                elif not quiet:
-                    typer.echo(record.getMessage(), err=True)
-
-        handler, building = Told(logging.INFO), logging.getLogger("tasks")
-        building.addHandler(handler)
-        level = building.level
-        building.setLevel(logging.INFO)
-        try:
-            yield
-        finally:
-            building.setLevel(level)
-            building.removeHandler(handler)
-
-
-def _console() -> "Console":
-    from rich.console import Console
-
-    return Console()
 
 
 if __name__ == "__main__":

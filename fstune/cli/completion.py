@@ -29,8 +29,10 @@ def specs(incomplete: str) -> Iterator[str]:
 
 def searches(context: typer.Context) -> Iterator[str]:
     """The searches in the folder of runs that the command line or the environment names."""
+    from fstune.results.paths import search_names
+
     runs = Path(context.params.get("runs") or os.environ.get("FSTUNE_RUNS") or RUNS)
-    yield from sorted(path.parent.name for path in runs.glob("searches/*/spec.json"))
+    yield from search_names(runs)
 
 
 def tasks() -> Iterator[str]:

@@ -41,6 +41,25 @@ def overview() -> list[tuple[str, list[str]]]:
     ]
 
 
+def page_lines(
+    task: "AnyTask", spec: str | None, data_dirs: Sequence[Path], cache: Path
+) -> list[str]:
+    """A task's declarations and an example, a line each; arguments as of `shown_example`.
+
+    Raises:
+        InputError: there is no such spec; or its data cannot be had, where one is named.
+    """
+    facts = [f"{fact}: {value}" for fact, value in declarations(task).items()]
+    try:
+        source, text = shown_example(task, spec, data_dirs, cache)
+    except InputError as error:
+        if spec is not None:
+            raise
+        # The task's facts stand without its data, which may be on another machine.
+        return [*facts, f"example: {error}"]
+    return [*facts, f"example, as in {source}:", text]
+
+
 def declarations(task: "AnyTask") -> dict[str, str]:
     """All that a task declares, by what it is; and the sizes of the searches that ship with it."""
     facts = {
@@ -78,7 +97,7 @@ def shown_example(
     Raises:
         InputError: there is no such spec, or the data cannot be had.
     """
-    chosen = _shipped_spec(task) if spec is None else load(find(spec))
+    chosen = _shipped_spec(task) if spec is None else load(find(spec)).spec
     if chosen.task_name != task.name:
         raise InputError(f"{spec}: its task is {chosen.task_name}, not {task.name}")
     beside = [] if spec is None else [find(spec).resolve().parent]
@@ -94,7 +113,7 @@ def shown_example(
 
 def _shipped_with(task: "AnyTask") -> dict[str, "SearchSpec"]:
     """The shipped searches of a task that are named after it."""
-    specs = {name: load(find(name)) for name in shipped() if name.startswith(task.name)}
+    specs = {name: load(find(name)).spec for name in shipped() if name.startswith(task.name)}
     return {name: spec for name, spec in specs.items() if spec.task_name == task.name}
 
 
@@ -103,7 +122,7 @@ def _shipped_spec(task: "AnyTask") -> "SearchSpec":
     # Named after its task where there is one, so that few files are read.
     by_name = sorted(by_size, key=lambda name: not name.startswith(task.name))
     for name in by_name:
-        spec = load(find(name))
+        spec = load(find(name)).spec
         if spec.task_name == task.name:
             return spec
     raise InputError(f"no shipped search has the task {task.name}; name a spec with --spec")

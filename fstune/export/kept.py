@@ -91,21 +91,9 @@ def keep(
     if checkpoint is None:
         return
     trained = read_checkpoint(checkpoint[1], settings)
-    tokenizer = gather(settings, records.cache, "test").tokenizer
-    task = registry.get(settings.task.name)
-    generation = task.generation(settings.task, tokenizer)
-    description = {
-        "search": records.name,
-        "trial": number,
-        "arm": digest,
-        "step": trained.step,
-        "tokenizer": tokenizer.name,
-        "precision": settings.model.precision,
-        "mechanisms": list(settings.mechanisms),
-        "max_new_tokens": None if generation is None else generation.max_new_tokens,
-        "stop": [] if generation is None else generation.stop,
-    }
-    target = records.model(number)
+    origin = {"search": records.name, "trial": number, "arm": digest, "step": trained.step}
+    description = origin | _how_to_run(settings, records.cache)
+    target = records.model_folder(number)
     target.mkdir(parents=True, exist_ok=True)
     save(trained.model, target / FILES["weights"])
     for name, acting in trained.acting.items():
@@ -114,10 +102,23 @@ def keep(
     write_atomic(target / FILES["description"], json.dumps(description, indent=1).encode())
 
 
+def _how_to_run(settings: ArmSettings, cache: Path) -> dict[str, object]:
+    """What a program has to know that runs the model without the search."""
+    tokenizer = gather(settings, cache, "test").tokenizer
+    generation = registry.get(settings.task.name).generation(settings.task, tokenizer)
+    return {
+        "tokenizer": tokenizer.name,
+        "precision": settings.model.precision,
+        "mechanisms": list(settings.mechanisms),
+        "max_new_tokens": None if generation is None else generation.max_new_tokens,
+        "stop": [] if generation is None else generation.stop,
+    }
+
+
 def kept_winner(records: SearchFolder) -> dict[str, Path]:
     """The files of the best confirmed gain, if it was kept; those of the others are deleted."""
     trials = [trial for trial in ranked(records.trials()) if trial.verdict == "gain"]
-    folders = [records.model(trial.number) for trial in trials]
+    folders = [records.model_folder(trial.number) for trial in trials]
     for folder in folders[1:]:
         shutil.rmtree(folder, ignore_errors=True)
     if not folders or not (folders[0] / FILES["description"]).exists():

@@ -81,14 +81,14 @@ def take(records: SearchFolder, spec: SearchSpec, wanted: Wanted, again: bool) -
         InputError: if there is no such arm, or its weights are gone and `again` is False.
     """
     places = _places(_trial(records, wanted.trial), wanted)
-    store = ArmStore(records.runs / "arms")
+    store = records.store
     for place in places:
         settings = _settings(spec, place)
         checkpoint = store.latest_checkpoint(place.digest)
         if checkpoint is not None:
             return _exported(place, read_checkpoint(checkpoint[1], settings), settings)
         if _is_kept(records, place):
-            kept = read_kept(records.model(place.trial.number), settings)
+            kept = read_kept(records.model_folder(place.trial.number), settings)
             return _exported(place, kept, settings)
     if not again:
         raise InputError(_gone(records, spec, store, places[0]))
@@ -197,7 +197,7 @@ def _stored(records: SearchFolder, store: ArmStore, side: Role) -> Iterator[int]
 
 def _is_kept(records: SearchFolder, place: Place) -> bool:
     """Whether the arm is a confirmed gain, whose weights are kept beside the records."""
-    description = records.model(place.trial.number) / FILES["description"]
+    description = records.model_folder(place.trial.number) / FILES["description"]
     return description.exists() and json.loads(description.read_text())["arm"] == place.digest
 
 
@@ -219,7 +219,7 @@ def _train_again(records: SearchFolder, spec: SearchSpec, place: Place) -> Path:
             f"{place}: its data or its checkpoint have changed since it was trained, so that it "
             f"cannot be trained again (it was arm {place.digest}, now it would be {arm.digest})"
         )
-    return train_again(arm, data, place.steps, workbench(records.runs, spec))
+    return train_again(arm, data, place.steps, workbench(records.store, spec))
 
 
 def _exported(place: Place, trained: TrainedModel, settings: ArmSettings) -> Exported:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fstune.arms.store import ArmStore
 from fstune.files import write_json
 from fstune.results.folder import SearchFolder
 from fstune.results.ranking import best_of
@@ -39,7 +38,7 @@ def as_json(records: SearchFolder, spec: SearchSpec) -> dict[str, Any]:
 def _winner_json(
     trials: Sequence[TrialRecord], spec: SearchSpec, records: SearchFolder
 ) -> dict[str, Any] | None:
-    found = corrected_winner(trials, spec.metric(), ArmStore(records.runs / "arms"))
+    found = corrected_winner(trials, spec.metric(), records.store)
     if found is None:
         return None
     picked = [{"trial": number, "share": share} for number, share in found.picked.items()]
@@ -94,6 +93,6 @@ def _comparison_json(rung: Comparison) -> dict[str, Any]:
 
 def write_report(records: SearchFolder, spec: SearchSpec) -> Path:
     """Keep the JSON beside the records; returns its path."""
-    path = records.root / "report.json"
+    path = records.report_file("json")
     write_json(path, as_json(records, spec))
     return path

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fstune.report.phrases import percent
 from fstune.report.series import Sheet, SlicePoint, Slices
 from fstune.results.deltas import CONFIDENCE
 from fstune.specs.sections import SearchSpec
@@ -28,7 +29,7 @@ BEST_SHARE = 0.25
 """The quantile that counts as good."""
 
 
-RESAMPLES = 200
+BOOTSTRAP_DRAWS = 200
 """Bootstrap draws."""
 
 
@@ -77,7 +78,7 @@ def importance(found: Slices, spec: SearchSpec, higher_is_better: bool) -> Impor
     rng = np.random.default_rng(SEED)
     draws = [
         _shares([trials[i] for i in rng.integers(len(trials), size=len(trials))])
-        for _ in range(RESAMPLES)
+        for _ in range(BOOTSTRAP_DRAWS)
     ]
     tail = 100 * (1 - CONFIDENCE) / 2
     bounds = {
@@ -87,7 +88,8 @@ def importance(found: Slices, spec: SearchSpec, higher_is_better: bool) -> Impor
     shares = [Share(path, whole.get(path, 0.0), *map(float, bounds[path])) for path in paths]
     note = (
         f"PED-ANOVA over {len(points)} candidates at {found.at}: what the best "
-        f"{BEST_SHARE:.0%} have in common; {CONFIDENCE:.0%} bootstrap intervals over candidates."
+        f"{percent(BEST_SHARE)} have in common; {percent(CONFIDENCE)} bootstrap intervals over "
+        "candidates."
     )
     if left_out:
         note += f" Not rated, since not every candidate has them: {', '.join(left_out)}."

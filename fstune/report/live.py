@@ -18,10 +18,10 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from fstune.arms.store import ArmStore
-from fstune.report.phrases import describe_candidate, interval
+from fstune.report.phrases import at_rung, describe_candidate, interval
 from fstune.report.progress import Snapshot
-from fstune.results.folder import SearchFolder, TrialReader
+from fstune.results.folder import SearchFolder
+from fstune.results.reader import TrialReader
 from fstune.results.records import RungRecord, TrialRecord
 from fstune.specs.sections import SearchSpec
 
@@ -47,7 +47,7 @@ class View:
     def __init__(self, records: SearchFolder, spec: SearchSpec) -> None:
         self._records = records
         self._spec = spec
-        self._store = ArmStore(records.runs / "arms")
+        self._store = records.store
         self._reader = TrialReader(records)
         self._events: dict[tuple[int, int], list[Event]] = {}
 
@@ -60,7 +60,7 @@ class View:
 
     def _events_of(self, trial: TrialRecord) -> Iterator[Event]:
         who = f"trial {trial.number}"
-        if trial.equals is not None:
+        if trial.is_alias:
             yield Event(f"{who} reuses trial {trial.equals}, equal to it in effect", True)
             return
         yield Event(f"{who}: {describe_candidate(trial.candidate)}", False)
@@ -86,7 +86,7 @@ class View:
 
     def _reached(self, number: int, rung: RungRecord) -> Iterator[Event]:
         metric = self._spec.metric().name
-        reached = f"trial {number} at {rung.steps} steps × {rung.seeds}"
+        reached = f"trial {number} at {at_rung(rung.steps, rung.seeds)}"
         if rung.reused:
             yield Event(f"{reached}: {rung.reused} of {2 * rung.seeds} arms reused", True)
         text = f"{reached}: Δ {metric} {interval(rung.deltas[metric])}, {rung.verdict}"

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fstune.files import write_atomic
-from fstune.report.summary import Cell, Figure, Summary, Table, summarise
+from fstune.report.candidates import Cell, Table
+from fstune.report.phrases import counted
+from fstune.report.summary import Figure, Summary, summarise
 from fstune.results.folder import SearchFolder
 from fstune.specs.sections import SearchSpec
 
@@ -50,6 +52,7 @@ def page(summary: Summary) -> str:
     )
     environment.filters |= {
         "cell_attributes": _cell_attributes,
+        "counted": counted,
         "csv_link": lambda sheet: _data_link("text/csv", sheet.csv()),
         "json_link": lambda text: _data_link("application/json", text),
     }
@@ -164,7 +167,7 @@ class Written:
 def write_page(records: SearchFolder, spec: SearchSpec) -> Written:
     """Keep page and table beside the records."""
     summary = summarise(records, spec)
-    html, table = records.root / "report.html", records.root / "report.csv"
+    html, table = records.report_file("html"), records.report_file("csv")
     write_atomic(html, page(summary).encode())
     write_atomic(table, summary.results.sheet().csv().encode())
     return Written(html, table, markdown(summary, DESCRIBED_ROWS))

@@ -6,7 +6,7 @@ Whole sentences are in `words`.
 from collections.abc import Iterable, Mapping
 
 from fstune.results.deltas import Delta
-from fstune.results.records import Comparison, TrialRecord
+from fstune.results.records import TrialRecord
 from fstune.specs.settings import Scalar
 from model.mechanisms.registry import of_path
 
@@ -19,6 +19,9 @@ COLOURS = {
     "failed": "red",
     "no effect": "dim",
 }
+
+
+_UNITS = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
 
 
 def interval(delta: Delta) -> str:
@@ -41,10 +44,9 @@ def label(trial: TrialRecord) -> str:
     return f"{trial.number}: {describe_candidate(trial.candidate)}"
 
 
-def at_rung(comparison: Comparison) -> str:
-    """Where a comparison was made, in words."""
-    seeds = "1 seed" if comparison.seeds == 1 else f"{comparison.seeds} seeds"
-    return f"{comparison.steps} steps × {seeds}"
+def at_rung(steps: int, seeds: int) -> str:
+    """Where arms are compared, in words."""
+    return f"{steps} steps × {counted(seeds, 'seed')}"
 
 
 def short(path: str, among: Iterable[str]) -> str:
@@ -64,13 +66,23 @@ def percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-def _seeds(count: int) -> str:
-    return "1 seed" if count == 1 else f"{count} seeds"
+def counted(count: int, what: str) -> str:
+    """A number of things: `1 seed`, `3 seeds`."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+def duration(wall_s: float) -> str:
+    """A time in its two largest units."""
+    if wall_s < 10:
+        return f"{wall_s:.2g} s"
+    whole_s = round(wall_s)
+    for unit_s, unit, smaller_s, smaller in _UNITS:
+        if whole_s >= unit_s:
+            return f"{whole_s // unit_s} {unit} {whole_s % unit_s // smaller_s} {smaller}"
+    return f"{whole_s} s"
+
+
+def trivial_scores(guesses: Mapping[str, Mapping[str, float]], metric: str) -> str:
+    """What chance and trivial strategies score; empty where none of them has the metric."""
+    scores = ((name, scored[metric]) for name, scored in guesses.items() if metric in scored)
+    return ", ".join(f"{name} {score:.4f}" for name, score in scores)

@@ -9,18 +9,24 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.text import Text
 
-from fstune.report.phrases import COLOURS, describe_candidate, interval
+from fstune.report.phrases import (
+    COLOURS,
+    at_rung,
+    describe_candidate,
+    duration,
+    interval,
+    percent,
+)
 from fstune.results.deltas import CONFIDENCE, Delta, confirmation_confidence
 from fstune.results.ranking import ranked
-from fstune.results.records import Comparison, TrialRecord
+from fstune.results.records import Comparison, TrialProgress, TrialRecord, own_trials
 from fstune.specs.sections import SearchSpec
 
-MOST = 5
+MOST_TRIALS = 5
 """Trials in the forest."""
 
 
@@ -46,7 +52,7 @@ class Snapshot:
     """Seconds since the epoch."""
     unsent: str = ""
     """Why MLflow is behind, if it is."""
-    most: int = MOST
+    most: int = MOST_TRIALS
     afar: bool = False
     """Whether it is seen from outside, where it cannot be told from a search that was stopped."""
 
@@ -61,7 +67,7 @@ class Snapshot:
         best = [trial for trial in ranked(self.trials) if trial.rungs][: self.most]
         if best:
             yield Text()
-            yield Group(*forest(best, self.spec, options.max_width))
+            yield Group(*forest_lines(best, self.spec, options.max_width))
 
     def _headline(self) -> RenderableType:
         ended = Counter(trial.end.state for trial in self.trials if trial.end is not None)
@@ -74,7 +80,7 @@ class Snapshot:
             return name
         spent_s, left_s = seconds(self.trials, self.spec)
         waiting = sum(trial.end is None and trial.progress is None for trial in self.trials)
-        estimate = f"about {_duration(left_s)} left" if spent_s else "no estimate yet"
+        estimate = f"about {duration(left_s)} left" if spent_s else "no estimate yet"
         told = estimate + (f", {waiting} waiting" if waiting else "")
         if not self.trials:
             told = "starting"
@@ -86,11 +92,12 @@ class Snapshot:
         return Group(*lines)
 
     def _running(self, trial: TrialRecord, in_detail: bool) -> Iterator[Text]:
-        progress: Any = trial.progress
-        index: int = progress["rung"]
+        progress = trial.progress
+        assert progress is not None
+        index = progress.rung
         rung = self.spec.rungs[index]
-        place = _share(progress["step"], progress["to_step"])
-        step = f"{progress['step']} of {progress['to_step']}"
+        place = _share(progress.step, progress.to_step)
+        step = f"{progress.step} of {progress.to_step}"
         of_rungs = f"rung {index + 1} of {len(self.spec.rungs)}"
         if not in_detail:
             told = f"rung {index + 1}, {step}, {_what(progress)}"
@@ -98,44 +105,41 @@ class Snapshot:
             return
         title = Text(f"{f'trial {trial.number}':<{_LABEL}}", no_wrap=True, overflow="ellipsis")
         yield title.append(describe_candidate(trial.candidate), style="dim")
-        seeds = "1 seed" if rung.seeds == 1 else f"{rung.seeds} seeds"
-        where = f"{of_rungs}: {rung.steps} steps × {seeds}"
+        where = f"{of_rungs}: {at_rung(rung.steps, rung.seeds)}"
         yield _bar_line("rung", rung_share(self.spec, progress), where)
         yield _bar_line("step", place, f"{step}, {_what(progress)}{self._age(progress)}")
 
-    def _age(self, progress: Any) -> str:
-        age_s = self.now - progress["at"]
-        return f", {_duration(age_s)} ago" if age_s > QUIET_AFTER_S else ""
+    def _age(self, progress: TrialProgress) -> str:
+        age_s = self.now - progress.at
+        return f", {duration(age_s)} ago" if age_s > QUIET_AFTER_S else ""
 
 
-def _what(progress: Any) -> str:
+def _what(progress: TrialProgress) -> str:
     """Which arm is at work, and what with."""
-    arm = progress.get("role") or "arm"
-    seed = progress.get("seed")
-    who = arm if seed is None else f"{arm} of seed {seed}"
-    if progress["doing"] == "wait":
+    arm = progress.role or "arm"
+    who = arm if progress.seed is None else f"{arm} of seed {progress.seed}"
+    if progress.doing == "wait":
         return f"waits for {who}"
-    if progress["doing"] == "evaluate":
+    if progress.doing == "evaluate":
         return f"evaluating {who}"
-    loss = progress["loss"]
-    return who if loss is None else f"{who}, loss {loss:.3g}"
+    return who if progress.loss is None else f"{who}, loss {progress.loss:.3g}"
 
 
-def rung_share(spec: SearchSpec, progress: Any) -> float:
+def rung_share(spec: SearchSpec, progress: TrialProgress) -> float:
     """How much of a rung's optimiser steps is behind, of all its arms together.
 
     A seed that the rung before had needs only the steps from there. Baseline and variant of seed 0
     come first, then those of seed 1; a step that was taken elsewhere counts as one taken here.
     """
-    index: int = progress["rung"]
+    index = progress.rung
     goal = spec.rungs[index]
     reached, seeds_before = (0, 0)
     if index:
         reached, seeds_before = spec.rungs[index - 1].steps, spec.rungs[index - 1].seeds
     needs = [goal.steps - (reached if seed < seeds_before else 0) for seed in range(goal.seeds)]
-    seed: int = progress.get("seed") or 0
-    here = needs[seed] - (goal.steps - progress["step"])
-    behind = 2 * sum(needs[:seed]) + (progress.get("role") == "variant") * needs[seed]
+    seed = progress.seed or 0
+    here = needs[seed] - (goal.steps - progress.step)
+    behind = 2 * sum(needs[:seed]) + (progress.role == "variant") * needs[seed]
     return _share(behind + max(0, here), 2 * sum(needs))
 
 
@@ -146,7 +150,7 @@ def seconds(trials: Sequence[TrialRecord], spec: SearchSpec) -> tuple[float, flo
     its steps and seeds. How many candidates will get to it: those that did, or the share that ASHA
     lets pass.
     """
-    own = [trial for trial in trials if trial.equals is None]
+    own = own_trials(trials)
     walls = [
         [trial.rungs[index].wall_s for trial in own if len(trial.rungs) > index]
         for index in range(len(spec.rungs))
@@ -159,7 +163,7 @@ def seconds(trials: Sequence[TrialRecord], spec: SearchSpec) -> tuple[float, flo
     step_s = behind_s / done
     factor = 1 if spec.search.scheduler == "none" else spec.search.reduction_factor
     entrants = spec.search.trials - sum(
-        trial.equals is not None or (trial.end is not None and not trial.rungs) for trial in trials
+        trial.is_alias or (trial.end is not None and not trial.rungs) for trial in trials
     )
     left_s = 0.0
     for index, (wall, work) in enumerate(zip(walls, works, strict=True)):
@@ -167,7 +171,7 @@ def seconds(trials: Sequence[TrialRecord], spec: SearchSpec) -> tuple[float, flo
         at_work = [
             rung_share(spec, trial.progress)
             for trial in own
-            if trial.progress is not None and trial.progress["rung"] == index
+            if trial.progress is not None and trial.progress.rung == index
         ]
         expected = max(len(wall) + len(at_work), math.ceil(entrants / factor**index))
         left_s += (expected - len(wall) - sum(at_work)) * rung_s
@@ -175,7 +179,7 @@ def seconds(trials: Sequence[TrialRecord], spec: SearchSpec) -> tuple[float, flo
     return behind_s, left_s / spec.resources.concurrent_trials
 
 
-def forest(trials: Sequence[TrialRecord], spec: SearchSpec, width: int) -> list[Text]:
+def forest_lines(trials: Sequence[TrialRecord], spec: SearchSpec, width: int) -> list[Text]:
     """The trials' deltas with their intervals, two lines each, on one axis below.
 
     Args:
@@ -192,9 +196,9 @@ def forest(trials: Sequence[TrialRecord], spec: SearchSpec, width: int) -> list[
     left = f"{{:>5}}  {{:<{max(map(len, places))}}}  {{:<{max(map(len, figures))}}}  "
     indent = len(left.format("", "", ""))
     axis = _Axis.of(deltas, min(_FOREST, max(0, width - indent - 1)))
-    heading = f"best so far: Δ {metric.name} ({better} is better), {CONFIDENCE:.0%} intervals"
+    heading = f"best so far: Δ {metric.name} ({better} is better), {percent(CONFIDENCE)} intervals"
     if any(trial.confirmation is not None for trial in trials):
-        heading += f", test {confirmation_confidence(1):.0%}"
+        heading += f", test {percent(confirmation_confidence(1))}"
     lines = [Text(heading, style="bold", no_wrap=True, overflow="ellipsis")]
     for trial, place, figure, delta in zip(trials, places, figures, deltas, strict=True):
         colour = COLOURS.get(trial.verdict, "")
@@ -269,12 +273,3 @@ def _bar_line(name: str, share: float, told: str) -> Text:
 
 def _share(part: float, whole: float) -> float:
     return min(1.0, max(0.0, part / whole)) if whole else 0.0
-
-
-def _duration(wall_s: float) -> str:
-    """A time in its two largest units."""
-    whole = round(wall_s)
-    for unit_s, unit, smaller_s, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min")):
-        if whole >= unit_s:
-            return f"{whole // unit_s} {unit} {whole % unit_s // smaller_s} {smaller}"
-    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"

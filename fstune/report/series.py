@@ -17,7 +17,7 @@ from fstune.arms.store import ArmStore
 from fstune.report.phrases import at_rung, label
 from fstune.results.outcomes import seed_deltas, stored_pairs
 from fstune.results.ranking import ranked
-from fstune.results.records import Comparison, TrialRecord
+from fstune.results.records import Comparison, TrialRecord, own_trials
 from fstune.results.verdict import Verdict
 from fstune.specs.sections import SearchSpec
 from fstune.specs.settings import Scalar
@@ -215,12 +215,12 @@ def forest(trials: Sequence[TrialRecord], spec: SearchSpec, store: ArmStore) -> 
     """Confirmations first, then every candidate at the last rung that it reached."""
     metric = spec.metric()
 
-    def row(trial: TrialRecord, at: Comparison, group: str, stopped: bool) -> ForestRow:
+    def row(trial: TrialRecord, at: Comparison, split: str, stopped: bool) -> ForestRow:
         delta = at.deltas[metric.name]
         return ForestRow(
             number=trial.number,
             label=label(trial),
-            group=group,
+            group=f"{split}{at_rung(at.steps, at.seeds)}",
             baseline=delta.baseline,
             mean=delta.mean,
             low=delta.low,
@@ -231,13 +231,13 @@ def forest(trials: Sequence[TrialRecord], spec: SearchSpec, store: ArmStore) -> 
         )
 
     rows = [
-        row(trial, at, f"confirmation: test split, {at_rung(at)}", False)
+        row(trial, at, "confirmation: test split, ", False)
         for trial in ranked(trials)
         if trial.confirmation and (at := trial.confirmation.comparison)
     ]
     last = len(spec.rungs)
     rows += [
-        row(trial, at, at_rung(at), len(trial.rungs) < last and trial.end is not None)
+        row(trial, at, "", len(trial.rungs) < last and trial.end is not None)
         for trial in sorted(ranked(trials), key=lambda trial: -len(trial.rungs))
         if trial.rungs and (at := trial.rungs[-1])
     ]
@@ -265,9 +265,8 @@ def search_path(trials: Sequence[TrialRecord], spec: SearchSpec) -> SearchPath:
     reached = sorted(
         (
             (rung.curve[-1].ended_at, trial.number, rung)
-            for trial in trials
+            for trial in own_trials(trials)
             for rung in trial.rungs
-            if trial.equals is None
         ),
         key=lambda item: (item[0], item[1], item[2].rung),
     )
@@ -306,6 +305,7 @@ def slices(trials: Sequence[TrialRecord], spec: SearchSpec) -> Slices:
             delta = trial.rungs[0].deltas[metric]
             place = (delta.mean, delta.low, delta.high, len(trial.rungs))
             points.append(SlicePoint(trial.number, trial.candidate, *place))
+    first = spec.rungs[0]
     varied = [
         path
         for path in spec.space
@@ -314,7 +314,7 @@ def slices(trials: Sequence[TrialRecord], spec: SearchSpec) -> Slices:
     return Slices(
         metric=metric,
         margin=spec.objective.margin,
-        at=at_rung(next(trial for trial in trials if trial.rungs).rungs[0]) if points else "",
+        at=at_rung(first.steps, first.seeds) if points else "",
         paths=varied,
         log_scaled=[path for path in varied if spec.space[path].log_uniform is not None],
         points=points,

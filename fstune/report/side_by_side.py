@@ -12,15 +12,14 @@ from typing import Any
 from rich.console import Group
 from rich.text import Text
 
-from fstune.arms.arm import Pair
 from fstune.arms.store import ArmStore
 from fstune.errors import InputError
-from fstune.report.phrases import describe_candidate, interval
+from fstune.report.phrases import at_rung, describe_candidate, interval
 from fstune.results.deltas import Delta, paired_deltas
 from fstune.results.folder import SearchFolder
+from fstune.results.outcomes import required_pairs
 from fstune.results.ranking import ranked
-from fstune.results.records import TrialRecord
-from fstune.specs.loading import read_resolved
+from fstune.results.records import ArmPair, TrialRecord
 from fstune.specs.sections import SearchSpec
 from model.mechanisms import registry as mechanisms
 from tasks import registry
@@ -58,8 +57,7 @@ class ComparedVariant:
             raise InputError(f"{search} has no trial {number or '0'}; it has {known}")
         if not chosen.rungs:
             raise InputError(f"{search}:{chosen.number} has not come to a rung: nothing to compare")
-        store = ArmStore(records.runs / "arms")
-        return cls(f"{search}:{chosen.number}", read_resolved(records.spec), chosen, store)
+        return cls(f"{search}:{chosen.number}", records.spec(), chosen, records.store)
 
     @property
     def arms(self) -> dict[int, str]:
@@ -104,13 +102,8 @@ def delta_between(
     steps = set.intersection(*evaluated)
     if not steps:
         raise InputError(f"{one.label} and {other.label} were not evaluated at a common step")
-    pairs = []
-    for seed in seeds:
-        left = one.store.outcome(one.arms[seed], max(steps))
-        right = other.store.outcome(other.arms[seed], max(steps))
-        assert left is not None
-        assert right is not None
-        pairs.append(Pair(baseline=left, variant=right))
+    arms = [ArmPair(seed, one.arms[seed], other.arms[seed]) for seed in seeds]
+    pairs = required_pairs(one.store, arms, max(steps))
     metrics = registry.get(one.spec.task_name).measured(one.spec.task)
     return max(steps), len(seeds), paired_deltas(pairs, metrics)
 
@@ -157,7 +150,7 @@ def comparison_view(one: ComparedVariant, other: ComparedVariant, unmatched: boo
         )
         return Group(*lines)
     step, seeds, deltas = delta_between(one, other)
-    heading = f"{other.label} minus {one.label} after {step} steps × {seeds}, same examples"
+    heading = f"{other.label} minus {one.label} after {at_rung(step, seeds)}, same examples"
     lines.append(Text(heading, style="bold"))
     lines += [Text(_between(name, delta)) for name, delta in deltas.items()]
     return Group(*lines)
@@ -170,11 +163,10 @@ def _between(name: str, delta: Delta) -> str:
 def _own_lines(side: ComparedVariant) -> list[Text]:
     rung, metric = side.trial.rungs[-1], side.spec.metric().name
     delta = rung.deltas[metric]
-    reached = f"{rung.steps} steps × {rung.seeds}"
     return [
         Text(f"{side.label}  {describe_candidate(side.trial.candidate)}", style="bold"),
         Text(f"  {metric} {delta.variant:.4f}, against its baseline {interval(delta)}"),
-        Text(f"  after {reached}: {rung.verdict}"),
+        Text(f"  after {at_rung(rung.steps, rung.seeds)}: {rung.verdict}"),
     ]
 
 

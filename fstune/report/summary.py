@@ -1,21 +1,21 @@
 """What a report says, as plain values: question, answer, cost, table, figures' numbers, facts.
 
-Built once from the records and the arms' stored outcomes, then rendered by `report_page` as HTML
-and as Markdown: nothing is said in one that is not said in the other, pictures aside. No torch, no
-Ray. A new column of the table is one line in `COLUMNS`.
+Built once from the records and the arms' stored outcomes, then rendered by `page` as HTML and as
+Markdown: nothing is said in one that is not said in the other, pictures aside. No torch, no Ray.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fstune.arms.store import ArmStore
 from fstune.report import words
+from fstune.report.candidates import Table, all_candidates, confirmed_finalists
 from fstune.report.data import as_json
 from fstune.report.examples import ExampleDeltas, example_deltas
 from fstune.report.groups import GroupDeltas, group_deltas
 from fstune.report.importance import Importance, importance
-from fstune.report.phrases import percent, short
+from fstune.report.phrases import percent
 from fstune.report.series import (
     Curve,
     Forest,
@@ -31,13 +31,11 @@ from fstune.report.series import (
     search_path,
     slices,
 )
-from fstune.results.deltas import CONFIDENCE, Delta, confirmation_confidence
+from fstune.results.deltas import CONFIDENCE, confirmation_confidence
 from fstune.results.folder import SearchFolder
 from fstune.results.ranking import best_of, ranked
-from fstune.results.records import Comparison, TrialRecord
-from fstune.results.selection import false_discovery_adjusted
+from fstune.results.records import TrialRecord
 from fstune.specs.sections import SearchSpec
-from fstune.specs.settings import Scalar
 
 MOST_CURVES = 8
 """Candidates whose curves are drawn, from the best down."""
@@ -48,83 +46,6 @@ FEWEST_LAYERS = 3
 
 
 _LEVEL = percent(CONFIDENCE)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A value of the table, and how it is shown."""
-
-    value: Scalar | None
-    text: str
-
-    @property
-    def is_number(self) -> bool:
-        """Whether it is read as a number."""
-        return isinstance(self.value, int | float) and not isinstance(self.value, bool)
-
-
-@dataclass(frozen=True)
-class Compared:
-    """A trial with the comparison and the delta that a row is about."""
-
-    trial: TrialRecord
-    at: Comparison
-    delta: Delta
-    q_value: float | None = None
-    """The p-value adjusted for all candidates; a confirmation has none."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the table; `form` is a format specification."""
-
-    title: str
-    value: Callable[[Compared], Scalar | None]
-    form: str = ""
-    hint: str = ""
-
-    def cell(self, row: Compared | None) -> Cell:
-        value = None if row is None else self.value(row)
-        return Cell(value, "–" if value is None else f"{value:{self.form}}")
-
-
-COLUMNS = (
-    Column("steps", lambda row: row.at.steps, "d", "optimiser steps of both arms"),
-    Column("seeds", lambda row: row.at.seeds, "d", "pairs of arms"),
-    Column("baseline", lambda row: row.delta.baseline, ".4f", "mean over seeds and examples"),
-    Column("variant", lambda row: row.delta.variant, ".4f", "mean over seeds and examples"),
-    Column("Δ", lambda row: row.delta.mean, "+.4f", "variant minus baseline"),
-    Column("low", lambda row: row.delta.low, "+.4f", "lower bound of the interval"),
-    Column("high", lambda row: row.delta.high, "+.4f", "upper bound of the interval"),
-    Column("p", lambda row: row.delta.p_value, ".2g", "of chance alone, for these seeds"),
-    Column("q", lambda row: row.q_value, ".2g", "p adjusted for the number of candidates"),
-    Column("agree", lambda row: row.delta.seeds_agree, "d", "seeds with the mean's sign"),
-    Column("detectable", lambda row: row.delta.detectable, ".4f", "delta told from zero in 80 %"),
-)
-
-
-@dataclass(frozen=True)
-class Table:
-    """Columns and rows; the first column names the trial."""
-
-    caption: str
-    header: list[tuple[str, str]]
-    """Title and hint of each column."""
-    rows: list[list[Cell]]
-
-    @property
-    def numeric(self) -> list[bool]:
-        """Which columns hold numbers, whatever is absent."""
-
-        def holds_numbers(column: int) -> bool:
-            present = [row[column] for row in self.rows if row[column].value is not None]
-            return bool(present) and all(cell.is_number for cell in present)
-
-        return [holds_numbers(column) for column in range(len(self.header))]
-
-    def sheet(self) -> Sheet:
-        rows = [tuple(cell.value for cell in row) for row in self.rows]
-        return Sheet(tuple(title for title, _ in self.header), rows)
 
 
 Series = Forest | Curve | SearchPath | Slices | Importance | LayerProfile | GroupDeltas
@@ -144,7 +65,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Note:
+class Remark:
     """What is said in words, and not drawn."""
 
     title: str
@@ -166,7 +87,7 @@ class Summary:
     figures: list[Figure]
     curves: list[Figure]
     """The best candidate's first; a reader chooses among them."""
-    notes: list[Note]
+    notes: list[Remark]
     """What is said in words alone."""
     examples: ExampleDeltas | None
     provenance: list[tuple[str, str]]
@@ -181,7 +102,7 @@ def summarise(records: SearchFolder, spec: SearchSpec) -> Summary:
     """Everything about a search that has at least been made."""
     trials = records.trials()
     order = ranked(trials)
-    store = ArmStore(records.runs / "arms")
+    store = records.store
     best = best_of(trials)
     finalists = records.num_finalists
     figures, notes = _drawable(spec, trials, store, best, finalists)
@@ -194,8 +115,8 @@ def summarise(records: SearchFolder, spec: SearchSpec) -> Summary:
         setting=[*words.setting(spec), *words.without_understanding(records, spec)],
         answer=words.answer(spec, order, best, finalists),
         cost=words.cost(trials, store),
-        results=_results(spec, order),
-        confirmed=_confirmed(spec, order, finalists),
+        results=all_candidates(spec, order),
+        confirmed=confirmed_finalists(spec, order, finalists),
         figures=figures,
         curves=[_curve(trial, spec) for trial in order if trial.rungs][:MOST_CURVES],
         notes=notes,
@@ -203,7 +124,7 @@ def summarise(records: SearchFolder, spec: SearchSpec) -> Summary:
         provenance=words.facts(records, spec),
         reproduce=words.reproduce(spec, spec_file),
         spec_file=spec_file,
-        spec_json=records.spec.read_text(encoding="utf-8"),
+        spec_json=records.spec_text(),
         report_json=json.dumps(as_json(records, spec)),
     )
 
@@ -214,84 +135,18 @@ def _drawable(
     store: ArmStore,
     best: TrialRecord | None,
     finalists: int,
-) -> tuple[list[Figure], list[Note]]:
+) -> tuple[list[Figure], list[Remark]]:
     rows, found = forest(trials, spec, store), slices(trials, spec)
     if not rows.rows:
         return [], []
     shares = importance(found, spec, spec.metric().higher_is_better)
-    parts: list[Figure | Note | None] = [_importance(shares)]
+    parts: list[Figure | Remark | None] = [_importance(shares)]
     if best is not None:
         parts += [*_profiles(best, spec, store), _by_group(best, spec, store)]
     parts.append(_luck(trials, spec, store))
     figures = _overview(spec, trials, finalists, rows, found)
     figures += [part for part in parts if isinstance(part, Figure)]
-    return figures, [part for part in parts if isinstance(part, Note)]
-
-
-def _results(spec: SearchSpec, order: Sequence[TrialRecord]) -> Table:
-    paths = list(spec.space)
-    header = [("trial", ""), ("verdict", ""), *((c.title, c.hint) for c in COLUMNS)]
-    header += [*((short(path, paths), path) for path in paths), ("ended", "")]
-    adjusted = false_discovery_adjusted(order, spec.metric().name)
-    rows = []
-    for trial in order:
-        q_value = adjusted.get(trial.number)
-        row = _compared(spec, trial, trial.rungs[-1] if trial.rungs else None, q_value)
-        ended = "running" if trial.end is None else f"{trial.end.state}: {trial.end.reason}"
-        if trial.equals is not None:
-            ended = f"same as {trial.equals}; {ended}"
-        rows.append(
-            [
-                Cell(trial.number, str(trial.number)),
-                Cell(trial.verdict, trial.verdict),
-                *(column.cell(row) for column in COLUMNS),
-                *(_setting_cell(trial.candidate.get(path)) for path in paths),
-                Cell(ended, ended),
-            ]
-        )
-    caption = (
-        f"Every candidate at the last rung that it reached; Δ {spec.metric().name} with "
-        f"{_LEVEL} intervals. Deltas of different rungs are not comparable."
-    )
-    return Table(caption, header, rows)
-
-
-def _confirmed(spec: SearchSpec, order: Sequence[TrialRecord], finalists: int) -> Table | None:
-    confirmed = [trial for trial in order if trial.confirmation is not None]
-    if not confirmed:
-        return None
-    level = confirmation_confidence(finalists)
-    columns = [column for column in COLUMNS if column.title != "q"]
-    rows = []
-    for trial in confirmed:
-        row = _compared(spec, trial, trial.confirmation and trial.confirmation.comparison)
-        rows.append(
-            [
-                Cell(trial.number, str(trial.number)),
-                Cell(trial.verdict, trial.verdict),
-                *(column.cell(row) for column in columns),
-            ]
-        )
-    caption = (
-        f"The finalists on new seeds and the test examples; {percent(level)} intervals, "
-        f"which hold together at {percent(confirmation_confidence(1))}."
-    )
-    header = [("trial", ""), ("confirmed", ""), *((c.title, c.hint) for c in columns)]
-    return Table(caption, header, rows)
-
-
-def _compared(
-    spec: SearchSpec, trial: TrialRecord, at: object, q_value: float | None = None
-) -> Compared | None:
-    if not isinstance(at, Comparison):
-        return None
-    return Compared(trial, at, at.deltas[spec.metric().name], q_value)
-
-
-def _setting_cell(value: Scalar | None) -> Cell:
-    if value is None:
-        return Cell(None, "–")
-    return Cell(value, f"{value:.4g}" if isinstance(value, float) else str(value))
+    return figures, [part for part in parts if isinstance(part, Remark)]
 
 
 def _overview(
@@ -332,20 +187,20 @@ def _overview(
     return figures
 
 
-def _importance(shares: Importance) -> Figure | Note:
+def _importance(shares: Importance) -> Figure | Remark:
     title = "Which settings matter"
     if not shares.shares:
-        return Note(title, shares.note)
+        return Remark(title, shares.note)
     return Figure("importance", title, shares.note, shares)
 
 
-def _profiles(best: TrialRecord, spec: SearchSpec, store: ArmStore) -> Iterator[Figure | Note]:
+def _profiles(best: TrialRecord, spec: SearchSpec, store: ArmStore) -> Iterator[Figure | Remark]:
     """What the candidate's mechanisms have over the layers."""
     for profile in layer_profiles(best, spec, store):
         learns = "They learn." if profile.learns else "They do not learn."
         if len(profile.layers) < FEWEST_LAYERS:
             values = "; ".join(_value(profile, at) for at in profile.layers)
-            yield Note(profile.title, f"Candidate {best.number}: {values}.")
+            yield Remark(profile.title, f"Candidate {best.number}: {values}.")
         else:
             caption = f"{profile.caption} {learns}"
             yield Figure(f"{profile.quantity}s", profile.title, caption, profile)
@@ -363,9 +218,9 @@ def _by_group(best: TrialRecord, spec: SearchSpec, store: ArmStore) -> Figure | 
     return Figure("groups", f"Δ {found.metric} by group of examples", caption, found)
 
 
-def _luck(trials: Sequence[TrialRecord], spec: SearchSpec, store: ArmStore) -> Note | None:
+def _luck(trials: Sequence[TrialRecord], spec: SearchSpec, store: ArmStore) -> Remark | None:
     text = words.luck(trials, spec, store)
-    return Note("What of it may be luck", text) if text else None
+    return Remark("What of it may be luck", text) if text else None
 
 
 def _value(profile: LayerProfile, at: LayerValue) -> str:

@@ -10,8 +10,13 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from fstune.arms.store import ArmStore
-from fstune.report.phrases import COLOURS, describe_candidate, interval
+from fstune.report.phrases import (
+    COLOURS,
+    describe_candidate,
+    interval,
+    percent,
+    trivial_scores,
+)
 from fstune.results.deltas import CONFIDENCE, confirmation_confidence
 from fstune.results.folder import SearchFolder
 from fstune.results.ranking import ranked
@@ -78,19 +83,15 @@ def _remarks(
     shared = {flag for trial in trials for rung in trial.rungs[-1:] for flag in rung.flags}
     for flag in sorted(flag for flag in shared if flag.startswith(_BASELINE)):
         yield Text(f"look at {flag}", style="yellow")
-    winner = corrected_winner(trials, metric, ArmStore(records.runs / "arms"))
+    winner = corrected_winner(trials, metric, records.store)
     if winner is not None:
         measured, luck = f"{winner.mean:+.4f}", f"{winner.naive:+.4f}"
         yield Text(
             f"best of the last rung where it was not picked: {measured} (where it was: {luck})"
         )
-    guesses = [
-        f"{name} {scores[metric.name]:.4f}"
-        for name, scores in records.guesses().items()
-        if metric.name in scores
-    ]
-    if guesses:
-        yield Text(f"{metric.name} without understanding: {', '.join(guesses)}")
+    scores = trivial_scores(records.guesses(), metric.name)
+    if scores:
+        yield Text(f"{metric.name} without understanding: {scores}")
 
 
 def confirmation_table(records: SearchFolder, spec: SearchSpec) -> Group:
@@ -106,13 +107,14 @@ def confirmation_table(records: SearchFolder, spec: SearchSpec) -> Group:
         verdict = (trial.verdict, COLOURS.get(trial.verdict, ""))
         figures = _figures(trial.confirmation.comparison, metric)
         lines.append(Text.assemble(f"{trial.number:>5}  ", figures, verdict))
-    note = f"test split, new seeds; together the intervals hold at {confirmation_confidence(1):.0%}"
+    together = percent(confirmation_confidence(1))
+    note = f"test split, new seeds; together the intervals hold at {together}"
     lines.append(Text(note, style="dim"))
     return Group(*lines)
 
 
 def _heading(metric: str, level: float, last: str) -> str:
-    delta = f"Δ {metric} [{100 * level:.3g} %]"
+    delta = f"Δ {metric} [{percent(level)}]"
     return f"trial  {'steps × seeds':<14}baseline  {delta:<29}{last}"
 
 
@@ -127,9 +129,10 @@ def _figures(rung: Comparison | None, metric: str) -> str:
 def _test(rung: Comparison, metric: str, adjusted: float) -> str:
     """What the interval alone does not say, in one line."""
     delta = rung.deltas[metric]
+    rate = percent(FALSE_DISCOVERY_RATE)
     survives = "yes" if adjusted <= FALSE_DISCOVERY_RATE else "no"
     seeds = "this seed only" if rung.seeds == 1 else f"{delta.seeds_agree} of {rung.seeds} seeds"
     return (
-        f"p {delta.p_value:.2g}, q {adjusted:.2g} (at FDR {FALSE_DISCOVERY_RATE:.0%}: {survives}), "
-        f"{seeds}, detectable {delta.detectable:.2g}"
+        f"p {delta.p_value:.2g}, q {adjusted:.2g} (at FDR {rate}: {survives}), {seeds}, "
+        f"detectable {delta.detectable:.2g}"
     )

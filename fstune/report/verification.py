@@ -13,15 +13,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fstune.arms.arm import Outcome, Pair
-from fstune.arms.store import ArmStore
+from fstune.arms.arm import Outcome
 from fstune.errors import StoreError
 from fstune.files import digest_of
 from fstune.report.data import as_json
 from fstune.results.deltas import CONFIDENCE, Delta, confirmation_confidence, paired_deltas
 from fstune.results.folder import SearchFolder
+from fstune.results.outcomes import required_pairs
 from fstune.results.pairing import judged, reach
-from fstune.results.records import ArmPair, Comparison, TrialRecord
+from fstune.results.records import ArmPair, Comparison, TrialRecord, own_trials
 from fstune.specs.sections import SearchSpec
 from fstune.specs.settings import ArmSettings
 from fstune.specs.words import show
@@ -42,13 +42,12 @@ class _Check:
     def __init__(self, records: SearchFolder, spec: SearchSpec) -> None:
         self._records = records
         self._spec = spec
-        self._store = ArmStore(records.runs / "arms")
+        self._store = records.store
         self._metrics = registry.get(spec.task_name).measured(spec.task)
 
     def lines(self) -> Iterator[str]:
         trials = self._records.trials()
-        # One that equals another has that one's rungs.
-        for trial in (trial for trial in trials if trial.equals is None):
+        for trial in own_trials(trials):
             for rung in trial.rungs:
                 place = f"trial {trial.number}, rung {rung.rung}"
                 if [point.step for point in rung.curve[-1:]] != [rung.steps]:
@@ -138,16 +137,9 @@ class _Check:
         confidence: float,
     ) -> Iterator[str]:
         try:
-            pairs = []
-            for arm in arms:
-                baseline = self._store.outcome(arm.baseline, step)
-                variant = self._store.outcome(arm.variant, step)
-                if baseline is None or variant is None:
-                    gone = arm.baseline if baseline is None else arm.variant
-                    yield f"{place}: the evaluation of arm {gone} at step {step} is not stored"
-                    return
-                pairs.append(Pair(baseline, variant))
-            found = paired_deltas(pairs, self._metrics, confidence)
+            found = paired_deltas(
+                required_pairs(self._store, arms, step), self._metrics, confidence
+            )
         except StoreError as error:
             yield f"{place}: {error}"
             return
@@ -193,7 +185,7 @@ class _Check:
             return None
 
     def _report(self) -> Iterator[str]:
-        path = self._records.root / "report.json"
+        path = self._records.report_file("json")
         if not path.exists():
             yield f"{path}: there is no report"
             return

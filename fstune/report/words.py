@@ -11,11 +11,19 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from fstune.arms.store import ArmStore
-from fstune.report.phrases import _duration, _seeds, at_rung, describe_candidate, interval, percent
+from fstune.report.phrases import (
+    at_rung,
+    counted,
+    describe_candidate,
+    duration,
+    interval,
+    percent,
+    trivial_scores,
+)
 from fstune.report.series import objective_name
 from fstune.results.deltas import CONFIDENCE, confirmation_confidence
 from fstune.results.folder import SearchFolder
-from fstune.results.records import Comparison, TrialRecord
+from fstune.results.records import Comparison, TrialRecord, own_trials
 from fstune.results.selection import (
     FALSE_DISCOVERY_RATE,
     SPLITS,
@@ -105,7 +113,7 @@ def setting(spec: SearchSpec) -> list[Fact]:
     """Mechanism, task, model, training and budget."""
     task, rungs = registry.get(spec.task_name), spec.rungs
     sizes = spec.task
-    climbs = " → ".join(f"{rung.steps} steps × {_seeds(rung.seeds)}" for rung in rungs)
+    climbs = " → ".join(at_rung(rung.steps, rung.seeds) for rung in rungs)
     train = spec.train
     for_whom = " for the seeds that were run" if spec.objective.bound == "lower" else ""
     return [
@@ -140,12 +148,8 @@ def setting(spec: SearchSpec) -> list[Fact]:
 def without_understanding(records: SearchFolder, spec: SearchSpec) -> list[Fact]:
     """What chance and trivial strategies score."""
     metric = spec.metric().name
-    scores = [
-        f"{name} {found[metric]:.4f}"
-        for name, found in records.guesses().items()
-        if metric in found
-    ]
-    return [("Without understanding", f"{metric}: {', '.join(scores)}")] if scores else []
+    scores = trivial_scores(records.guesses(), metric)
+    return [("Without understanding", f"{metric}: {scores}")] if scores else []
 
 
 def _model(spec: SearchSpec) -> str:
@@ -225,7 +229,7 @@ def _sentence(
         f"With {describe_candidate(trial.candidate) or 'its fixed settings'} (candidate "
         f"{trial.number}), {subject(spec)} takes {spec.metric().name} from {delta.baseline:.4f} "
         f"to {delta.variant:.4f}: Δ {interval(delta)}, {percent(level)} interval, at "
-        f"{at_rung(at)} on the {split} examples."
+        f"{at_rung(at.steps, at.seeds)} on the {split} examples."
     )
 
 
@@ -244,7 +248,7 @@ def _unconfirmed(spec: SearchSpec, chosen: TrialRecord) -> str:
 def cost(trials: Sequence[TrialRecord], store: ArmStore) -> list[Fact]:
     """What was spent: steps, tokens and seconds of every arm, each counted once."""
     reached: dict[str, int] = {}
-    trials = [trial for trial in trials if trial.equals is None]  # another's rungs cost nothing
+    trials = own_trials(trials)
     for trial in trials:
         for at in trial.comparisons:
             for arm in (arm for pair in at.arms for arm in (pair.baseline, pair.variant)):
@@ -257,7 +261,7 @@ def cost(trials: Sequence[TrialRecord], store: ArmStore) -> list[Fact]:
         (
             "Arms",
             f"{len(reached)}; of {asked} that the rungs asked for, {reused} had been trained that "
-            "far before: for another candidate or search, or by a companion",
+            "far before: for another candidate or search, or by an arm worker",
         ),
         ("Optimiser steps", f"{sum(reached.values()):,}"),
     ]
@@ -265,13 +269,13 @@ def cost(trials: Sequence[TrialRecord], store: ArmStore) -> list[Fact]:
         tokens = sum(outcome.train_tokens for outcome in known)
         facts += [
             ("Tokens trained on", f"{tokens:,}"),
-            ("Training of all arms", _duration(sum(outcome.train_wall_s for outcome in known))),
+            ("Training of all arms", duration(sum(outcome.train_wall_s for outcome in known))),
         ]
-    here_s = _duration(sum(rung.wall_s for rung in rungs))
+    here_s = duration(sum(rung.wall_s for rung in rungs))
     facts.append(("Wall time of the rungs", f"{here_s}, evaluation included"))
     broke_off = sum(trial.end is not None and trial.end.broke_off is not None for trial in trials)
     if broke_off:
-        candidates = "1 candidate" if broke_off == 1 else f"{broke_off} candidates"
+        candidates = counted(broke_off, "candidate")
         facts.append(("Not counted", f"what {candidates} took from the last rung to breaking off"))
     return facts
 
@@ -286,7 +290,7 @@ def facts(records: SearchFolder, spec: SearchSpec) -> list[Fact]:
     if ends:
         when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(max(ends)))
         found.append(("last evaluation", when))
-    environments = [json.loads(p.read_text(encoding="utf-8")) for p in records.environments]
+    environments = records.environments()
     for first in environments[:1]:
         found += [(name.replace("version.", ""), str(value)) for name, value in first.items()]
     for before, after in pairwise(environments):
@@ -309,7 +313,7 @@ def reproduce(spec: SearchSpec, resolved: str) -> list[str]:
 
 def luck(trials: Sequence[TrialRecord], spec: SearchSpec, store: ArmStore) -> str:
     """What stands of a search's results once it is taken into account how many were tried."""
-    compared = [trial for trial in trials if trial.rungs and trial.equals is None]
+    compared = [trial for trial in own_trials(trials) if trial.rungs]
     if len(compared) < 2:
         return ""
     adjusted = false_discovery_adjusted(compared, spec.metric().name)

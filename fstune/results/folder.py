@@ -1,24 +1,7 @@
 """A search's own records: the truth from which it is shown, resumed and rebuilt.
 
-    <runs>/searches/<name>/spec.json               the resolved spec
-    <runs>/searches/<name>/spec.yaml               the user's text
-    <runs>/searches/<name>/environment.json        versions, device, code; environment-002.json and
-                                                   so on where it went on with others
-    <runs>/searches/<name>/guesses.json            what chance and trivial strategies score
-    <runs>/searches/<name>/trials/0003/candidate.json
-    <runs>/searches/<name>/trials/0003/rung-0.json
-    <runs>/searches/<name>/trials/0003/end.json
-    <runs>/searches/<name>/trials/0003/confirmation.json
-    <runs>/searches/<name>/trials/0003/model/      weights of a confirmed gain
-    <runs>/searches/<name>/finalists.json          which trials are confirmed
-    <runs>/searches/<name>/trials/0003/progress.json   where it is right now; not part of the truth
-    <runs>/searches/<name>/mlflow.txt              the server it is sent to, if not the local store
-    <runs>/searches/<name>/unsent.txt              why MLflow lacks something, while it does
-    <runs>/searches/<name>/tune/                   Ray Tune's own files
-    <runs>/searches/<name>/log.txt                 what Ray, MLflow and Optuna had to say
-
-Every record is written once. Writing it again is allowed if it says the same, which is how a replay
-is held to what happened. No torch, no Ray.
+Where each lies is in `paths`. Every record is written once. Writing it again is allowed if it says
+the same, which is how a replay is held to what happened. No torch, no Ray.
 """
 
 import json
@@ -26,77 +9,84 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
+from filelock import FileLock
 from pydantic import TypeAdapter, ValidationError
 
+from fstune.arms.store import ArmStore
 from fstune.errors import InputError, StoreError
 from fstune.files import write_atomic, write_json
+from fstune.results.paths import SearchPaths, search_names
 from fstune.results.records import (
     Confirmation,
     EndRecord,
     Finalists,
     RungRecord,
     Suggestion,
+    TrialProgress,
     TrialRecord,
 )
+from fstune.specs.loading import read_resolved, write_resolved
+from fstune.specs.sections import SearchSpec
 from fstune.specs.settings import Scalar
 
 
 class SearchFolder:
-    """The folder of one search."""
+    """The folder of one search, and the arms of the folder of runs that it is in."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.name = root.name
+        self.runs = root.parent.parent
+        self.cache = self.runs / "cache"
+        self.store = ArmStore(self.runs / "arms")
+        self._paths = SearchPaths(root)
+        self._spec: SearchSpec | None = None
 
     @classmethod
     def find(cls, runs: Path, name: str) -> "SearchFolder":
-        """The records of a search that exists.
+        """The folder of a search that exists.
 
         Raises:
             InputError: if there is none of that name; lists those that there are.
         """
         records = cls(runs / "searches" / name)
-        if not records.spec.exists():
+        if not records.exists:
             known = ", ".join(search_names(runs)) or "none; --runs DIR names another folder"
             raise InputError(f"no search is called {name!r} in {runs}; known: {known}")
         return records
 
     @property
-    def runs(self) -> Path:
-        """The folder of all that runs write."""
-        return self.root.parent.parent
+    def exists(self) -> bool:
+        """Whether the search was made: its resolved spec is written last."""
+        return self._paths.spec.exists()
 
-    @property
-    def cache(self) -> Path:
-        """Tokenised splits, shared by all searches."""
-        return self.runs / "cache"
+    def spec(self) -> SearchSpec:
+        """The resolved spec; read once, since it is written once.
 
-    @property
-    def spec(self) -> Path:
-        return self.root / "spec.json"
+        Raises:
+            SpecError: if it cannot be read.
+        """
+        if self._spec is None:
+            self._spec = read_resolved(self._paths.spec)
+        return self._spec
 
-    @property
-    def identity(self) -> str:
-        """Tells this search from every other, whatever its name; made when first asked for."""
-        path = self.root / "identity"
-        if not path.exists():
-            write_atomic(path, uuid.uuid4().hex.encode())
-        return path.read_text()
+    def spec_text(self) -> str:
+        """The resolved spec as JSON."""
+        return self._paths.spec.read_text(encoding="utf-8")
 
-    @property
-    def user_spec(self) -> Path:
-        return self.root / "spec.yaml"
+    def write_spec(self, spec: SearchSpec) -> None:
+        """Write the resolved spec, with which the search exists."""
+        write_resolved(spec, self._paths.spec)
 
-    @property
-    def environment(self) -> Path:
-        return self.root / "environment.json"
+    def write_user_spec(self, text: bytes) -> None:
+        """Keep the spec as the user wrote it."""
+        write_atomic(self._paths.user_spec, text)
 
-    @property
-    def environments(self) -> list[Path]:
-        """What the search was made on, and what else it went on with."""
-        return sorted(self.root.glob("environment*.json"), key=lambda path: path.stem)
+    def environments(self) -> list[dict[str, str]]:
+        """Versions, device and code that the search was made with, and then went on with."""
+        return [json.loads(path.read_text(encoding="utf-8")) for path in self._paths.environments]
 
     def write_environment(self, facts: Mapping[str, str]) -> bool:
         """Note what the search goes on with, if that is not the latest known; whether it was not.
@@ -104,72 +94,70 @@ class SearchFolder:
         Args:
             facts: versions, device and code.
         """
-        known = self.environments
-        if known and json.loads(known[-1].read_text(encoding="utf-8")) == facts:
+        known = self.environments() if self.exists else []
+        if known and known[-1] == facts:
             return False
-        name = f"environment-{len(known) + 1:03d}.json" if known else self.environment.name
-        write_json(self.root / name, facts)
+        write_json(self._paths.environment(len(known)), facts)
         return True
 
-    @property
-    def tune(self) -> Path:
-        return self.root / "tune"
+    def made_from(self) -> list[Path]:
+        """The files that say what the search was made from: specs and environments."""
+        paths = (self._paths.spec, self._paths.user_spec, *self._paths.environments)
+        return [path for path in paths if path.exists()]
+
+    def make_identity(self) -> str:
+        """What tells this search from every other, whatever its name; made if there is none."""
+        path = self._paths.identity
+        if not path.exists():
+            write_atomic(path, uuid.uuid4().hex.encode())
+        return path.read_text()
 
     @property
-    def log(self) -> Path:
-        return self.root / "log.txt"
+    def lock(self) -> FileLock:
+        """Held by the process that runs the search."""
+        return FileLock(self._paths.lock)
 
-    def model(self, number: int) -> Path:
-        """Folder of a confirmed gain's weights."""
-        return self._folder(number) / "model"
+    @property
+    def log_file(self) -> Path:
+        """Where Ray, MLflow and Optuna write to while the search runs."""
+        return self._paths.log
+
+    @property
+    def tune_folder(self) -> Path:
+        """Where Ray Tune writes."""
+        return self._paths.tune
+
+    def model_folder(self, number: int) -> Path:
+        """Where the weights of a confirmed gain are kept."""
+        return self._paths.model(number)
+
+    def report_file(self, form: Literal["json", "html", "csv"]) -> Path:
+        """Where the search's own report is written."""
+        return self._paths.report(form)
 
     @property
     def tracked_at(self) -> str | None:
         """The MLflow server that the search was last sent to; None for the store in its folder."""
-        path = self.root / "mlflow.txt"
-        return path.read_text() if path.exists() else None
+        return _text(self._paths.tracked_at)
 
     def write_tracked_at(self, uri: str | None) -> None:
-        path = self.root / "mlflow.txt"
-        if uri is None:
-            path.unlink(missing_ok=True)
-        else:
-            write_atomic(path, uri.encode())
+        _write_text(self._paths.tracked_at, uri)
 
     @property
     def unsent(self) -> str:
         """Why MLflow lacks something of the records; empty where it lacks nothing."""
-        path = self.root / "unsent.txt"
-        return path.read_text() if path.exists() else ""
+        return _text(self._paths.unsent) or ""
 
     def write_unsent(self, reason: str) -> None:
-        path = self.root / "unsent.txt"
-        if reason:
-            write_atomic(path, reason.encode())
-        else:
-            path.unlink(missing_ok=True)
+        _write_text(self._paths.unsent, reason or None)
 
     def trial(self, number: int) -> TrialRecord | None:
         """The trial, or None if it was never suggested."""
-        folder = self._folder(number)
-        suggestion = _read(folder / "candidate.json", _SUGGESTION)
+        suggestion = _read(self._paths.candidate(number), _SUGGESTION)
         if suggestion is None:
             return None
         if suggestion.equals is not None:
-            same = self.trial(suggestion.equals) if suggestion.equals in range(number) else None
-            if same is None:
-                raise StoreError(
-                    f"{folder / 'candidate.json'} is damaged: trial {suggestion.equals}, which it "
-                    "equals, is none before it"
-                )
-            return replace(
-                same,
-                number=number,
-                candidate=suggestion.candidate,
-                equals=same.number,
-                confirmation=None,
-                progress=None,
-            )
+            return self._alias(number, suggestion.candidate, suggestion.equals)
         end = self.end(number)
         return TrialRecord(
             number=number,
@@ -177,7 +165,24 @@ class SearchFolder:
             rungs=list(self._rungs(number)),
             end=end,
             confirmation=self.confirmation(number),
-            progress=None if end else _read(folder / "progress.json", _PROGRESS),
+            progress=None if end else _read(self._paths.progress(number), _PROGRESS),
+        )
+
+    def _alias(self, number: int, candidate: dict[str, Scalar], equals: int) -> TrialRecord:
+        """A trial with the rungs and the end of the one before it that does the same."""
+        original = self.trial(equals) if equals in range(number) else None
+        if original is None:
+            raise StoreError(
+                f"{self._paths.candidate(number)} is damaged: trial {equals}, which it equals, is "
+                "none before it"
+            )
+        return replace(
+            original,
+            number=number,
+            candidate=candidate,
+            equals=equals,
+            confirmation=None,
+            progress=None,
         )
 
     def trials(self) -> list[TrialRecord]:
@@ -191,22 +196,21 @@ class SearchFolder:
         """The first trial that has reached a rung by itself."""
         number = 0
         while (trial := self.trial(number)) is not None:
-            if trial.rungs and trial.equals is None:
+            if trial.rungs and not trial.is_alias:
                 return trial
             number += 1
         return None
 
     def rung(self, number: int, rung: int) -> RungRecord | None:
-        return _read(self._folder(number) / f"rung-{rung}.json", _RUNG)
+        return _read(self._paths.rung(number, rung), _RUNG)
 
     def end(self, number: int) -> EndRecord | None:
-        return _read(self._folder(number) / "end.json", _END)
+        return _read(self._paths.end(number), _END)
 
     def failed_in_a_row(self) -> list[int]:
         """The latest of the trials that have ended, as far back as they failed."""
         streak = []
-        numbers = (int(folder.name) for folder in self.root.glob("trials/[0-9]*"))
-        for number in sorted(numbers, reverse=True):
+        for number in reversed(self._paths.numbers):
             end = self.end(number)
             if end is not None and end.state != "failed":
                 break
@@ -216,26 +220,26 @@ class SearchFolder:
 
     def reopen(self, number: int) -> None:
         """Forget how a trial ended, so that it is tried again."""
-        (self._folder(number) / "end.json").unlink(missing_ok=True)
+        self._paths.end(number).unlink(missing_ok=True)
 
     def confirmation(self, number: int) -> Confirmation | None:
-        return _read(self._folder(number) / "confirmation.json", _CONFIRMATION)
+        return _read(self._paths.confirmation(number), _CONFIRMATION)
 
     def write_confirmation(self, number: int, record: Confirmation) -> None:
         """Keep a finalist's confirmation: one look, so that the first stays."""
         if self.confirmation(number) is None:
-            write_json(self._folder(number) / "confirmation.json", asdict(record))
+            write_json(self._paths.confirmation(number), asdict(record))
 
     def guesses(self) -> dict[str, dict[str, float]]:
         """What chance and trivial strategies score on the validation split, by metric."""
-        return _read(self.root / "guesses.json", _GUESSES) or {}
+        return _read(self._paths.guesses, _GUESSES) or {}
 
     def write_guesses(self, guesses: Mapping[str, Mapping[str, float]]) -> None:
-        write_json(self.root / "guesses.json", guesses)
+        write_json(self._paths.guesses, guesses)
 
     def finalists(self) -> list[int] | None:
         """Numbers of the trials that are confirmed; None before they were chosen."""
-        chosen = _read(self.root / "finalists.json", _FINALISTS)
+        chosen = _read(self._paths.finalists, _FINALISTS)
         return None if chosen is None else chosen.numbers
 
     @property
@@ -245,15 +249,15 @@ class SearchFolder:
         Those that were chosen; where that is not known any more, those that were tried.
         """
         chosen = self.finalists()
-        return len(list(self.root.glob("trials/*/confirmation.json")) if chosen is None else chosen)
+        return len(self._paths.confirmations if chosen is None else chosen)
 
     def write_finalists(self, numbers: Sequence[int]) -> None:
-        write_json(self.root / "finalists.json", asdict(Finalists(list(numbers))))
+        write_json(self._paths.finalists, asdict(Finalists(list(numbers))))
 
     def write_candidate(
         self, number: int, candidate: Mapping[str, Scalar], equals: int | None = None
     ) -> None:
-        path = self._folder(number) / "candidate.json"
+        path = self._paths.candidate(number)
         stored = _read(path, _SUGGESTION)
         if stored is None:
             write_json(path, asdict(Suggestion(dict(candidate), equals)))
@@ -265,26 +269,23 @@ class SearchFolder:
     def write_rung(self, number: int, record: RungRecord) -> None:
         stored = self.rung(number, record.rung)
         if stored is None:
-            write_json(self._folder(number) / f"rung-{record.rung}.json", asdict(record))
+            write_json(self._paths.rung(number, record.rung), asdict(record))
         elif stored.facts() != record.facts():
             raise StoreError(f"trial {number}, rung {record.rung} came out differently this time")
 
     def write_end(self, number: int, record: EndRecord) -> None:
         """Note why the trial goes no further; the first reason stays."""
-        path = self._folder(number) / "end.json"
+        path = self._paths.end(number)
         if not path.exists():
             write_json(path, asdict(record))
         self.clear_progress(number)
 
-    def write_progress(self, number: int, progress: Mapping[str, object]) -> None:
-        write_json(self._folder(number) / "progress.json", dict(progress))
+    def write_progress(self, number: int, progress: TrialProgress) -> None:
+        write_json(self._paths.progress(number), asdict(progress))
 
     def clear_progress(self, number: int) -> None:
         """Note that nothing is being done for a trial now."""
-        (self._folder(number) / "progress.json").unlink(missing_ok=True)
-
-    def _folder(self, number: int) -> Path:
-        return self.root / "trials" / f"{number:04d}"
+        self._paths.progress(number).unlink(missing_ok=True)
 
     def _rungs(self, number: int) -> Iterator[RungRecord]:
         rung = 0
@@ -293,32 +294,14 @@ class SearchFolder:
             rung += 1
 
 
-def search_names(runs: Path) -> Sequence[str]:
-    """The searches that a folder of runs holds."""
-    return sorted(path.parent.name for path in runs.glob("searches/*/spec.json"))
-
-
 # Made once: making one takes longer than reading a record, and views read all of them every second.
 _SUGGESTION = TypeAdapter(Suggestion)
-
-
 _RUNG = TypeAdapter(RungRecord)
-
-
 _END = TypeAdapter(EndRecord)
-
-
 _CONFIRMATION = TypeAdapter(Confirmation)
-
-
 _FINALISTS = TypeAdapter(Finalists)
-
-
 _GUESSES = TypeAdapter(dict[str, dict[str, float]])
-
-
-_PROGRESS = TypeAdapter(dict[str, object])
-
+_PROGRESS = TypeAdapter(TrialProgress)
 
 T = TypeVar("T")
 
@@ -335,25 +318,12 @@ def _read(path: Path, kind: TypeAdapter[T]) -> T | None:
         raise StoreError(f"{path} is damaged: {fault}; put back a copy of it") from error
 
 
-class TrialReader:
-    """Reads a search's trials again and again; what is said of an ended one's rungs only once."""
+def _text(path: Path) -> str | None:
+    return path.read_text() if path.exists() else None
 
-    def __init__(self, records: SearchFolder) -> None:
-        self._records = records
-        self._ended: dict[int, TrialRecord] = {}
 
-    def trials(self) -> list[TrialRecord]:
-        """All trials in the order in which they were suggested."""
-        trials: list[TrialRecord] = []
-        while (trial := self._trial(len(trials))) is not None:
-            trials.append(trial)
-        return trials
-
-    def _trial(self, number: int) -> TrialRecord | None:
-        trial = self._ended.get(number) or self._records.trial(number)
-        if trial is None or trial.end is None:
-            return trial
-        if trial.equals is None and trial.confirmation is None:
-            trial = replace(trial, confirmation=self._records.confirmation(number))
-        self._ended[number] = trial
-        return trial
+def _write_text(path: Path, text: str | None) -> None:
+    if text is None:
+        path.unlink(missing_ok=True)
+    else:
+        write_atomic(path, text.encode())

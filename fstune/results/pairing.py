@@ -5,7 +5,7 @@ The only place where a baseline meets its variant: at a rung of a search, and in
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,9 +13,9 @@ from fstune.arms.advance import Workbench, advance
 from fstune.arms.arm import ArmSpec, Pair
 from fstune.arms.diagnostics import flags
 from fstune.arms.inputs import ArmInputs, gather
-from fstune.arms.store import ArmStore
 from fstune.errors import FstuneError
 from fstune.results.deltas import CONFIDENCE, Delta, confirmation_confidence, paired_deltas
+from fstune.results.outcomes import stored_pairs
 from fstune.results.records import ArmPair, Comparison, CurvePoint, RungRecord
 from fstune.results.verdict import Verdict, verdict
 from fstune.specs.sections import SearchSpec
@@ -59,7 +59,8 @@ def arms_of(
         own = [_sampled(settings, seed) if spec.seeds.data else settings for settings in both]
         data = [gather(settings, cache, split) for settings in own]
         baseline, variant = (
-            stuff.arm(settings, seed, spec.seeds) for settings, stuff in zip(own, data, strict=True)
+            inputs.arm(settings, seed, spec.seeds)
+            for settings, inputs in zip(own, data, strict=True)
         )
         arms.append(SeedArms(baseline, variant, *data))
     return arms
@@ -94,7 +95,7 @@ def run_rung(
         candidate: one setting of its space.
         rung: index into the spec's rungs.
         cache: folder of the tokenised splits.
-        bench: where arms are trained and who is told.
+        bench: where arms are trained, and who hears of it.
 
     Raises:
         DivergedError: if an arm's loss was not finite.
@@ -109,21 +110,25 @@ def run_rung(
     reused = sum(goal.steps in bench.store.evaluated_steps(arm.digest) for arm in each_arm)
     pairs = _advance(arms, "validation", goal.steps, bench)
     found = _compare(spec, arms, pairs, CONFIDENCE, confirms=False)
-    every = bench.evaluate_every or goal.steps
     reached = spec.rungs[rung - 1].steps if rung else 0
-    metrics = arms[0].variant_data.metrics
-    on_the_way = [
-        _point(stored, paired_deltas(stored, metrics))
-        for step in range(reached - reached % every + every, goal.steps, every)
-        if (stored := _stored_pairs(arms, step, bench.store))
-    ]
     return RungRecord(
         **vars(found),
         rung=rung,
-        curve=[*on_the_way, _point(pairs, found.deltas)],
+        curve=[*_on_the_way(arms, reached, goal.steps, bench), _point(pairs, found.deltas)],
         wall_s=time.perf_counter() - started,
         reused=reused,
     )
+
+
+def _on_the_way(
+    arms: Sequence[SeedArms], after: int, before: int, bench: Workbench
+) -> Iterator[CurvePoint]:
+    """The common evaluations between two steps, those excluded."""
+    every = bench.evaluate_every or before
+    for step in range(after - after % every + every, before, every):
+        pairs = stored_pairs(bench.store, _arm_pairs(arms), step)
+        if pairs:
+            yield _point(pairs, paired_deltas(pairs, arms[0].variant_data.metrics))
 
 
 def confirmed_arms(
@@ -152,7 +157,7 @@ def confirm(
         candidate: the finalist.
         finalists: how many there are.
         cache: folder of the tokenised splits.
-        bench: where arms are trained and who is told.
+        bench: where arms are trained, and who hears of it.
 
     Raises:
         DivergedError: if an arm's loss was not finite.
@@ -170,16 +175,16 @@ def _advance(
 ) -> list[Pair]:
     variants = [(both.variant, both.variant_data, "variant") for both in arms]
     baselines = [(both.baseline, both.baseline_data, "baseline") for both in arms]
-    # Companions come from the other end, and baselines are what they may have done long ago.
+    # Arm workers come from the other end, and may have done the baselines long ago.
     work = [*variants, *baselines]
     bench.on_begin([arm for arm, _, _ in work], split, step)
     found = {
-        arm.digest: advance(arm, data, step, _told_as(role, bench)) for arm, data, role in work
+        arm.digest: advance(arm, data, step, _reporting_as(role, bench)) for arm, data, role in work
     }
     return [Pair(found[both.baseline.digest], found[both.variant.digest]) for both in arms]
 
 
-def _told_as(role: str, bench: Workbench) -> Workbench:
+def _reporting_as(role: str, bench: Workbench) -> Workbench:
     """A workbench whose reports say which of a pair is at work."""
     return replace(
         bench, on_progress=lambda progress: bench.on_progress(replace(progress, role=role))
@@ -210,10 +215,7 @@ def _compare(
         verdict=judged(spec, baseline, variant, objective, largest_gate, confirms),
         objective=objective.gain(spec.objective.bound),
         largest_gate=largest_gate,
-        arms=[
-            ArmPair(both.baseline.seeds.index, both.baseline.digest, both.variant.digest)
-            for both in arms
-        ],
+        arms=_arm_pairs(arms),
         flags=_flags(pairs),
     )
 
@@ -260,14 +262,12 @@ def _flags(pairs: Sequence[Pair]) -> list[str]:
     return list(found)
 
 
-def _stored_pairs(arms: Sequence[SeedArms], step: int, store: ArmStore) -> list[Pair]:
-    """The pairs at a step, or none where an arm was not evaluated there."""
-    outcomes = [
-        (store.outcome(both.baseline.digest, step), store.outcome(both.variant.digest, step))
+def _arm_pairs(arms: Sequence[SeedArms]) -> list[ArmPair]:
+    """As the records name them."""
+    return [
+        ArmPair(both.baseline.seeds.index, both.baseline.digest, both.variant.digest)
         for both in arms
     ]
-    pairs = [Pair(b, v) for b, v in outcomes if b is not None and v is not None]
-    return pairs if len(pairs) == len(arms) else []
 
 
 def _point(pairs: Sequence[Pair], deltas: dict[str, Delta]) -> CurvePoint:

@@ -1,8 +1,11 @@
 """The records that a search keeps of its trials, as values. Where they lie is in `folder`."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from enum import Enum, auto
 from typing import Literal
 
+from fstune.arms.arm import Progress
 from fstune.files import canonical_json
 from fstune.results.deltas import Delta
 from fstune.results.verdict import Verdict
@@ -14,6 +17,16 @@ BrokeOff = Literal["diverged", "infeasible", "failed"]
 
 EndState = Literal["completed", "stopped"] | BrokeOff
 """How a trial ended: at the last rung, before it, or not at all well."""
+
+
+class SearchEnd(Enum):
+    """How one run of a search, or of its confirmation, ended."""
+
+    FINISHED = auto()
+    STOPPED = auto()
+    """By a signal or an error; it can be resumed."""
+    FAILED = auto()
+    """No trial has reached a rung, or too many in a row have failed."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +75,7 @@ class RungRecord(Comparison):
     """Seconds that the rung took here; whatever was stored already took none."""
     reused: int = field(default=0, kw_only=True)
     """How many of its arms had been trained this far before: for another candidate or search, or
-    ahead of it by a companion (`fstune.workers`)."""
+    ahead of it by an arm worker (`search.arm_workers`)."""
 
     def facts(self) -> str:
         """All that a repetition must reproduce exactly, as text; its cost is not part of it."""
@@ -122,6 +135,17 @@ class Suggestion:
 
 
 @dataclass(frozen=True)
+class TrialProgress(Progress):
+    """Where a trial is: the arm that is at work for it, and where."""
+
+    rung: int = field(kw_only=True)
+    pid: int = field(kw_only=True)
+    """Process id of the trial's worker."""
+    at: float = field(kw_only=True)
+    """When this was so, in seconds since the epoch."""
+
+
+@dataclass(frozen=True)
 class TrialRecord:
     """A candidate and how far it has come."""
 
@@ -129,10 +153,15 @@ class TrialRecord:
     candidate: dict[str, Scalar]
     rungs: list[RungRecord] = field(default_factory=list)
     end: EndRecord | None = None
-    progress: dict[str, object] | None = None
+    progress: TrialProgress | None = None
+    """None while nothing is done for it."""
     confirmation: Confirmation | None = None
     equals: int | None = None
-    """The trial that does the same, whose rungs and end these are."""
+    """The trial that does the same, whose rungs and end these are: this one is its alias."""
+
+    @property
+    def is_alias(self) -> bool:
+        return self.equals is not None
 
     @property
     def comparisons(self) -> list[Comparison]:
@@ -148,3 +177,8 @@ class TrialRecord:
         if self.end is not None and self.end.broke_off is not None:
             return self.end.broke_off
         return self.rungs[-1].verdict if self.rungs else "running"
+
+
+def own_trials(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """The trials that were trained themselves: an alias costs and says nothing of its own."""
+    return [trial for trial in trials if not trial.is_alias]

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from fstune.arms.arm import Outcome, Pair
 from fstune.arms.store import ArmStore
 from fstune.results.deltas import BOOTSTRAP_SEED
-from fstune.results.records import TrialRecord
+from fstune.results.outcomes import stored_pairs
+from fstune.results.records import TrialRecord, own_trials
 from tasks.metrics import Metric
 
 FALSE_DISCOVERY_RATE = 0.05
@@ -34,14 +35,11 @@ def adjusted(p_values: Mapping[int, float]) -> dict[int, float]:
     Args:
         p_values: of each trial.
     """
-    found: dict[int, float] = {}
-    lowest = 1.0
-    order = sorted(p_values, key=lambda number: (p_values[number], number))
-    for rank in range(len(order), 0, -1):
-        number = order[rank - 1]
-        lowest = min(lowest, p_values[number] * len(order) / rank)
-        found[number] = lowest
-    return found
+    from scipy.stats import false_discovery_control  # takes a second to import
+
+    return dict(
+        zip(p_values, false_discovery_control(list(p_values.values())).tolist(), strict=True)
+    )
 
 
 def false_discovery_adjusted(trials: Sequence[TrialRecord], metric: str) -> dict[int, float]:
@@ -73,18 +71,12 @@ def corrected_winner(
     """Picks the best trial at the furthest rung on half of the examples, measures it on the rest.
 
     The halves change roles, and are drawn `SPLITS` times. All seeds take part on both sides, so
-    that only the luck of the examples is corrected for; new seeds and examples have `confirm`.
+    that only the luck of the examples is corrected for; `confirm` covers new seeds and examples.
 
     Returns:
         None with fewer than two candidates there, or where outcomes are not stored.
     """
-    own = [trial for trial in trials if trial.equals is None]
-    furthest = max((len(trial.rungs) for trial in own), default=0)
-    measured = {
-        trial.number: pairs
-        for trial in own
-        if furthest and len(trial.rungs) == furthest and (pairs := _pairs(trial, store))
-    }
+    measured = _measured_at_the_furthest(trials, store)
     if len(measured) < 2:
         return None
     numbers = sorted(measured)
@@ -93,8 +85,7 @@ def corrected_winner(
     sign = 1.0 if metric.higher_is_better else -1.0
     held_out, at_pick, wins = [], [], Counter[int]()
     for _ in range(SPLITS):
-        order = rng.permutation(num_examples)
-        halves = np.array_split(order, 2)
+        halves = np.array_split(rng.permutation(num_examples), 2)
         gain_HK = np.array(
             [[sign * _delta(measured[n], metric, half) for n in numbers] for half in halves]
         )
@@ -111,15 +102,20 @@ def corrected_winner(
     )
 
 
-def _pairs(trial: TrialRecord, store: ArmStore) -> list[Pair]:
+def _measured_at_the_furthest(
+    trials: Sequence[TrialRecord], store: ArmStore
+) -> dict[int, list[Pair]]:
+    """The stored pairs of every trial at the furthest rung, by its number."""
+    own = own_trials(trials)
+    furthest = max((len(trial.rungs) for trial in own), default=0)
+    there = [trial for trial in own if furthest and len(trial.rungs) == furthest]
+    return {trial.number: pairs for trial in there if (pairs := _last_pairs(trial, store))}
+
+
+def _last_pairs(trial: TrialRecord, store: ArmStore) -> list[Pair]:
     """The stored pairs of a trial's last rung; none if one is missing."""
     rung = trial.rungs[-1]
-    found = [
-        (store.outcome(arm.baseline, rung.steps), store.outcome(arm.variant, rung.steps))
-        for arm in rung.arms
-    ]
-    pairs = [Pair(b, v) for b, v in found if b is not None and v is not None]
-    return pairs if len(pairs) == len(found) else []
+    return stored_pairs(store, rung.arms, rung.steps)
 
 
 def _delta(pairs: Sequence[Pair], metric: Metric, half: NDArray[np.int64]) -> float:

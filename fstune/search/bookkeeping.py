@@ -1,4 +1,8 @@
-"""What Tune tells of trials, written into their records."""
+"""Tune's events, written into the trials' records, and when a search has failed too often.
+
+A trial's worker writes its rungs and most ends itself (`trainable`); the driver alone knows that
+ASHA stopped a trial, or that its worker was lost.
+"""
 
 import contextlib
 from pathlib import Path
@@ -7,7 +11,6 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
-from fstune.arms.store import ArmStore
 from fstune.results.folder import SearchFolder
 from fstune.results.records import EndRecord, TrialRecord
 from fstune.specs.sections import SearchSpec
@@ -28,12 +31,11 @@ class FailureStop(tune.Stopper):
 
 
 class Bookkeeper(tune.Callback):
-    """Writes down in the driver what only the driver knows: why a trial stopped."""
+    """Notes in the driver why a trial stopped, and frees the checkpoints of those that have."""
 
-    def __init__(self, records: SearchFolder, spec: SearchSpec, store: ArmStore) -> None:
+    def __init__(self, spec: SearchSpec, records: SearchFolder) -> None:
         self._records = records
         self._keeps_all = spec.resources.keep_checkpoints == "all"
-        self._store = store
         self._gives_up = FailureStop(spec, records).stop_all
 
     def on_trial_complete(
@@ -70,7 +72,7 @@ class Bookkeeper(tune.Callback):
         assert record is not None
         if not self._keeps_all:
             for arm in {pair.variant for rung in record.rungs for pair in rung.arms}:
-                self._store.drop_checkpoints(arm)
+                self._records.store.drop_checkpoints(arm)
 
     def _record(self, trial: Trial) -> TrialRecord:
         record = self._records.trial(trial.config["number"])

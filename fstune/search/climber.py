@@ -1,8 +1,7 @@
-"""What Ray Tune is given: suggester, scheduler, callback; and whether its snapshot holds.
+"""`scheduler: asha_promote` as what Tune asks for trials; who climbs is decided in `promotion`.
 
-Each is a function of the search's own records, as far as Tune lets it be: trial k is suggested as
-it was recorded, a scheduler's rungs are filled again from the trials' rungs, and a decision that
-was carried out is not taken anew. That makes a restored and a replayed search the same search.
+All that it suggests follows from the search's records and from what runs now, so that a resumed
+search is the same search.
 """
 
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from ray.tune.search import Searcher
 from fstune.arms.inputs import checkpoint_config
 from fstune.files import canonical_json
 from fstune.results.folder import SearchFolder
-from fstune.results.records import EndRecord, TrialRecord
+from fstune.results.records import EndRecord, TrialRecord, own_trials
 from fstune.search.equal_effect import BothArms, equal_in_effect
 from fstune.search.promotion import Climb, Standing, next_climb
 from fstune.search.sampling import draw
@@ -28,7 +27,7 @@ class Climber(Searcher):
 
     To Tune each climb of a candidate to its next rung is a trial of its own, so that a candidate
     that waits holds no resources, and nothing has to be restored: what to do next follows from the
-    records (`fstune.promotion`, `fstune.sampling`) and from what runs now. When nobody may climb
+    records (`promotion`, `sampling`) and from what runs now. When nobody may climb
     any more, those that still wait are stopped.
     """
 
@@ -74,7 +73,7 @@ class Climber(Searcher):
     def _read(self) -> list[TrialRecord]:
         """All trials; an end that a kill kept from being noted after its rung is noted now."""
         for trial in self._records.trials():
-            if trial.end is None and trial.rungs and trial.equals is None:
+            if trial.end is None and trial.rungs and not trial.is_alias:
                 end = end_at(self._spec, trial.rungs[-1])
                 if end is not None:
                     self._records.write_end(trial.number, end)
@@ -93,8 +92,7 @@ class Climber(Searcher):
                 trial.end is not None,
                 trial.number in climbing,
             )
-            for trial in self._trials
-            if trial.equals is None
+            for trial in own_trials(self._trials)
         ]
         search = self._spec.search
         last = len(self._spec.rungs) - 1
@@ -104,15 +102,13 @@ class Climber(Searcher):
         """Draw the next candidate; None if it equals one that is there already."""
         number = len(self._trials)
         candidate = draw(self._spec, self._trials)
-        equals = next((one for one in self._trials if self._same(one, candidate)), None)
-        same = None if equals is None else equals.number
-        self._records.write_candidate(number, candidate, same)
+        own = own_trials(self._trials)
+        equals = next((trial.number for trial in own if self._same(trial, candidate)), None)
+        self._records.write_candidate(number, candidate, equals)
         self._reread(number)
-        return Climb(number, 0) if same is None else None
+        return Climb(number, 0) if equals is None else None
 
     def _same(self, trial: TrialRecord, candidate: dict[str, Scalar]) -> bool:
-        if trial.equals is not None:
-            return False
         arms = (self._arms(trial.candidate), self._arms(candidate))
         return equal_in_effect(*arms, self._spec.rungs[-1].steps, self._config)
 
@@ -124,16 +120,16 @@ class Climber(Searcher):
         return self._settings[key]
 
     def _reread(self, number: int) -> None:
-        """Bring what is known of a trial, and of those that equal it, up to the records."""
-        equal = [trial.number for trial in self._trials if trial.equals == number]
-        for each in (number, *equal):
+        """Bring what is known of a trial and its aliases up to the records."""
+        aliases = [trial.number for trial in self._trials if trial.equals == number]
+        for each in (number, *aliases):
             record = self._records.trial(each)
             assert record is not None
             self._trials[each : each + 1] = [record]
 
     def _stop_waiting(self) -> None:
-        for trial in self._trials:
-            if trial.end is None and trial.equals is None:
+        for trial in own_trials(self._trials):
+            if trial.end is None:
                 reached = trial.rungs[-1]
                 place = f"at rung {reached.rung} was never in the top share"
                 reason = f"ASHA: {reached.objective:+.4f} {place}"

@@ -1,6 +1,7 @@
 """Ray, for as long as a search is held: started here, or a cluster's that is joined; and ended.
 
-What runs under it is in `fstune.tuning` and `fstune.trainable`.
+What runs under it is in `tuner` and `trainable`. RAY_ADDRESS, which Ray itself reads too, names the
+cluster.
 """
 
 import gc
@@ -14,6 +15,10 @@ import torch
 from fstune.errors import InputError
 from fstune.machine import WORKER_VARIABLES, cores
 from fstune.specs.sections import SearchSpec
+
+MAX_WORKER_LOSSES = 3
+"""How often a trial may lose its worker (a kill, the machine's memory) before it is given up."""
+
 
 CLUSTER_PATIENCE_S = 5.0
 """How long a cluster's head may take to answer."""
@@ -71,7 +76,7 @@ def start_ray(spec: SearchSpec) -> None:
     """Join the cluster that RAY_ADDRESS names, or start Ray here and for this search alone.
 
     Raises:
-        InputError: if the cluster lets nobody in.
+        InputError: if the cluster refuses the connection.
     """
     settings: dict[str, Any] = {
         "log_to_driver": False,
@@ -91,7 +96,7 @@ def start_ray(spec: SearchSpec) -> None:
         ray.init(**settings)
     except ConnectionError as error:
         raise InputError(
-            f"RAY_ADDRESS={address}: no Ray cluster lets us in there; if one runs, set "
+            f"RAY_ADDRESS={address}: no Ray cluster there accepts the connection; if one runs, set "
             "RAY_AUTH_MODE=token and have its ~/.ray/auth_token; then "
             f"`fstune resume {spec.name}`"
         ) from error

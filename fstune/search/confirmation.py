@@ -16,11 +16,10 @@ from fstune.export.kept import keep
 from fstune.results.folder import SearchFolder
 from fstune.results.pairing import confirm, confirmed_arms
 from fstune.results.ranking import ranked
-from fstune.results.records import BrokeOff, Confirmation
-from fstune.search.cluster import gpus_per_trial
-from fstune.search.companions import Companions
-from fstune.search.lifecycle import MAX_WORKER_LOSSES, Search
-from fstune.specs.loading import read_resolved
+from fstune.results.records import BrokeOff, Confirmation, SearchEnd, own_trials
+from fstune.search.arm_workers import ArmWorkers
+from fstune.search.cluster import MAX_WORKER_LOSSES, gpus_per_trial
+from fstune.search.lifecycle import Search
 from fstune.specs.sections import SearchSpec
 
 
@@ -41,7 +40,7 @@ def run_confirmation(search: Search) -> list[int]:
         with search.session() as session:
             for number in numbers:
                 _confirm(search, number, len(numbers))
-            session.status = "FINISHED"
+            session.end = SearchEnd.FINISHED
     return numbers
 
 
@@ -53,7 +52,7 @@ def _finalists(records: SearchFolder, spec: SearchSpec) -> list[int]:
     trials = records.trials()
     if len(trials) < spec.search.trials or any(trial.end is None for trial in trials):
         raise InputError(f"{spec.name} has not ended; go on by `fstune resume {spec.name}`")
-    own = [trial for trial in ranked(trials) if trial.equals is None]
+    own = ranked(own_trials(trials))
     best = [trial.number for trial in own if len(trial.rungs) == len(spec.rungs)]
     if not best:
         raise InputError(f"no trial of {spec.name} has reached the last rung: nothing to confirm")
@@ -75,10 +74,10 @@ def _confirm(search: Search, number: int, finalists: int) -> None:
 
 def _confirm_in_worker(root: str, number: int, finalists: int) -> None:
     records = SearchFolder(Path(root))
-    spec = read_resolved(records.spec)
+    spec = records.spec()
     trial = records.trial(number)
     assert trial is not None
-    bench = Companions(records, spec).help(workbench(records.runs, spec))
+    bench = ArmWorkers(records).help(workbench(records.store, spec))
     try:
         found = confirm(spec, trial.candidate, finalists, records.cache, bench)
     except (DivergedError, InfeasibleError) as error:

@@ -1,54 +1,41 @@
-"""A search's life: made from a spec, run under Ray Tune, stopped, taken up again, ended.
+"""A search's life: run under Ray Tune, stopped, resumed, ended.
 
-Taking up: if Tune's own snapshot is whole and agrees with the records, Tune restores it, trials and
+Resuming: if Tune's own snapshot is whole and agrees with the records, Tune restores it, trials and
 all; otherwise the search is replayed from the records, in which trained arms cost nothing. Both end
 in the same table.
 """
 
 import contextlib
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import optuna
-from ray import tune
-
-from fstune.arms.inputs import checkpoint_config, gather
-from fstune.arms.store import ArmStore
-from fstune.errors import InputError, SearchFailedError
+from fstune.arms.inputs import gather
+from fstune.errors import SearchFailedError
 from fstune.export.kept import kept_winner
-from fstune.files import write_atomic, write_json
 from fstune.machine import describe
 from fstune.report.data import write_report
 from fstune.report.page import write_page
 from fstune.results.folder import SearchFolder
 from fstune.results.pairing import arms_of
-from fstune.results.records import TrialRecord
-from fstune.search.asha import Suggester, scheduler, snapshot_fault
-from fstune.search.bookkeeping import Bookkeeper, FailureStop, trial_folder
-from fstune.search.climber import Climber
-from fstune.search.cluster import gpus_per_trial, require_cluster, require_gpus, start_ray, stop_ray
-from fstune.search.probe import probe
+from fstune.results.records import SearchEnd, TrialRecord
+from fstune.search.bookkeeping import Bookkeeper
+from fstune.search.cluster import require_cluster, require_gpus
+from fstune.search.sampling import any_candidate
 from fstune.search.session import (
-    TUNE_SETTINGS,
     Session,
-    _held,
-    _sigterm_as_sigint,
-    _telling_of_a_full_disk,
+    full_disk_explained,
+    held,
+    mlflow_told,
+    ray_running,
+    sigterm_as_sigint,
 )
-from fstune.search.trainable import PairedTrial, require_same_arms
-from fstune.specs.loading import asks_probe, load, read_resolved, resolve_files, write_resolved
+from fstune.search.trainable import require_same_arms
+from fstune.search.tuner import promotes, tuner
 from fstune.specs.sections import SearchSpec
-from fstune.specs.settings import Scalar
-from fstune.specs.space import Space
 from fstune.tracking.sender import Beginning, Ending, Sender
-from fstune.tracking.tracker import Tracker, client_of, local_uri
-
-MAX_WORKER_LOSSES = 3
-"""How often a trial may lose its worker (a kill, the machine's memory) before it is given up."""
+from fstune.tracking.tracker import Tracker, local_uri
 
 
 @dataclass(frozen=True)
@@ -61,74 +48,6 @@ class Search:
     tracking_uri: str
 
     @classmethod
-    def create(
-        cls,
-        spec_path: Path,
-        runs: Path,
-        data_dirs: Sequence[Path],
-        overrides: Sequence[str] = (),
-        tracking_uri: str | None = None,
-    ) -> "Search":
-        """Check a spec with everything it needs, and make its folder.
-
-        Raises:
-            InputError: if the spec, its files, its data, the machine or the tracking URI do not
-                allow the search, or if there is one of that name.
-        """
-        if tracking_uri is not None:
-            client_of(tracking_uri)
-        spec = load(spec_path, overrides)
-        records = SearchFolder(runs.resolve() / "searches" / spec.name)
-        if records.spec.exists():
-            raise _name_is_taken(spec.name, runs)
-        places = [*data_dirs, spec_path.resolve().parent]
-        spec = resolved(spec, places)
-        if asks_probe(spec_path, overrides):
-            batch_size = _largest_batch(spec, runs)
-            probed = load(spec_path, [*overrides, f"train.batch_size={batch_size}"])
-            spec = resolved(probed, places)
-        require_gpus(spec)
-        cache = runs.resolve() / "cache"
-        baseline, variant = spec.settings(_any_candidate(spec))
-        gather(variant, cache)
-        guesses = gather(baseline, cache).guesses(baseline.task)
-        records.root.mkdir(parents=True, exist_ok=True)
-        with _held(records):
-            if records.spec.exists():  # another process was quicker
-                raise _name_is_taken(spec.name, runs)
-            records.write_guesses(guesses)
-            write_json(records.environment, describe())
-            write_atomic(records.user_spec, spec_path.read_bytes())
-            search = cls._tracked(spec, records, runs.resolve(), tracking_uri)
-            write_resolved(spec, records.spec)  # last: with it the search exists
-        return search
-
-    @classmethod
-    def take_up(
-        cls, spec_path: Path, runs: Path, overrides: Sequence[str], tracking_uri: str | None
-    ) -> "Search":
-        """The search that was made before from this spec.
-
-        Raises:
-            InputError: if there is none of its name, or it was made from another spec.
-        """
-        spec = load(spec_path, overrides)
-        made = read_resolved(SearchFolder.find(runs.resolve(), spec.name).spec)
-        if asks_probe(spec_path, overrides):
-            spec = load(spec_path, [*overrides, f"train.batch_size={made.train.batch_size}"])
-        differing = made.differing(spec)
-        if differing:
-            told = "\n".join(
-                f"  {path}: {was}, now {now}" for path, (was, now) in differing.items()
-            )
-            raise InputError(
-                f"{spec.name} was made from another spec:\n{told}\n"
-                f"go on with it as it was by `fstune resume {spec.name}`, or give this one another "
-                "name"
-            )
-        return cls.open(spec.name, runs, tracking_uri)
-
-    @classmethod
     def open(cls, name: str, runs: Path, tracking_uri: str | None = None) -> "Search":
         """A search that was made before.
 
@@ -136,11 +55,11 @@ class Search:
             InputError: if there is none of that name.
         """
         records = SearchFolder.find(runs.resolve(), name)
-        spec = read_resolved(records.spec)
-        return cls._tracked(spec, records, runs.resolve(), tracking_uri or records.tracked_at)
+        spec = records.spec()
+        return cls.tracked(spec, records, runs.resolve(), tracking_uri or records.tracked_at)
 
     @classmethod
-    def _tracked(
+    def tracked(
         cls, spec: SearchSpec, records: SearchFolder, runs: Path, tracking_uri: str | None
     ) -> "Search":
         """The search, with its tracking server remembered: a resumed one goes on there."""
@@ -155,31 +74,96 @@ class Search:
             KeyboardInterrupt: if it was stopped by SIGINT or SIGTERM; `run` again goes on.
             SearchFailedError: if it could not end as it should.
         """
-        store = ArmStore(self.runs / "arms")
         with self.session() as session:
-            keeper = Bookkeeper(self.records, self.spec, store)
-            self._tuner(keeper).fit()
+            tuner(self.spec, self.records).fit()
             failed = self.records.failed_in_a_row()
             if len(failed) >= self.spec.search.stop_after_failures:
-                session.status = "FAILED"
+                session.end = SearchEnd.FAILED
                 raise self._given_up(failed)
-            if self._promotes:
-                # Ends that no trial of Tune's brought about: of those that waited or equal another.
-                # After a restore Tune has a keeper of its own, but such a search is not restored.
-                for trial in self.records.trials():
-                    if trial.end is not None:
-                        keeper.finish(trial.number)
-            session.status = self._status()
-        if session.status == "KILLED":
+            if promotes(self.spec):
+                self._free_those_that_waited()
+            session.end = self._end()
+        if session.end is SearchEnd.STOPPED:
             raise KeyboardInterrupt
         if self.spec.resources.keep_checkpoints == "open":
-            for trial in self.records.trials():
-                for digest in self._baselines(trial):
-                    store.drop_checkpoints(digest)
-        if session.status == "FAILED":
+            self._free_baselines()
+        if session.end is SearchEnd.FAILED:
             raise SearchFailedError(
-                f"no trial of {self.spec.name} reached a rung; see {self.records.log}"
+                f"no trial of {self.spec.name} reached a rung; see {self.records.log_file}"
             )
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Session]:
+        """Hold the search, with Ray started and MLflow's parent run open; end both afterwards.
+
+        Raises:
+            InputError: if another process holds it; if GPUs or a cluster are asked for that are not
+                there; if what its arms stand on is not what it was; or if MLflow cannot use the
+                tracking URI.
+            SearchFailedError: if the disk is full.
+        """
+        session = Session()
+        with held(self.records), full_disk_explained(self.records), sigterm_as_sigint():
+            require_gpus(self.spec)
+            require_cluster(self.spec)
+            require_same_arms(self.records, self.spec)
+            sender = self._sender()
+            # Ray and MLflow start side by side: Ray's start is waiting for its processes.
+            with (
+                mlflow_told(sender, lambda: self._ending(session.end)),
+                ray_running(self.spec),
+            ):
+                sender.wait_until_connected()
+                yield session
+
+    def _sender(self) -> Sender:
+        """What keeps MLflow up to date; notes what the search goes on with."""
+        environment = describe()
+        if self.records.write_environment(environment):
+            # Tune's snapshot holds objects of the code that wrote it.
+            shutil.rmtree(self.records.tune_folder, ignore_errors=True)
+        tracker = Tracker(self.records, self.spec, self.runs, self.tracking_uri)
+        return Sender(tracker, self.records, Beginning(environment, self._datasets()))
+
+    def _ending(self, end: SearchEnd) -> Ending:
+        report = write_report(self.records, self.spec)
+        if end is not SearchEnd.FINISHED:
+            return Ending(end, report)
+        page = write_page(self.records, self.spec)
+        winner = kept_winner(self.records)
+        return Ending(end, report, [page.html, page.table], page.description, winner)
+
+    def _end(self) -> SearchEnd:
+        trials = self.records.trials()
+        if len(trials) < self.spec.search.trials or any(trial.end is None for trial in trials):
+            return SearchEnd.STOPPED
+        return SearchEnd.FINISHED if any(trial.rungs for trial in trials) else SearchEnd.FAILED
+
+    def _given_up(self, failed: Sequence[int]) -> SearchFailedError:
+        """The end of a search whose candidates fail one after the other; it can be resumed."""
+        end = self.records.end(failed[0])
+        assert end is not None
+        for number in failed:
+            self.records.reopen(number)
+        # Tune counts them as ended: a resumed search is replayed from the records.
+        shutil.rmtree(self.records.tune_folder, ignore_errors=True)
+        return SearchFailedError(
+            f"{self.spec.name} stopped, since {len(failed)} candidates in a row failed, the last "
+            f"by: {end.reason}. When that is mended, `fstune resume {self.spec.name}` tries them "
+            "again"
+        )
+
+    def _free_those_that_waited(self) -> None:
+        """Free the checkpoints of trials whose end no trial of Tune's has brought about."""
+        keeper = Bookkeeper(self.spec, self.records)
+        for trial in self.records.trials():
+            if trial.end is not None:
+                keeper.finish(trial.number)
+
+    def _free_baselines(self) -> None:
+        for trial in self.records.trials():
+            for digest in self._baselines(trial):
+                self.records.store.drop_checkpoints(digest)
 
     def _baselines(self, trial: TrialRecord) -> set[str]:
         """The baselines that were trained for a trial, also for a rung that broke off."""
@@ -190,149 +174,12 @@ class Search:
             found |= {both.baseline.digest for both in arms}
         return found
 
-    def _given_up(self, failed: Sequence[int]) -> SearchFailedError:
-        """The end of a search whose candidates fail one after the other; it can be resumed."""
-        end = self.records.end(failed[0])
-        assert end is not None
-        for number in failed:
-            self.records.reopen(number)
-        # Tune counts them as ended: a resumed search is replayed from the records.
-        shutil.rmtree(self.records.tune, ignore_errors=True)
-        return SearchFailedError(
-            f"{self.spec.name} stopped, since {len(failed)} candidates in a row failed, the last "
-            f"by: {end.reason}. When that is mended, `fstune resume {self.spec.name}` tries them "
-            "again"
-        )
-
-    @contextlib.contextmanager
-    def session(self) -> Iterator["Session"]:
-        """Hold the search, with Ray started and MLflow's parent run open; end both afterwards.
-
-        Raises:
-            InputError: if another process holds it; if GPUs or a cluster are asked for that are not
-                there; or if what its arms stand on is not what it was.
-            SearchFailedError: if the disk is full.
-        """
-        with _held(self.records), _telling_of_a_full_disk(self.records), _sigterm_as_sigint():
-            require_gpus(self.spec)
-            require_cluster(self.spec)
-            require_same_arms(self.records, self.spec)
-            os.environ.update(TUNE_SETTINGS)
-            environment = describe()
-            if self.records.write_environment(environment):
-                # Tune's snapshot holds objects of the code that wrote it.
-                shutil.rmtree(self.records.tune, ignore_errors=True)
-            beginning = Beginning(environment, self._datasets())
-            tracker = Tracker(self.records, self.spec, self.runs, self.tracking_uri)
-            sender = Sender(tracker, self.records, beginning)
-            session = Session()
-            # Ray's start is waiting for its processes: what else there is to do is done meanwhile.
-            with ThreadPoolExecutor(1) as meanwhile:
-                started = meanwhile.submit(sender.start)
-                try:
-                    start_ray(self.spec)
-                    started.result()
-                    with _sigterm_as_sigint():  # Ray's start puts a handler of its own in place
-                        yield session
-                finally:
-                    stop_ray()
-                    if started.exception() is None:
-                        sender.finish(self._ending(session.status))
-
-    def _ending(self, status: str) -> Ending:
-        report = write_report(self.records, self.spec)
-        if status != "FINISHED":
-            return Ending(status, report)
-        page = write_page(self.records, self.spec)
-        winner = kept_winner(self.records)
-        return Ending(status, report, [page.html, page.table], page.description, winner)
-
-    @property
-    def _promotes(self) -> bool:
-        return self.spec.search.scheduler == "asha_promote"
-
-    def _status(self) -> str:
-        trials = self.records.trials()
-        if len(trials) < self.spec.search.trials or any(trial.end is None for trial in trials):
-            return "KILLED"
-        return "FINISHED" if any(trial.rungs for trial in trials) else "FAILED"
-
-    def _tuner(self, bookkeeper: Bookkeeper) -> tune.Tuner:
-        resources = {"cpu": 1, "gpu": gpus_per_trial(self.spec)}
-        trainable = tune.with_resources(PairedTrial, resources)
-        folder = self.records.tune
-        if self._promotes:
-            # Its records say all that a snapshot could.
-            shutil.rmtree(folder, ignore_errors=True)
-        elif folder.exists():
-            fault = snapshot_fault(folder, self.records)
-            if fault is None:
-                print(f"fstune: restoring Tune's snapshot in {folder}")  # noqa: T201  # to the log
-                return tune.Tuner.restore(str(folder), trainable, resume_unfinished=True)
-            print(f"fstune: replaying from the records, since {fault}")  # noqa: T201  # to the log
-            shutil.rmtree(folder)
-        return tune.Tuner(
-            trainable,
-            tune_config=tune.TuneConfig(
-                search_alg=(Climber if self._promotes else Suggester)(self.spec, self.records),
-                scheduler=scheduler(self.spec, self.records),
-                num_samples=-1 if self._promotes else self.spec.search.trials,
-                max_concurrent_trials=self.spec.resources.concurrent_trials,
-                reuse_actors=True,
-                trial_dirname_creator=trial_folder,
-            ),
-            run_config=tune.RunConfig(
-                name=folder.name,
-                storage_path=str(folder.parent),
-                callbacks=[bookkeeper],
-                stop=FailureStop(self.spec, self.records),
-                failure_config=tune.FailureConfig(max_failures=MAX_WORKER_LOSSES),
-                # A few bytes each: with all kept, no restored trial misses the one it names.
-                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
-                verbose=0,
-            ),
-        )
-
     def _datasets(self) -> Mapping[str, str]:
         """Digests of the splits of some candidate's baseline."""
-        baseline, _ = self.spec.settings(_any_candidate(self.spec))
-        materials = gather(baseline, self.runs / "cache")
+        baseline, _ = self.spec.settings(any_candidate(self.spec))
+        inputs = gather(baseline, self.records.cache)
         name = self.spec.task_name
         return {
-            f"{name}-train": materials.train.digest,
-            f"{name}-validation": materials.evaluated.digest,
+            f"{name}-train": inputs.train.digest,
+            f"{name}-validation": inputs.evaluated.digest,
         }
-
-
-def _name_is_taken(name: str, runs: Path) -> InputError:
-    return InputError(
-        f"a search called {name!r} exists in {runs}; go on with it by `fstune resume {name}`, or "
-        "give this one another name"
-    )
-
-
-def _largest_batch(spec: SearchSpec, runs: Path) -> int:
-    """The batch size that `probe` stands for."""
-    found = probe(spec, runs)
-    if found.batch_size == 0:
-        raise InputError(
-            f"train.batch_size: probe: not even one example of {spec.task_name} fits into memory; "
-            "shorten its prompts or take a smaller model"
-        )
-    return found.batch_size
-
-
-def resolved(spec: SearchSpec, data_dirs: Sequence[Path]) -> SearchSpec:
-    """Files made absolute, and the rules checked that need the checkpoint's depth."""
-    return resolve_files(
-        spec, data_dirs, lambda checkpoint: checkpoint_config(checkpoint).num_layers
-    )
-
-
-def _any_candidate(spec: SearchSpec) -> dict[str, Scalar]:
-    """Some candidate: the first point, completed by a draw, or else a draw."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    if spec.points:
-        study.enqueue_trial(dict(spec.points[0]))
-    return Space(spec.space).suggest(study.ask())

@@ -56,6 +56,15 @@ def draw(spec: SearchSpec, trials: Sequence[TrialRecord]) -> dict[str, Scalar]:
     return left[derive_seed(spec.search.seed, "left", number) % len(left)]
 
 
+def any_candidate(spec: SearchSpec) -> dict[str, Scalar]:
+    """Some candidate: the first point, completed by a draw, or else a draw."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    if spec.points:
+        study.enqueue_trial(dict(spec.points[0]))
+    return Space(spec.space).suggest(study.ask())
+
+
 def _at_random(spec: SearchSpec, number: int, known: Container[str]) -> dict[str, Scalar]:
     """A candidate unlike all before, of a space that has many more of them.
 
@@ -92,10 +101,10 @@ def _frozen(
         state = TrialState.COMPLETE
     else:
         state = TrialState.PRUNED if values else TrialState.RUNNING
-    told = state in (TrialState.COMPLETE, TrialState.PRUNED)
+    has_value = state in (TrialState.COMPLETE, TrialState.PRUNED)
     return create_trial(
         state=state,
-        value=trial.rungs[-1].objective if told else None,
+        value=trial.rungs[-1].objective if has_value else None,
         params=dict(trial.candidate),
         distributions={path: distributions[path] for path in trial.candidate},
         intermediate_values=values,

@@ -1,20 +1,25 @@
-"""A search while it runs: its lock, its signals, a full disk, and Tune's settings.
+"""What holds while a search or its confirmation runs: its lock, its signals, Ray and MLflow.
 
-What it runs is in `lifecycle`.
+What is run is in `lifecycle` and `confirmation`.
 """
 
 import contextlib
 import errno
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from fstune.errors import InputError, SearchFailedError
 from fstune.results.folder import SearchFolder
+from fstune.results.records import SearchEnd
+from fstune.search.cluster import start_ray, stop_ray
+from fstune.specs.sections import SearchSpec
+from fstune.tracking.sender import Ending, Sender
 
-TUNE_SETTINGS = {
+_TUNE_SETTINGS = {
     # A snapshot after every event, not every 10 s or more: a resumed search then repeats little.
     "TUNE_GLOBAL_CHECKPOINT_S": "0.5",
     # The records and MLflow hold what Tune's CSV, JSON and TensorBoard loggers would write again.
@@ -25,20 +30,20 @@ TUNE_SETTINGS = {
 
 @dataclass
 class Session:
-    """Ray and MLflow, for as long as a search is held."""
+    """One run of a search, from taking its lock to letting go of it."""
 
-    status: str = "KILLED"
-    """What the search's runs end as in MLflow, unless the session comes to another."""
+    end: SearchEnd = SearchEnd.STOPPED
+    """How it ended; whoever runs something to its end says so here."""
 
 
 @contextlib.contextmanager
-def _held(records: SearchFolder) -> Iterator[None]:
+def held(records: SearchFolder) -> Iterator[None]:
     """Keep other processes from the search; a kill lets go of it.
 
     Raises:
         InputError: if another process has it.
     """
-    lock = FileLock(records.root / "lock")
+    lock = records.lock
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -52,7 +57,44 @@ def _held(records: SearchFolder) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _telling_of_a_full_disk(records: SearchFolder) -> Iterator[None]:
+def ray_running(spec: SearchSpec) -> Iterator[None]:
+    """Ray, started or joined, and ended again.
+
+    Raises:
+        InputError: if a cluster refuses the connection.
+    """
+    os.environ.update(_TUNE_SETTINGS)
+    try:
+        start_ray(spec)
+        with sigterm_as_sigint():  # Ray's start puts a handler of its own in place
+            yield
+    finally:
+        stop_ray()
+
+
+@contextlib.contextmanager
+def mlflow_told(sender: Sender, ending: Callable[[], Ending]) -> Iterator[None]:
+    """MLflow kept up to date, from a thread that is still connecting when the context begins.
+
+    Args:
+        sender: the thread, not yet started.
+        ending: called when the context ends, for what is sent last.
+    """
+    sender.start()
+    try:
+        yield
+    finally:
+        if sender.is_connected():
+            sender.finish(ending())
+
+
+@contextlib.contextmanager
+def full_disk_explained(records: SearchFolder) -> Iterator[None]:
+    """Say what to do where a full disk, here or at a worker, ends the search.
+
+    Raises:
+        SearchFailedError: instead of the error that the full disk has caused.
+    """
     try:
         yield
     except Exception as error:
@@ -65,7 +107,6 @@ def _telling_of_a_full_disk(records: SearchFolder) -> Iterator[None]:
 
 
 def _out_of_space(error: BaseException | None) -> bool:
-    """Whether an exception comes from a full disk, here or in a worker."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
@@ -74,7 +115,7 @@ def _out_of_space(error: BaseException | None) -> bool:
 
 
 @contextlib.contextmanager
-def _sigterm_as_sigint() -> Iterator[None]:
+def sigterm_as_sigint() -> Iterator[None]:
     """Let SIGTERM end a search as Ctrl-C does: Tune saves its state on SIGINT alone."""
     before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:

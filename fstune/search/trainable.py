@@ -1,7 +1,7 @@
 """The Ray Trainable: one rung of one candidate per `step()`. Thin; everything it does is elsewhere.
 
-Tune's checkpoint of a trial names its rung and arms. The arms' weights are in the arm store, which
-on a cluster lies under the same shared path as Tune's files.
+Tune's checkpoint of a trial says which rung comes next. The arms' weights are in the arm store,
+which on a cluster lies under the same shared path as Tune's files.
 """
 
 import json
@@ -9,23 +9,21 @@ import os
 import time
 import traceback
 from dataclasses import asdict
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from ray import tune
 
-from fstune.arms.advance import DivergedError, Progress, workbench
-from fstune.arms.store import ArmStore
+from fstune.arms.advance import DivergedError, workbench
+from fstune.arms.arm import Progress
 from fstune.arms.trainer import InfeasibleError
 from fstune.errors import FstuneError, InputError
 from fstune.files import canonical_json
 from fstune.results.folder import SearchFolder
 from fstune.results.pairing import arms_of, run_rung
-from fstune.results.records import EndRecord, RungRecord
-from fstune.search.companions import Companions
-from fstune.specs.loading import read_resolved
+from fstune.results.records import EndRecord, RungRecord, TrialProgress
+from fstune.search.arm_workers import ArmWorkers
 from fstune.specs.sections import SearchSpec
 
 OBJECTIVE = "objective"
@@ -42,27 +40,27 @@ PROGRESS_PERIOD_S = 1.0
 class PairedTrial(tune.Trainable):
     """A candidate on its way up the rungs.
 
-    Its configuration has three keys: `number` of the trial, `candidate`, and `search`, the folder
-    of the search's records; and `rung`, where it is to climb to that rung and no further.
+    Its configuration has three keys: `number` of the trial, `candidate`, and `search`, the search's
+    folder; and `rung`, where it is to climb to that rung and no further.
     """
 
-    _companions: Companions | None = None
+    _arm_workers: ArmWorkers | None = None
 
     def setup(self, config: dict[str, Any]) -> None:
         self._number: int = config["number"]
         self._candidate = config["candidate"]
         self._records = SearchFolder(Path(config["search"]))
-        self._spec = _spec(self._records.spec)
+        self._spec = self._records.spec()
         self._only_rung: int | None = config.get("rung")
         self._rung = self._only_rung or 0
-        self._told_at = 0.0
-        if self._companions is None:
+        self._reported_at = 0.0
+        if self._arm_workers is None:
             # They stay, as this process does, when another trial comes.
-            self._companions = Companions(self._records, self._spec)
+            self._arm_workers = ArmWorkers(self._records)
             if self._spec.has_one_baseline():
-                self._companions.begin_baselines(self._candidate)
-        bench = workbench(self._records.runs, self._spec, self._report)
-        self._bench = self._companions.help(bench)
+                self._arm_workers.begin_baselines(self._candidate)
+        bench = workbench(self._records.store, self._spec, self._report)
+        self._bench = self._arm_workers.help(bench)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.setup(new_config)
@@ -71,7 +69,7 @@ class PairedTrial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         if self._bench.device.type == "cuda":
             # After a fault in a kernel nothing runs in this process any more, and this raises: Tune
-            # then takes up the trial in another process.
+            # then goes on with the trial in another process.
             torch.cuda.synchronize()
         rung = self._rung
         record = self._records.rung(self._number, rung)
@@ -85,24 +83,27 @@ class PairedTrial(tune.Trainable):
             RUNG_CLOCK: self._spec.search.reduction_factor**rung,
             "rung": rung,
             "last_rung": rung == len(self._spec.rungs) - 1,
-            "done": self._only_rung is not None or record is None or self._ended_at(rung),
+            "done": record is None or self._goes_no_further(rung),
         }
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        reached = self._records.rung(self._number, self._rung - 1)
-        arms = [] if reached is None else [asdict(pair) for pair in reached.arms]
-        content = {"rungs_done": self._rung, "arms": arms}
+        content = {"rungs_done": self._rung}
         (Path(checkpoint_dir) / "rung.json").write_text(json.dumps(content))
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:
         content = json.loads((Path(checkpoint_dir) / "rung.json").read_text())
-        # A trial of one rung that lost its worker after the rung tells that rung again.
+        # A trial of one rung that lost its worker after the rung reports that rung again.
         self._rung = content["rungs_done"] if self._only_rung is None else self._only_rung
 
-    def _ended_at(self, rung: int) -> bool:
-        """Whether a rung with a record is the trial's last; a bad end comes after it."""
+    def _goes_no_further(self, rung: int) -> bool:
+        """Whether a rung that has a record is the last of this run of the trial.
+
+        In a replay a trial that has ended passes again through the rungs that it has records of.
+        """
+        if self._only_rung is not None:
+            return True
         end = self._records.end(self._number)
-        if end is None or end.broke_off is not None:
+        if end is None or end.broke_off is not None:  # a trial breaks off at a rung without record
             return False
         return self._records.rung(self._number, rung + 1) is None
 
@@ -142,11 +143,11 @@ class PairedTrial(tune.Trainable):
 
     def _report(self, progress: Progress) -> None:
         now = time.monotonic()
-        if progress.doing == "train" and now - self._told_at < PROGRESS_PERIOD_S:
+        if progress.doing == "train" and now - self._reported_at < PROGRESS_PERIOD_S:
             return
-        self._told_at = now
-        place = {"rung": self._rung, "pid": os.getpid(), "at": time.time()}
-        self._records.write_progress(self._number, asdict(progress) | place)
+        self._reported_at = now
+        record = TrialProgress(**asdict(progress), rung=self._rung, pid=os.getpid(), at=time.time())
+        self._records.write_progress(self._number, record)
 
 
 def end_at(spec: SearchSpec, record: RungRecord) -> EndRecord | None:
@@ -173,21 +174,16 @@ def require_same_arms(records: SearchFolder, spec: SearchSpec) -> None:
     first = records.first_compared()
     if first is None:
         return
-    told = first.rungs[0].arms[0]
-    (now,) = arms_of(spec, first.candidate, records.cache, [told.seed])
-    store = ArmStore(records.runs / "arms")
-    for digest, arm in ((told.baseline, now.baseline), (told.variant, now.variant)):
+    recorded = first.rungs[0].arms[0]
+    (now,) = arms_of(spec, first.candidate, records.cache, [recorded.seed])
+    for digest, arm in ((recorded.baseline, now.baseline), (recorded.variant, now.variant)):
         if arm.digest == digest:
             continue
-        was, stands_on = store.described(digest) or {}, json.loads(canonical_json(arm.as_json()))
+        was = records.store.described(digest) or {}
+        stands_on = json.loads(canonical_json(arm.as_json()))
         changed = [name for name, value in stands_on.items() if was.get(name) != value]
         raise InputError(
             f"{spec.name}: its arms would not be those that it began with: other "
             f"{', '.join(changed)} than arm {digest} has; put the old files or the old fstune "
             "back, or make a new search"
         )
-
-
-@lru_cache(maxsize=4)
-def _spec(path: Path) -> SearchSpec:
-    return read_resolved(path)

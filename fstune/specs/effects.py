@@ -5,19 +5,19 @@ admit. A value that its setting refuses is told where it stands; values that are
 but not together are told together. What a mechanism's settings can do is the mechanism's to say.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import JsonValue, ValidationError
 
 from fstune.specs.messages import Problem, explain
 from fstune.specs.rules import NOT_VARIED, PartialSpec, fixed_values, place_of
 from fstune.specs.sections import with_values
 from fstune.specs.settings import Scalar, TrainSettings
 from fstune.specs.space import Point, same
+from fstune.specs.strict import checked
 from fstune.specs.words import show
 from fstune.specs.yaml import KeyPath
 from model.mechanisms import registry as mechanisms
@@ -56,11 +56,6 @@ def problems(partial: PartialSpec) -> list[Problem]:
     if not {"fixed", "train"} & partial.broken and partial.spec.train.parameters == "gates":
         found.extend(_idle_gates(partial, learns))
     return list(dict.fromkeys(found))
-
-
-@lru_cache
-def _adapter(kind: type) -> TypeAdapter[object]:
-    return TypeAdapter(kind)
 
 
 @dataclass(frozen=True)
@@ -127,7 +122,7 @@ class _Section:
         """The section's settings with the values of a point, or the problem that they have."""
         values = with_values({self.name: self._base}, point)[self.name]
         try:
-            return _adapter(self._kind).validate_json(json.dumps(values), strict=True)
+            return checked(self._kind, values)
         except ValidationError as error:
             return explain(error, (), self._kind, values)[0]
 

@@ -5,7 +5,6 @@ file becomes a spec in `loading`.
 """
 
 import copy
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
@@ -33,6 +32,7 @@ from fstune.specs.settings import (
     VariedSeeds,
 )
 from fstune.specs.space import Domain, Point, ScalarField
+from fstune.specs.strict import checked
 from model.mechanisms import registry as registry_of_mechanisms
 from model.mechanisms.registry import of_path as of_mechanism
 from tasks import registry
@@ -200,7 +200,7 @@ class SearchSpec(Section):
     rungs: tuple[Rung, ...] = Field(min_length=1)
     """Where variant and baseline are compared, ascending."""
     space: dict[str, Domain] = Field(default={})
-    """What candidates vary: paths of settings, as `future_seed.alpha`, and their values."""
+    """What candidates vary: paths of settings, as `train.lr`, and their values."""
     fixed: Fixed = Fixed()
     """Base settings of mechanisms."""
     baseline: dict[str, ScalarField] = Field(default={})
@@ -255,7 +255,7 @@ class SearchSpec(Section):
     def _arm(self, has: Sequence[str], values: Point) -> ArmSettings:
         base = self.model_dump(mode="json", include={"model", "task", "train"})
         arm = with_values({**base, **{name: self.fixed_settings(name) for name in has}}, values)
-        return ArmSettings.model_validate_json(json.dumps(arm), strict=True)
+        return checked(ArmSettings, arm)
 
     @property
     def task_name(self) -> str:

@@ -1,6 +1,6 @@
 """The search space: what may be drawn, under which conditions, and how a trial draws it.
 
-A space maps paths of settings (`future_seed.alpha`) to domains. It refuses values that cannot be
+A space maps paths of settings (`train.lr`) to domains. It refuses values that cannot be
 told apart, bounds that hold nothing between them, and conditions that can never or circularly be
 met. Draws come in one order, conditions' paths first and then by name, so that the order of a
 file does not matter. Optuna is met only through the `Trial` protocol.
@@ -8,8 +8,9 @@ file does not matter. Optuna is met only through the `Trial` protocol.
 
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations, islice
+from types import MappingProxyType
 from typing import Annotated, Protocol, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -118,6 +119,14 @@ class Domain(Section):
             low, high = self.int_uniform
             return tuple(sorted({low, min(low + 1, high), max(high - 1, low), high}))
         return self.uniform or self.log_uniform or ()
+
+    def values(self) -> Sequence[Scalar]:
+        """All values, in order; not of a range, which has no end of them."""
+        if self.choice is not None:
+            return self.choice
+        assert self.int_uniform is not None
+        low, high = self.int_uniform
+        return range(low, high + 1)
 
     @property
     def size(self) -> float:
@@ -261,7 +270,7 @@ class Space:
                 wanted.update(self._domains[path].when or {})
         order = [path for path in self.paths if path in wanted]
         if math.prod(len(self._domains[path].extremes) for path in order) <= limit:
-            yield from self._corners(order, {})
+            yield from self._walk(order, lambda domain: domain.extremes)
             return
         stream = random.Random(0)
         for _ in range(limit):
@@ -270,17 +279,6 @@ class Space:
                 if self.admits(path, point):
                     point[path] = stream.choice(self._domains[path].extremes)
             yield point
-
-    def _corners(self, paths: Sequence[str], point: Point) -> Iterator[dict[str, Scalar]]:
-        if not paths:
-            yield dict(point)
-            return
-        path, rest = paths[0], paths[1:]
-        if not self.admits(path, point):
-            yield from self._corners(rest, point)
-            return
-        for value in self._domains[path].extremes:
-            yield from self._corners(rest, {**point, path: value})
 
     def points(self) -> Iterator[dict[str, Scalar]]:
         """Every candidate of a space without ranges.
@@ -291,37 +289,36 @@ class Space:
         ranges = [path for path in self.paths if self._domains[path].size == math.inf]
         if ranges:
             raise ValueError(f"every path must have a choice or int_uniform, got {ranges[0]}")
-        yield from self._points(self.paths, {})
+        yield from self._walk(self.paths, Domain.values)
 
-    def _points(self, paths: Sequence[str], point: Point) -> Iterator[dict[str, Scalar]]:
+    def count(self, limit: int) -> int:
+        """How many different candidates there are, counted up to `limit`."""
+
+        def values(domain: Domain) -> Sequence[Scalar]:
+            # No condition looks at a range, so that any values stand for those it has.
+            return range(limit) if domain.size == math.inf else domain.values()
+
+        return sum(1 for _ in islice(self._walk(self.paths, values), limit))
+
+    def _walk(
+        self,
+        paths: Sequence[str],
+        values: Callable[[Domain], Sequence[Scalar]],
+        point: Point = MappingProxyType({}),
+    ) -> Iterator[dict[str, Scalar]]:
+        """Every point over `paths` that the conditions admit.
+
+        Args:
+            paths: what is left to be given, in the order of drawing.
+            values: what a domain is to give.
+            point: what was given before.
+        """
         if not paths:
             yield dict(point)
             return
         path, rest = paths[0], paths[1:]
         if not self.admits(path, point):
-            yield from self._points(rest, point)
+            yield from self._walk(rest, values, point)
             return
-        domain = self._domains[path]
-        low, high = domain.int_uniform or (0, -1)
-        for value in domain.choice or range(low, high + 1):
-            yield from self._points(rest, {**point, path: value})
-
-    def count(self, limit: int) -> int:
-        """How many different candidates there are, counted up to `limit`."""
-        return self._count(self.paths, {}, limit)
-
-    def _count(self, paths: Sequence[str], point: Point, limit: int) -> int:
-        if not paths:
-            return 1
-        path, rest = paths[0], paths[1:]
-        if not self.admits(path, point):
-            return self._count(rest, point, limit)
-        domain, total = self._domains[path], 0
-        if domain.size == math.inf:
-            return limit
-        low, high = domain.int_uniform or (0, 0)
-        for value in domain.choice or range(low, high + 1):
-            total += self._count(rest, {**point, path: value}, limit - total)
-            if total >= limit:
-                return limit
-        return total
+        for value in values(self._domains[path]):
+            yield from self._walk(rest, values, {**point, path: value})

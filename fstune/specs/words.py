@@ -24,7 +24,7 @@ def nearest(name: str, known: Sequence[str]) -> str:
     """`; did you mean 'x'?`, or nothing where no known name is near.
 
     Of paths below one section, only what comes after the section is compared: all of
-    `future_seed.…` would be near one another.
+    `train.…` would be near one another.
     """
     section = name[: name.rfind(".") + 1]
     below = [path.removeprefix(section) for path in known if path.startswith(section)]

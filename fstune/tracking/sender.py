@@ -1,7 +1,7 @@
 """Keeps MLflow up to date with a search from a thread of its own, so that training never waits.
 
 The records on disk are the buffer: the thread reads them again and again and sends what the server
-lacks (`fstune.tracking` says what that is). While the server cannot be reached nothing is lost and
+lacks (`tracker` says what that is). While the server cannot be reached nothing is lost and
 nothing is sent twice: after every failure the thread looks up anew what the server has. What is
 missing at the end is noted in the records; `fstune resume` sends it.
 """
@@ -10,11 +10,13 @@ import contextlib
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fstune.results.folder import SearchFolder, TrialReader
-from fstune.results.records import TrialRecord
+from fstune.results.folder import SearchFolder
+from fstune.results.reader import TrialReader
+from fstune.results.records import SearchEnd, TrialRecord
 from fstune.tracking.tracker import Tracker, shown_uri
 
 PERIOD_S = 1.0
@@ -31,7 +33,7 @@ AT_END_S = 120.0
 
 @dataclass(frozen=True)
 class Beginning:
-    """What the parent run is told first."""
+    """What is logged on the parent run first."""
 
     environment: Mapping[str, str]
     datasets: Mapping[str, str]
@@ -39,15 +41,14 @@ class Beginning:
 
 @dataclass(frozen=True)
 class Ending:
-    """What the parent run is told last."""
+    """What is logged on the parent run last."""
 
-    status: str
-    """FINISHED, KILLED or FAILED."""
+    end: SearchEnd
     report: Path | None = None
     files: Sequence[Path] = ()
     description: str = ""
     winner: Mapping[str, Path] = field(default_factory=dict)
-    """Files of a confirmed winner, if there is one (`fstune.winner`)."""
+    """Files of a confirmed winner, if there is one (`export.kept`)."""
 
 
 class Sender:
@@ -63,16 +64,24 @@ class Sender:
         self._sent: dict[int, tuple[object, ...]] = {}
         self._failure = ""
         self._asked_to_end = threading.Event()
+        self._connected: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
 
     def start(self) -> None:
-        """Begin to send.
+        """Begin to connect and to send; returns at once."""
+        self._thread.start()
+
+    def wait_until_connected(self) -> None:
+        """Wait until there is a client, which takes MLflow's import; nothing need be sent yet.
 
         Raises:
-            InputError: if MLflow cannot use the tracking URI.
+            InputError: if MLflow cannot use the tracking URI; nothing is sent then.
         """
-        self._tracker.connect()
-        self._thread.start()
+        self._connected.result()
+
+    def is_connected(self) -> bool:
+        """Wait as `wait_until_connected` does; whether MLflow can use the tracking URI."""
+        return self._connected.exception() is None
 
     def finish(self, ending: Ending) -> None:
         """Send what is missing, and wait for that as long as the server answers.
@@ -86,6 +95,15 @@ class Sender:
             self._note(f"it took more than {AT_END_S:.0f} s")
 
     def _run(self) -> None:
+        try:
+            self._tracker.connect()
+        except Exception as error:  # noqa: BLE001  # raised again in the thread that waits for it
+            self._connected.set_exception(error)
+        else:
+            self._connected.set_result(None)
+            self._send_until_the_end()
+
+    def _send_until_the_end(self) -> None:
         pause_s = PERIOD_S
         while True:
             ending = self._ending
@@ -117,7 +135,7 @@ class Sender:
             self._tracker.describe()
             self._described = True
         if ending is not None:
-            self._tracker.close(ending.status, ending.report)
+            self._tracker.close(ending.end, ending.report)
             self._tracker.publish(ending.files, ending.description)
             if ending.winner:
                 self._tracker.log_winner(ending.winner)

@@ -8,14 +8,12 @@ notes has exactly `max_prompt_tokens`. Problem, tests and program are never cut.
 
 A program ends with two blank lines; rows' programs have none inside. What a model writes is cut at
 the first of `STOPS`, in the text, since a token may begin inside one. It runs only where `execute`
-says so (`tasks.execution`).
+says so (`tasks.sandbox.checks`).
 """
 
 import ast
 import builtins
-import hashlib
 import json
-import random
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -32,6 +30,7 @@ from tasks.sandbox.checks import UnsupportedTestError, check_of, run_all_checks
 from tasks.sandbox.enclosure import refusal
 from tasks.scoring import Generation, Prediction, Scorer
 from tasks.sources import Row, Shape
+from tasks.streams import stream_of
 from tasks.task import Builder, Dropped, Guess, Material, require
 
 PASS_AT_1 = mean_of("pass_at_1", True, "1 where the greedy program passes all tests")
@@ -164,7 +163,7 @@ class Mbpp(CollectedTask[MbppSettings]):
             parts = [problem]
             if settings.notes:
                 fitting = [note.tokens for note in notes if note.fits(row, code)]
-                _stream(row).shuffle(fitting)
+                stream_of(f"{row['text']}\0{row['code']}").shuffle(fitting)
                 what, advice = "mbpp: the notes", "give data with more rows, or notes: false"
                 filling = filled(cycle(fitting), room, what, advice)
                 parts.append(list(chain(header, *filling, gap)))
@@ -317,9 +316,3 @@ def _unfit(row: Row) -> str:
     if cut(f"\n{code}") != f"\n{code}":
         return "programs that have a stop inside"
     return ""
-
-
-def _stream(row: Row) -> random.Random:
-    """Random numbers that follow from the row alone."""
-    content = f"{row['text']}\0{row['code']}"
-    return random.Random(hashlib.sha256(content.encode()).digest())

@@ -8,8 +8,6 @@ text of which they hold a sentence is left out. After the task of this name in t
 notes, whose notes held the clean target in 3 to 7 prompts of 100.
 """
 
-import hashlib
-import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -38,6 +36,7 @@ from tasks.parts.symbols import Symbols
 from tasks.parts.text import sentences
 from tasks.scoring import Generation, Prediction, Scorer
 from tasks.sources import Row, Shape
+from tasks.streams import stream_of
 from tasks.task import Builder, Dropped, Guess, Material, require
 
 _MATERIAL = 512
@@ -335,7 +334,7 @@ class _Frame:
         if any(len(words(one)) >= _TELLING_WORDS and one in self._said for one in told):
             return Dropped("texts of which the notes hold a sentence")
         order = list(self._notes)
-        random.Random(hashlib.sha256(text.encode()).digest()).shuffle(order)
+        stream_of(text).shuffle(order)
         room = self._settings.fill_to - fixed
         advice = "give data with more paragraphs, or a smaller fill_to"
         notes = filled(order, room, "punctuation: the notes", advice)

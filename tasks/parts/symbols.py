@@ -47,10 +47,6 @@ class Symbols:
         """
         self._tokens = _character_tokens(task, characters, tokenizer)
 
-    def encode(self, characters: Sequence[str]) -> tuple[int, ...]:
-        """The token of each character."""
-        return tuple(self._tokens[character] for character in characters)
-
     def answered(self, prompt: str, answer: str) -> Example:
         """An answer after the prompt."""
         return Example(prompt=self.tokens(prompt), answer=self.tokens(answer))

@@ -1,10 +1,10 @@
 """Whether a program passes tests: `assert` statements on what its functions return.
 
 The program never meets a test. Each is taken apart here: what only the program can say (`f(3)`) is
-evaluated in the sandbox (`tasks.sandbox`) and comes back as plain data; what it is compared with
-never leaves this process, and the comparison is done here. So a program passes by returning the
-right values only: not by ending early, nor by objects that equal everything, nor by replacing what
-tests it.
+evaluated in the sandbox (`tasks.sandbox.enclosure`) and comes back as plain data; what it is
+compared with never leaves this process, and the comparison is done here. So a program passes by
+returning the right values only: not by ending early, nor by objects that equal everything, nor by
+replacing what tests it.
 """
 
 import ast

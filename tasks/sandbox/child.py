@@ -1,7 +1,7 @@
 """The inside of the sandbox: a script that shuts itself in and then runs a program.
 
-`tasks.sandbox` starts it as a process of its own and says what there is to run. It imports nothing
-but the standard library. Three processes come of it:
+`tasks.sandbox.enclosure` starts it as a process of its own and says what there is to run. It
+imports nothing but the standard library. Three processes come of it:
 
     outer       leaves the namespaces of the machine and waits
     init        pid 1 of the new namespace: empties the file system, gives up every privilege,
@@ -275,7 +275,7 @@ Json: TypeAlias = Any
 
 
 def inert(value: object) -> Json:
-    """A value as plain JSON, from which `tasks.sandbox` makes an equal one that has no behaviour.
+    """A value as plain JSON, of which the enclosure makes an equal one that has no behaviour.
 
     Subclasses become their built-in base; of what is none of the known kinds the name remains.
     """

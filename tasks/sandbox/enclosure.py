@@ -3,8 +3,8 @@
 The program gets its own user, process, mount, network, IPC and host-name namespaces, a file system
 of the interpreter's standard library (read-only) and an empty directory in memory, no environment,
 few system calls, and limits on everything it can use up. Its values come back as data without
-behaviour. What is done inside is in `tasks.sandbox_child`; what a result is worth, in
-`tasks.execution`.
+behaviour. What is done inside is in `tasks.sandbox.child`; what a result is worth, in
+`tasks.sandbox.checks`.
 
 Needs Linux on x86_64 with user namespaces, which some containers and systems forbid: `refusal`
 says why, and nothing runs. Unisolated, a program may read and write what its user may; limits, the

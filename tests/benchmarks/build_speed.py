@@ -1,6 +1,6 @@
 """How fast splits are built: megabytes of prompt text per second of one core.
 
-    PYTHONPATH=.:tests/benchmarks:tests/tasks python tests/benchmarks/build_speed.py
+    PYTHONPATH=.:tests/benchmarks:tests/support python tests/benchmarks/build_speed.py
 
 A split of each task that reads text is built from a file of generated rows with the World
 vocabulary, and all of it counts: reading and hashing rows, templates, tokenising, trimming,

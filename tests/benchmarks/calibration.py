@@ -306,7 +306,7 @@ SHIPPED = {"quickstart": ("guessing", "learnt"), "arc": ("text", PAIRED, UNSTEAD
 
 def null_part(kinds: Models, arguments: argparse.Namespace, chance: np.random.Generator) -> Titled:
     for shipped, names in SHIPPED.items():
-        sizes = Sizes.of(load(find(shipped)))
+        sizes = Sizes.of(load(find(shipped)).spec)
         for name in names:
             # Where the spread is assumed rather than measured, a quarter as many.
             searches = arguments.searches // (1 if name in KINDS else 4)
@@ -329,7 +329,7 @@ def coverage_part(
 
 
 def power_part(kinds: Models, arguments: argparse.Namespace, chance: np.random.Generator) -> Titled:
-    sizes = Sizes.of(load(find("arc")))
+    sizes = Sizes.of(load(find("arc")).spec)
     for name in ("text", PAIRED):
         yield (
             f"one of two finalists, {name}",

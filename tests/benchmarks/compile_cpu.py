@@ -25,7 +25,7 @@ TURNS = 30
 
 
 def main() -> None:
-    spec = load(find(NAME))
+    spec = load(find(NAME)).spec
     torch.set_num_threads(1)
     use_fast_matmul()
     # Compiled code that is read from the cache of an earlier process fails: torch 2.13 gives a view

@@ -16,7 +16,7 @@ from calibration import KINDS
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fstune.report.figures import BAND, FAINT, GRID, PAPER, STYLE, VARIANT, WIDE_IN
+from fstune.report.drawing import BAND, FAINT, GRID, PAPER, STYLE, VARIANT, WIDE_IN
 
 WIDTHS = {1: 0.5, 2: 0.8, 3: 1.1, 5: 1.6, 8: 2.2}
 """Of the line for so many seeds."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from fstune.report.figures import BAND, BASELINE, FAINT, GRID, PAPER, STYLE, VARIANT, WIDE_IN
+from fstune.report.drawing import BAND, BASELINE, FAINT, GRID, PAPER, STYLE, VARIANT, WIDE_IN
 
 SHOWN = {
     "asha_promote + tpe": (VARIANT, "-", 1.6),

@@ -37,7 +37,7 @@ EVALUATIONS = 20
 
 def evaluation(name: str, folder: Path) -> dict[str, object]:
     """Training steps over as many tokens as one evaluation reads."""
-    spec = load(find(name))
+    spec = load(find(name)).spec
     torch.set_num_threads(spec.resources.cpu_threads or cores())
     _, settings = spec.settings(dict(spec.points[0]) if spec.points else {})
     materials = gather(settings, folder)
@@ -61,7 +61,7 @@ def evaluation(name: str, folder: Path) -> dict[str, object]:
 
 def tracking(folder: Path) -> dict[str, object]:
     """Seconds of the driver per evaluation that is logged."""
-    spec = load(find("quickstart"), ["rungs=[{steps: 1}, {steps: 2}]"])
+    spec = load(find("quickstart"), ["rungs=[{steps: 1}, {steps: 2}]"]).spec
     records = SearchFolder(folder / "searches" / spec.name)
     records.root.mkdir(parents=True)
     bench = Workbench(ArmStore(folder / "arms"), torch.device("cpu"))

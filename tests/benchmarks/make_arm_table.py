@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fstune.arms.advance import DivergedError, Progress, Workbench
-from fstune.arms.arm import Outcome
+from fstune.arms.advance import DivergedError, Workbench
+from fstune.arms.arm import Outcome, Progress
 from fstune.arms.store import ArmStore
 from fstune.machine import describe, use_fast_matmul
 from fstune.results.pairing import run_rung
@@ -74,7 +74,7 @@ def main() -> None:
     torch.set_num_threads(1)
     use_fast_matmul()
     (runs / "spec.yaml").write_text(text)
-    spec = load(runs / "spec.yaml")
+    spec = load(runs / "spec.yaml").spec
     bench = Workbench(ArmStore(runs / "arms"), torch.device("cpu"), 0, _silent)
     drawn = candidates(spec)
     shape = (len(drawn), len(spec.rungs))

@@ -19,11 +19,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fstune.arms.advance import Progress, Workbench
+from fstune.arms.advance import Workbench
+from fstune.arms.arm import Progress
+from fstune.arms.inputs import checkpoint_layers
 from fstune.arms.store import ArmStore
 from fstune.machine import describe, use_fast_matmul
 from fstune.results.pairing import arms_of, run_rung
-from fstune.search.lifecycle import resolved
 from fstune.specs.loading import find, load
 from fstune.specs.sections import SearchSpec
 from fstune.specs.settings import Scalar
@@ -87,8 +88,8 @@ def planned(plan: Plan, data: Path | None) -> SearchSpec:
         f"objective.metric={plan.metric}",
         f"space.future_seed.alpha={{choice: {list(plan.alphas)}}}",
     ]
-    path = find(plan.spec)
-    return resolved(load(path, overrides), [*([data] if data else []), path.parent])
+    loaded = load(find(plan.spec), overrides)
+    return loaded.resolved([data] if data else [], checkpoint_layers).spec
 
 
 def outcomes(

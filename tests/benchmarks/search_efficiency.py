@@ -47,7 +47,7 @@ from fstune.results.verdict import verdict
 from fstune.search.asha import Suggester, scheduler
 from fstune.search.climber import Climber
 from fstune.search.trainable import OBJECTIVE, RUNG_CLOCK
-from fstune.specs.loading import load, write_resolved
+from fstune.specs.loading import load
 from fstune.specs.sections import SearchSpec
 from fstune.specs.settings import Scalar
 
@@ -74,7 +74,7 @@ class Table:
         self.by_seed = stored["by_seed"]
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "spec.yaml").write_text(self.text)
-            self.spec = load(Path(folder) / "spec.yaml")
+            self.spec = load(Path(folder) / "spec.yaml").spec
         self.baselines = [
             canonical_json(self.spec.settings(candidate)[0].model_dump(mode="json"))
             for candidate in self.candidates
@@ -301,7 +301,7 @@ def _searched(table: Table, method: str, seed: int) -> Iterator[Iterator[Climbed
     with tempfile.TemporaryDirectory() as folder:
         records = SearchFolder(Path(folder) / "searches" / spec.name)
         records.root.mkdir(parents=True)
-        write_resolved(spec, records.spec)
+        records.write_spec(spec)
         yield drive(spec, records, table)
 
 

@@ -20,11 +20,11 @@ from pathlib import Path
 
 import torch
 
+from fstune.api import prepare
 from fstune.arms.advance import Workbench, advance
 from fstune.arms.inputs import gather
 from fstune.arms.store import ArmStore
 from fstune.machine import WORKER_VARIABLES, describe, use_fast_matmul
-from fstune.search.lifecycle import Search
 from fstune.specs.loading import load
 
 STEPS = 60
@@ -44,7 +44,7 @@ def one_run(spec_path: Path, candidate: str, arm: str) -> None:
     """One arm from nothing, as a script would run it."""
     use_fast_matmul()
     torch.set_num_threads(1)
-    settings = load(spec_path).settings(json.loads(candidate))[arm == "variant"]
+    settings = load(spec_path).spec.settings(json.loads(candidate))[arm == "variant"]
     with tempfile.TemporaryDirectory() as folder:
         materials = gather(settings, Path(folder) / "cache")
         bench = Workbench(ArmStore(Path(folder) / "arms"), torch.device("cpu"))
@@ -74,7 +74,7 @@ def main() -> None:
         started = time.perf_counter()
         began = time.time()
         with contextlib.redirect_stdout(sys.stderr):  # Ray prints there, and this script its result
-            search = Search.create(path, Path(folder) / "mlruns", [])
+            search = prepare(path, runs=Path(folder) / "mlruns")
             search.run()
         ours_s = time.perf_counter() - started
         # An arm's settings are written just before its first step.

@@ -91,7 +91,7 @@ def large() -> dict[str, object]:
 
 def tiny(name: str, folder: Path) -> dict[str, object]:
     """The training step of a shipped search's first point or corner, Future-Seed on."""
-    spec = load(find(name))
+    spec = load(find(name)).spec
     torch.set_num_threads(spec.resources.cpu_threads or cores())
     candidate = dict(spec.points[0]) if spec.points else {}
     _, settings = spec.settings(candidate)

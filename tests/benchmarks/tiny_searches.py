@@ -20,7 +20,6 @@ from fstune.machine import describe
 from fstune.report.data import as_json
 from fstune.report.phrases import describe_candidate
 from fstune.results.folder import SearchFolder
-from fstune.specs.loading import read_resolved
 from tasks import registry
 
 SHIPPED = Path(__file__).parents[2] / "search_spaces"
@@ -46,7 +45,7 @@ def search(name: str, runs: Path, options: list[str]) -> tuple[float, str]:
 def found_by(name: str, runs: Path) -> dict[str, Any]:
     """The best candidate of a search that has ended."""
     records = SearchFolder(runs / "searches" / name)
-    spec = read_resolved(records.spec)
+    spec = records.spec()
     report = as_json(records, spec)
     metric = report["objective"]
     best = report["trials"][report["best"]]

@@ -17,9 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from fstune.api import prepare
 from fstune.arms.store import ArmStore
 from fstune.machine import describe
-from fstune.search.lifecycle import Search
 
 SPEC = """
 name: overhead
@@ -42,7 +42,7 @@ def main() -> None:
         spec.write_text(SPEC.format(trials=trials))
         started = time.time()
         with contextlib.redirect_stdout(sys.stderr):  # Ray prints there, and this script its result
-            search = Search.create(spec, Path(folder) / "mlruns", [])
+            search = prepare(spec, runs=Path(folder) / "mlruns")
             search.run()
         total_s = time.time() - started
         store = ArmStore(search.runs / "arms")

@@ -1,6 +1,6 @@
 """WKV-7 and the whole 0.1B step on a GPU: against fla-core, against memory, against matmuls.
 
-    PYTHONPATH=.:tests/benchmarks:tests/model python tests/benchmarks/wkv_gpu.py \
+    PYTHONPATH=.:tests/benchmarks:tests/support python tests/benchmarks/wkv_gpu.py \
         [--out docs/results/wkv_gpu.json] [--sweep] [--batch 4]
 
 Forward and backward through y and the final state, bfloat16 operands, B 8, T 4096, 12 heads of 64.
@@ -37,7 +37,7 @@ from model.wkv.dispatch import wkv7
 from model.wkv.triton_launch import CONFIGS, Config, Launch
 
 DEVICE = "cuda"
-COMMAND = "PYTHONPATH=.:tests/benchmarks:tests/model python tests/benchmarks/wkv_gpu.py"
+COMMAND = "PYTHONPATH=.:tests/benchmarks:tests/support python tests/benchmarks/wkv_gpu.py"
 BATCH, LENGTH, HEADS, SIZE = 8, 4096, 12, 64
 SCORED, VOCABULARY = 64, 65536
 TURNS = 20

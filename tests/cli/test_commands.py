@@ -5,21 +5,23 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from arm_cases import SPEC, made, rung_record, spec
 
 from fstune import api
-from fstune.cli import commands as cli
 from fstune.cli.commands import main
 from fstune.cli.task_page import declarations
+from fstune.cli.terminal import resume_command
 from fstune.results.records import EndRecord
 from fstune.search.lifecycle import Search
 from fstune.specs.loading import shipped
 from tasks import registry
 
 OWN_VARIABLES = ("FSTUNE_DATA", "FSTUNE_RUNS", "MLFLOW_TRACKING_URI", "COLUMNS")
+ROOT = Path(__file__).parents[2]
 HEAVY = ["torch", "ray", "mlflow", "optuna", "numpy", "pydantic", "datasets", "transformers"]
 
 
@@ -53,9 +55,8 @@ def refusal_here(tmp_path, monkeypatch, capfd):
     """As `refusal`, but in this process: a command that gets as far as Ray takes 4 s to start."""
 
     def refusal_here(*arguments: str) -> list[str]:
-        monkeypatch.setattr(sys, "argv", ["fstune", *arguments])
         with pytest.raises(SystemExit) as caught:
-            main()
+            main(arguments)
         told = capfd.readouterr()
         assert (caught.value.code, told.out) == (2, "")
         return told.err.splitlines()
@@ -82,10 +83,9 @@ def runs(tmp_path) -> Path:
 def test_help_names_every_command_and_imports_nothing_heavy(tmp_path):
     code = f"""if True:
         import sys
-        sys.argv = ["fstune", "--help"]
         from fstune.cli.commands import main
         try:
-            main()
+            main(["--help"])
         finally:
             print("heavy:", sorted(set({HEAVY}) & set(sys.modules)))
     """
@@ -102,8 +102,13 @@ def test_help_names_every_command_and_imports_nothing_heavy(tmp_path):
         assert f" {command} " in done.stdout
 
 
+def test_the_version_is_that_of_the_package(tmp_path):
+    written = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert fstune(tmp_path, "--version").stdout == f"fstune {written}\n"
+
+
 def test_no_argument_shows_the_help_and_a_wrong_command_exits_2(tmp_path):
-    assert "Usage" in fstune(tmp_path, code=2).stdout
+    assert "Usage: fstune [OPTIONS]" in fstune(tmp_path, code=2).stdout
     assert "No such command 'frobnicate'" in fstune(tmp_path, "frobnicate", code=2).stderr
 
 
@@ -192,7 +197,7 @@ def test_what_to_type_next_names_the_folder_of_runs(tmp_path, monkeypatch):
     for folder, runs in wanted.items():
         records = made(tmp_path / folder, made_of)
         search = Search(made_of, records, (tmp_path / folder).resolve(), "")
-        assert cli._resume_command(search) == f"fstune resume small{runs}"
+        assert resume_command(search) == f"fstune resume small{runs}"
 
 
 def test_too_few_data_exit_2_with_what_there_was(tmp_path, refusal_here):

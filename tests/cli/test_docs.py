@@ -2,18 +2,22 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
 
 import pytest
 import typer
-from doc_pages import DATA, DOCS, PAGES, ROOT, Block, Desk, blocks, commands, text_of, typed
+from doc_pages import DATA, DOCS, PAGES, ROOT, Desk, blocks, commands, text_of, typed
 
 from fstune.cli import commands as cli
 
 LINKS = [(page, link) for page in PAGES for link in re.findall(r"\]\(([^)#:]+)\)", text_of(page))]
+# The change log tells what was; DESIGN.md what was decided, under the names of the time.
+CURRENT = [
+    ROOT / "README.md",
+    *(path for path in sorted(DOCS.glob("*.md")) if path.stem not in ("CHANGELOG", "DESIGN")),
+]
 TYPED = [(page, command) for page in PAGES for command in commands(page)]
 
 
@@ -40,6 +44,12 @@ def test_a_link_leads_somewhere(page, link):
     assert (DOCS / link).exists()
 
 
+@pytest.mark.parametrize("page", CURRENT, ids=lambda page: page.name)
+def test_a_source_file_that_a_page_names_is_there(page):
+    named = re.findall(r"`((?:fstune|model|tasks|tests)/[\w/]+\.py)", page.read_text("utf-8"))
+    assert not [path for path in named if not (ROOT / path).exists()]
+
+
 def test_every_page_is_known_here():
     assert {f"{page}.md" for page in PAGES} <= {path.name for path in DOCS.glob("*.md")}
 
@@ -59,14 +69,7 @@ def test_a_task_of_ones_own_takes_60_lines_and_is_a_task_like_any_other(desk):
     for block in page:
         if block.is_file:
             desk.carry_out(block)
-    # As pip would lay it down, without the seconds that pip takes.
-    entry_points = tomllib.loads(files["pyproject.toml"])["project"]["entry-points"]
-    metadata = desk.site / "tickets-1.dist-info"
-    metadata.mkdir(parents=True)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: tickets\nVersion: 1\n")
-    (named,) = entry_points["fstune.tasks"].items()
-    (metadata / "entry_points.txt").write_text(f"[fstune.tasks]\n{named[0]} = {named[1]}\n")
-    desk.environment["PYTHONPATH"] += f"{os.pathsep}{desk.folder}"
+    installed(desk, "tickets", files["pyproject.toml"])
     shown = next(block.text for block in page if "⟦" in block.text and block.language == "text")
     script = [block.text for block in page if "--spec first.yaml" in block.text]
     wanted = [
@@ -85,34 +88,49 @@ def test_a_task_of_ones_own_takes_60_lines_and_is_a_task_like_any_other(desk):
     assert "name: tickets" in (desk.folder / "first.yaml").read_text()
 
 
-def test_the_change_of_the_mechanism_fits_the_code_and_does_what_it_says(tmp_path):
-    (change,) = [block for block in blocks("own_mechanism") if block.language == "diff"]
-    copy = _copied(tmp_path, change)
-    desk = Desk(tmp_path, copy)
-    for block in blocks("own_mechanism"):
+LOADS = "from fstune.specs.loading import find, load; load(find('content.yaml'))"
+
+
+def test_a_mechanism_of_ones_own_is_one_file_and_does_what_its_page_says(desk):
+    page = blocks("own_mechanism")
+    files = {block.word: block.text for block in page if block.is_file}
+    assert len([line for line in files["transposed.py"].splitlines() if line]) <= 60
+    for block in page:
         if block.is_file:
             desk.carry_out(block)
-    tests = [block.word for block in blocks("own_mechanism") if block.word.startswith("test_")]
-    assert tests
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
-        cwd=desk.folder,
-        env=desk.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
+    installed(desk, "transposed", files["pyproject.toml"])
+    for command in (
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_transposed.py"],
+        [
+            sys.executable,
+            "-c",
+            "from fstune.specs.loading import find, load; load(find('content.yaml'))",
+        ],
+    ):
+        done = subprocess.run(
+            command,
+            cwd=desk.folder,
+            env=desk.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
-def _copied(folder, change: Block):
-    """The rooms of the repository with a change made to them."""
-    copy = folder / "repository"
-    for room in ("fstune", "model", "tasks", "search_spaces"):
-        shutil.copytree(ROOT / room, copy / room, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "change.diff").write_text(change.text)
-    subprocess.run(["git", "apply", "../change.diff"], cwd=copy, check=True)
-    return copy
+def installed(desk, package, project):
+    """A package in the desk's folder as pip would lay it down, without pip's seconds."""
+    metadata = desk.site / f"{package}-1.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1\n")
+    groups = tomllib.loads(project)["project"]["entry-points"]
+    lines = [
+        line
+        for group, entries in groups.items()
+        for line in (f"[{group}]", *(f"{name} = {value}" for name, value in entries.items()))
+    ]
+    (metadata / "entry_points.txt").write_text("\n".join([*lines, ""]))
+    desk.environment["PYTHONPATH"] += f"{os.pathsep}{desk.folder}"
 
 
 @pytest.mark.slow
@@ -121,11 +139,7 @@ def _copied(folder, change: Block):
 def test_a_page_can_be_carried_out_from_top_to_bottom(page, tmp_path):
     if "--data DIR" in "".join(typed(page)) and not DATA.exists():
         pytest.skip(f"no data in {DATA}")
-    source = ROOT
-    for block in blocks(page):
-        if block.language == "diff":
-            source = _copied(tmp_path, block)
-    desk = Desk(tmp_path, source)
+    desk = Desk(tmp_path)
     try:
         for block in blocks(page):
             desk.carry_out(block)

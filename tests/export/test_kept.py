@@ -111,25 +111,25 @@ def test_a_winner_writes_what_the_model_writes(confirmed):
 def test_only_the_best_of_several_gains_is_kept(confirmed):
     records, _, _ = confirmed
     assert set(kept_winner(records)) == {"weights", "future_seed", "description"}
-    records.model(0).rename(records.model(0).with_name("elsewhere"))
+    records.model_folder(0).rename(records.model_folder(0).with_name("elsewhere"))
     assert kept_winner(records) == {}
 
 
 def test_the_files_are_those_of_an_exported_model(confirmed):
     records, made_of, subject = confirmed
-    model = load(records.model(0) / FILES["weights"])
-    _, gates = load_mechanism(records.model(0) / "future_seed.safetensors", model.config)
+    model = load(records.model_folder(0) / FILES["weights"])
+    _, gates = load_mechanism(records.model_folder(0) / "future_seed.safetensors", model.config)
     assert gates.settings == made_of.settings(CANDIDATE)[1].future_seed
     assert torch.equal(gates.alpha, subject.acting["future_seed"].alpha)
 
 
 def test_gates_without_their_settings_are_read_by_those_of_the_arm(confirmed):
     records, made_of, subject = confirmed
-    path = records.model(0) / "future_seed.safetensors"
+    path = records.model_folder(0) / "future_seed.safetensors"
     # As version 0.1.0 wrote them.
     save_file(load_file(path), path.with_name("gates.safetensors"))
     path.unlink()
-    found = read_kept(records.model(0), made_of.settings(CANDIDATE)[1])
+    found = read_kept(records.model_folder(0), made_of.settings(CANDIDATE)[1])
     assert torch.equal(found.acting["future_seed"].alpha, subject.acting["future_seed"].alpha)
 
 
@@ -138,7 +138,7 @@ def test_a_winner_without_future_seed_has_no_gates(confirmed):
     baseline, _ = made_of.settings(CANDIDATE)
     comparison = records.confirmation(0).comparison
     store = bench(records.runs)[0].store
-    shutil.rmtree(records.model(0))
+    shutil.rmtree(records.model_folder(0))
     keep(comparison.arms[0].baseline, baseline, store, records, 0)
     assert set(kept_winner(records)) == {"weights", "description"}
-    assert read_kept(records.model(0), baseline).acting == {}
+    assert read_kept(records.model_folder(0), baseline).acting == {}

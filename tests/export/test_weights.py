@@ -36,7 +36,7 @@ def searched(tmp_path_factory):
     runs = tmp_path_factory.mktemp("runs")
     made_of = spec(runs, SEARCHED)
     records = made(runs, made_of)
-    bench_here = workbench(records.runs, made_of, lambda _: None)
+    bench_here = workbench(records.store, made_of)
     for number, candidate in enumerate(CANDIDATES):
         records.write_candidate(number, candidate)
         for rung in (0, 1):
@@ -154,7 +154,7 @@ def test_the_command_says_what_it_wrote_and_where_from(searched, tmp_path, monke
 
 def test_a_confirmed_gain_goes_before_the_best_of_the_search_and_is_kept(searched):
     records, made_of = searched
-    bench_here = workbench(records.runs, made_of, lambda _: None)
+    bench_here = workbench(records.store, made_of)
     found = confirm(made_of, CANDIDATES[0], 1, records.cache, bench_here)
     vars(found)["verdict"] = "gain"
     records.write_confirmation(0, Confirmation(found, 1e9))

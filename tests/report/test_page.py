@@ -19,7 +19,8 @@ from arm_cases import made, rung_record, spec
 from report_cases import Page, searched
 
 from fstune.report.data import as_json
-from fstune.report.figures import ROLES, page_svg
+from fstune.report.drawing import ROLES
+from fstune.report.figures import page_svg
 from fstune.report.page import DESCRIBED_ROWS, markdown, page, write_figures, write_page
 from fstune.report.series import Curve, CurveStep, SlicePoint, Slices
 from fstune.report.summary import Figure, summarise
@@ -141,7 +142,7 @@ def _rows(text: str) -> list[dict[str, str]]:
 
 def test_the_page_says_how_to_do_it_again(search, text):
     records, made_of = search
-    assert records.spec.read_text() in [data_of(link) for link in Page(text).links]
+    assert records.spec_text() in [data_of(link) for link in Page(text).links]
     assert "fstune search small.spec.json --runs again" in text
     assert made_of.digest in text
 
@@ -267,7 +268,7 @@ def test_an_interval_beside_its_mean_is_no_obstacle(tmp_path):
 
 def test_the_report_reaches_neither_torch_nor_ray_and_draws_only_when_asked():
     heavy = {"torch", "ray", "mlflow", "matplotlib", "jinja2", "optuna"}
-    code = f"import sys, fstune.report_page; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, fstune.report.page; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

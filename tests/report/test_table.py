@@ -17,7 +17,7 @@ from fstune.report.table import result_table
 from fstune.results.deltas import Delta
 from fstune.results.folder import SearchFolder
 from fstune.results.ranking import ranked
-from fstune.results.records import EndRecord, TrialRecord
+from fstune.results.records import EndRecord, TrialProgress, TrialRecord
 from fstune.specs.sections import SearchSpec
 
 
@@ -45,8 +45,8 @@ def records(tmp_path, small) -> SearchFolder:
     records.write_rung(1, rung_record(0, 0.4, verdict="inconclusive"))
     records.write_end(1, EndRecord("stopped", "ASHA"))
     records.write_end(2, EndRecord("diverged", "arm x: loss nan at step 7"))
-    progress = {"rung": 0, "doing": "train", "step": 1, "to_step": 2, "loss": 2.5}
-    records.write_progress(3, progress | {"arm": "x", "pid": 1, "at": time.time()})
+    progress = TrialProgress("x", "train", 1, 2, 2.5, rung=0, pid=1, at=time.time())
+    records.write_progress(3, progress)
     return records
 
 
@@ -169,7 +169,8 @@ def test_a_candidate_is_told_in_one_line():
 
 
 def test_a_report_reaches_neither_torch_nor_ray():
-    code = "import sys, fstune.report; print(sorted({'torch', 'ray', 'mlflow'} & set(sys.modules)))"
+    heavy = {"torch", "ray", "mlflow"}
+    code = f"import sys, fstune.report.table; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -196,8 +197,8 @@ def test_a_line_says_what_the_interval_does_not(tmp_path, small):
         deltas = {**rung.deltas, "token_accuracy": delta}
         records.write_rung(number, dataclasses.replace(rung, rung=0, deltas=deltas))
     table = shown(result_table(records, small))
-    assert "p 0.001, q 0.003 (at FDR 5%: yes), 1 of 2 seeds, detectable 0.15\n" in table
-    assert "p 0.04, q 0.06 (at FDR 5%: no), this seed only, detectable 0.15\n" in table
+    assert "p 0.001, q 0.003 (at FDR 5 %: yes), 1 of 2 seeds, detectable 0.15\n" in table
+    assert "p 0.04, q 0.06 (at FDR 5 %: no), this seed only, detectable 0.15\n" in table
     found = as_json(records, small)
     assert [trial["q_value"] for trial in found["trials"]] == pytest.approx([0.003, 0.06, 0.9])
 

@@ -13,7 +13,6 @@ from fstune.report.data import write_report
 from fstune.report.verification import differences
 from fstune.results.pairing import confirm, run_rung
 from fstune.results.records import Confirmation, EndRecord
-from fstune.specs.loading import write_resolved
 
 
 @pytest.fixture
@@ -29,7 +28,7 @@ def search(tmp_path):
             records.write_rung(number, record)
         records.write_end(number, EndRecord("completed" if rungs == 2 else "stopped", "so"))
     write_report(records, made_of)
-    write_resolved(made_of, records.spec)
+    records.write_spec(made_of)
     return records, made_of
 
 

@@ -6,8 +6,9 @@ import pytest
 from arm_cases import made, rung_record, spec
 
 from fstune.errors import InputError, StoreError
-from fstune.results.folder import SearchFolder, search_names
-from fstune.results.records import EndRecord
+from fstune.results.folder import SearchFolder
+from fstune.results.paths import search_names
+from fstune.results.records import EndRecord, TrialProgress
 from fstune.specs.settings import Scalar
 
 CANDIDATE: dict[str, Scalar] = {
@@ -96,12 +97,40 @@ def test_facts_hold_all_but_times():
 
 def test_the_first_reason_of_an_end_stays(records):
     records.write_candidate(0, CANDIDATE)
-    records.write_progress(0, {"doing": "train"})
-    assert records.trial(0).progress == {"doing": "train"}
+    progress = TrialProgress("x", "train", 1, 2, 0.5, 0, "variant", rung=0, pid=7, at=1e9)
+    records.write_progress(0, progress)
+    assert records.trial(0).progress == progress
     records.write_end(0, EndRecord("stopped", "first"))
     records.write_end(0, EndRecord("failed", "second", "traceback"))
     assert records.end(0) == EndRecord("stopped", "first")
     assert records.trial(0).progress is None
+
+
+def test_progress_of_an_older_version_is_read(records):
+    records.write_candidate(0, CANDIDATE)
+    older = {"arm": "x", "doing": "wait", "step": 0, "to_step": 2, "loss": None, "seed": 1}
+    path = records.root / "trials" / "0000" / "progress.json"
+    path.write_text(json.dumps(older | {"rung": 1, "pid": 7, "at": 1e9}))
+    assert records.trial(0).progress == TrialProgress(
+        "x", "wait", 0, 2, seed=1, rung=1, pid=7, at=1e9
+    )
+
+
+def test_an_identity_is_made_once_and_only_when_it_is_asked_for(records):
+    records.write_candidate(0, CANDIDATE)
+    assert not (records.root / "identity").exists()
+    assert (
+        records.make_identity()
+        == records.make_identity()
+        == SearchFolder(records.root).make_identity()
+    )
+
+
+def test_the_spec_is_read_once(tmp_path):
+    made_of = spec(tmp_path)
+    records = made(tmp_path, made_of)
+    assert records.spec() == made_of
+    assert records.spec() is records.spec()
 
 
 def test_trials_come_in_the_order_of_their_suggestion(records):
@@ -137,12 +166,18 @@ def test_a_search_is_found_by_name_and_others_are_named(tmp_path):
         SearchFolder.find(tmp_path / "elsewhere", "small")
 
 
-def test_another_environment_is_noted_beside_the_first(records):
+def test_another_environment_is_noted_beside_the_first(tmp_path):
+    records = made(tmp_path, spec(tmp_path))
     first, second = {"commit": "a", "python": "3.11"}, {"commit": "b", "python": "3.11"}
     noted = [records.write_environment(facts) for facts in (first, first, second, second, first)]
     assert noted == [True, False, True, False, True]
-    assert [json.loads(path.read_text()) for path in records.environments] == [first, second, first]
-    assert records.environments[0] == records.environment
+    assert records.environments() == [first, second, first]
+
+
+def test_a_search_that_is_only_being_made_has_no_environment_before(records):
+    for facts in ({"commit": "a"}, {"commit": "b"}):
+        assert records.write_environment(facts)
+        assert records.environments() == [facts]
 
 
 def test_a_damaged_record_is_named(records):

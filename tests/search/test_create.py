@@ -10,16 +10,18 @@ from pathlib import Path
 import pytest
 import torch
 from arm_cases import SPEC, rung_record
+from watching import calls, on_open, opens
 
+from fstune.api import prepare
 from fstune.arms.inputs import _gather
 from fstune.arms.store import ArmStore
 from fstune.errors import InputError, SearchFailedError, SpecError
 from fstune.results.pairing import arms_of
 from fstune.results.records import ArmPair
 from fstune.search.lifecycle import Search
-from fstune.search.session import _telling_of_a_full_disk
+from fstune.search.session import full_disk_explained
 from fstune.search.trainable import require_same_arms
-from fstune.specs.loading import read_resolved
+from fstune.specs import rules
 
 HOTPOT = (
     SPEC.partition("task:")[0]
@@ -52,7 +54,7 @@ class Desk:
     def create(self, text: str = SPEC, name: str = "spec.yaml", **more) -> Search:
         path = self.folder / name
         path.write_text(text)
-        return Search.create(path, self.runs, more.pop("data_dirs", []), **more)
+        return prepare(path, runs=self.runs, **more)
 
     def refusal(self, text: str = SPEC, **more) -> str:
         """Why a search is not made; nothing of it may be left behind."""
@@ -76,9 +78,9 @@ def desk(tmp_path):
 def test_the_spec_on_disk_is_the_one_that_was_made(desk):
     search = desk.create(overrides=["search.trials=7", "train.lr=2e-2"])
     assert (search.spec.search.trials, search.spec.train.lr) == (7, 2e-2)
-    assert read_resolved(search.records.spec) == search.spec
-    assert search.records.user_spec.read_text() == SPEC
-    assert "version.torch" in search.records.environment.read_text()
+    assert search.records.spec() == search.spec
+    assert (search.records.root / "spec.yaml").read_text() == SPEC
+    assert ["version.torch" in facts for facts in search.records.environments()] == [True]
     opened = Search.open("small", desk.runs)
     assert (opened.spec, opened.runs, opened.tracking_uri) == (
         search.spec,
@@ -102,10 +104,10 @@ def test_a_search_is_found_from_elsewhere(desk, monkeypatch):
     monkeypatch.chdir(desk.folder)
     (desk.folder / "elsewhere").mkdir()
     (desk.folder / "spec.yaml").write_text(SPEC)
-    search = Search.create(Path("spec.yaml"), Path("mlruns"), [])
+    search = prepare("spec.yaml", runs="mlruns")
     monkeypatch.chdir(desk.folder / "elsewhere")
     assert search.records.root.is_absolute()
-    assert read_resolved(search.records.spec) == search.spec
+    assert search.records.spec() == search.spec
 
 
 def test_names_of_files_become_absolute(desk):
@@ -114,8 +116,28 @@ def test_names_of_files_become_absolute(desk):
     torch.save({}, data / "model.pth")
     text = SPEC.partition("model:")[0] + "model: {checkpoint: model.pth}\n"
     text += "task:" + SPEC.partition("task:")[2]
-    refusal = desk.refusal(text, data_dirs=[data])
+    refusal = desk.refusal(text, data=[data])
     assert f"model.checkpoint: {data / 'model.pth'}" in refusal, "found, but no model"
+
+
+def test_a_spec_that_is_saved_meanwhile_changes_nothing(desk):
+    """What is stored as the user's text is what was parsed."""
+    path = desk.folder / "spec.yaml"
+    later = SPEC.replace("trials: 4", "trials: 99")
+    with on_open(desk.runs, lambda: path.write_text(later)):
+        search = desk.create()
+    assert path.read_text() == later
+    assert search.records.spec().search.trials == 4
+    assert (search.records.root / "spec.yaml").read_text() == SPEC
+
+
+def test_a_spec_is_read_and_judged_once_also_to_resume(desk):
+    path = desk.folder / "spec.yaml"
+    path.write_text(SPEC)
+    for resume in (False, True):
+        with opens(path) as read, calls(rules.problems) as judged:
+            prepare(path, runs=desk.runs, resume=resume)
+        assert (read.count, judged.count) == (1, 1)
 
 
 def test_a_name_is_given_once(desk):
@@ -142,16 +164,18 @@ def test_of_two_that_make_one_search_at_once_one_does(desk):
     (search,) = [each for each in made if isinstance(each, Search)]
     (refusal,) = [each for each in made if isinstance(each, str)]
     assert refusal.startswith(("a search called 'small' exists", "small is running in another"))
-    assert read_resolved(search.records.spec) == search.spec
-    assert search.records.user_spec.read_text() == texts[f"{search.spec.search.trials}.yaml"]
+    assert search.records.spec() == search.spec
+    assert (search.records.root / "spec.yaml").read_text() == texts[
+        f"{search.spec.search.trials}.yaml"
+    ]
 
 
-def test_a_search_is_taken_up_under_its_own_spec_alone(desk):
-    made = desk.create(f"{SPEC}resources: {{gpus: 0}}\n")
-    path = desk.folder / "spec.yaml"
-    assert Search.take_up(path, desk.runs, [], None).spec == made.spec
+def test_a_search_is_resumed_under_its_own_spec_alone(desk):
+    text = f"{SPEC}resources: {{gpus: 0}}\n"
+    made = desk.create(text)
+    assert desk.create(text, resume=True).spec == made.spec
     with pytest.raises(InputError) as caught:
-        Search.take_up(path, desk.runs, ["search.trials=7", "resources.cpu_threads=1"], None)
+        desk.create(text, resume=True, overrides=["search.trials=7", "resources.cpu_threads=1"])
     told = str(caught.value).splitlines()
     assert told[0] == "small was made from another spec:"
     assert set(told[1:3]) == {
@@ -159,16 +183,24 @@ def test_a_search_is_taken_up_under_its_own_spec_alone(desk):
         "  resources.cpu_threads: None, now 1",
     }
     assert "`fstune resume small`" in told[3]
-    path.write_text(f"{SPEC}fixed: {{future_seed: {{}}}}\nresources: {{gpus: 0}}\n")
     with pytest.raises(InputError, match=r"fixed\.future_seed: None, now {}"):
-        Search.take_up(path, desk.runs, [], None)
+        desk.create(f"{text}fixed: {{future_seed: {{}}}}\n", resume=True)
+
+
+def test_a_search_is_resumed_without_its_files(desk):
+    data = desk.folder / "data"
+    data.mkdir()
+    for name in ("train.jsonl", "v.jsonl"):
+        (data / name).write_text("".join(f"{json.dumps(row(f'{name} {n}'))}\n" for n in range(5)))
+    made = desk.create(HOTPOT, data=[data])
+    assert desk.create(HOTPOT, resume=True).spec == made.spec
 
 
 def test_a_missing_file_is_named_with_the_places(desk):
     data = desk.folder / "data"
     text = SPEC.partition("model:")[0] + "model: {checkpoint: model.pth}\n"
     text += "task:" + SPEC.partition("task:")[2]
-    refusal = desk.refusal(text, data_dirs=[data])
+    refusal = desk.refusal(text, data=[data])
     assert "model.pth: there is no such file" in refusal
     assert f"{data / 'model.pth'}, {desk.folder / 'model.pth'}" in refusal
 
@@ -254,10 +286,10 @@ def test_a_full_disk_is_told_in_a_line_whatever_lies_around_it(desk):
 
     with (
         pytest.raises(SearchFailedError, match=r"no space is left .* then `fstune resume small`"),
-        _telling_of_a_full_disk(records),
+        full_disk_explained(records),
     ):
         work("/dev/full")
-    with pytest.raises(RuntimeError), _telling_of_a_full_disk(records):
+    with pytest.raises(RuntimeError), full_disk_explained(records):
         work("/dev/full/nowhere")
 
 

@@ -79,8 +79,8 @@ def test_equal_in_effect(tmp_path, first, second, equal):
     ids=str,
 )
 def test_of_two_mechanisms_each_has_to_be_equal(tmp_path, second, equal):
-    more = "  second_pass.alpha: {choice: [-3.0, -1.0]}\nfixed: {second_pass: {alpha_lr: 0.1}}\n"
-    of = spec(tmp_path, SPACE.replace("search:", f"{more}search:"))
+    also = "  second_pass.alpha: {choice: [-3.0, -1.0]}\nfixed: {second_pass: {alpha_lr: 0.1}}\n"
+    of = spec(tmp_path, SPACE.replace("search:", f"{also}search:"))
     assert of.model.init is not None
     first = BASE | {"future_seed.alpha": -30.0, "second_pass.alpha": -3.0}
     arms = (of.settings(first), of.settings(first | second))

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 from arm_cases import SPEC, spec
+from watching import calls, opens
 
+from fstune.api import prepare
 from fstune.errors import FstuneError
-from fstune.search.lifecycle import Search
 from fstune.search.probe import estimated, heaviest, probe
-from fstune.specs import loading as specs
+from fstune.specs import rules
 
 WIDE = """\
 name: wide
@@ -103,6 +104,8 @@ def test_a_spec_that_asks_for_it_gets_the_batch_that_fits(tmp_path: Path):
     # The end of the schedule follows from the rungs.
     text = SPEC.replace("batch_size: 3", "batch_size: probe, lr_schedule: cosine")
     path.write_text(text.replace("train_size: 10", "train_size: 8"))  # a power of 2: one worker
-    assert specs.asks_probe(path)
-    assert not specs.asks_probe(path, ["train.batch_size=2"])
-    assert Search.create(path, tmp_path / "runs", []).spec.train.batch_size == 8
+    for resume in (False, True):
+        with opens(path) as read, calls(rules.problems) as judged:
+            search = prepare(path, runs=tmp_path / "runs", resume=resume)
+        assert search.spec.train.batch_size == 8
+        assert (read.count, judged.count) == (1, 1)

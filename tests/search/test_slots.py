@@ -1,4 +1,4 @@
-"""Where arms are trained changes nothing: slots, companions, a cluster that loses a node."""
+"""Where arms are trained changes nothing: slots, arm workers, a cluster that loses a node."""
 
 import contextlib
 import os
@@ -27,16 +27,16 @@ def one_slot(tmp_path_factory):
     return place
 
 
-WITH_COMPANIONS = ALL_CLIMB.replace("resources: {", "resources: {arms_at_once: 2, ")
+WITH_ARM_WORKERS = ALL_CLIMB.replace("resources: {", "resources: {arms_at_once: 2, ")
 
 
-def companions_of(process):
-    """Process ids of a search's companions, by the name that Ray gives them."""
+def arm_workers_of(process):
+    """Process ids of a search's arm workers, by the name that Ray gives them."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         pid = int(path.parent.name)
         with contextlib.suppress(OSError):
-            if os.getsid(pid) == process.pid and path.read_bytes().startswith(b"ray::Companion"):
+            if os.getsid(pid) == process.pid and path.read_bytes().startswith(b"ray::ArmWorker"):
                 found.append(pid)
     return found
 
@@ -60,20 +60,20 @@ def test_two_slots_find_what_one_finds(one_slot, tmp_path):
     assert same_arms(place, one_slot)
 
 
-def test_companions_change_nothing_nor_does_the_death_of_one(one_slot, tmp_path):
-    place = Place(tmp_path, WITH_COMPANIONS)
+def test_arm_workers_change_nothing_nor_does_the_death_of_one(one_slot, tmp_path):
+    place = Place(tmp_path, WITH_ARM_WORKERS)
     process = place.search()
-    assert wait_until(lambda: companions_of(process) and len(place.evaluations()) > 8, process)
-    (companion,) = companions_of(process)
-    os.kill(companion, signal.SIGKILL)
+    assert wait_until(lambda: arm_workers_of(process) and len(place.evaluations()) > 8, process)
+    (arm_worker,) = arm_workers_of(process)
+    os.kill(arm_worker, signal.SIGKILL)
     assert process.wait() == 0, place.output()
     assert same_arms(place, one_slot)
 
 
-def test_a_search_with_companions_that_is_killed_ends_with_the_same_table(one_slot, tmp_path):
-    place = Place(tmp_path, WITH_COMPANIONS)
+def test_a_search_with_arm_workers_that_is_killed_ends_with_the_same_table(one_slot, tmp_path):
+    place = Place(tmp_path, WITH_ARM_WORKERS)
     process = place.search()
-    assert wait_until(lambda: companions_of(process) and len(place.evaluations()) > 8, process)
+    assert wait_until(lambda: arm_workers_of(process) and len(place.evaluations()) > 8, process)
     kill(process)
     assert place.resume().wait() == 0, place.output()
     assert same_arms(place, one_slot)

@@ -1,5 +1,6 @@
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from spec_cases import assert_told
 
 from fstune.specs.space import Domain, Space
 
@@ -174,6 +176,9 @@ def test_candidates_are_counted_under_their_conditions() -> None:
     }
     assert Space(found).count(100) == (3 + 1 + 1) * 2
     assert Space(found).count(7) == 7
+    points = list(Space(found).points())
+    assert len({repr(point) for point in points}) == len(points) == 10
+    assert not any(Space(found).problems(point) for point in points)
     assert SPACE.count(50) == 50
     assert Space({}).count(5) == 1
 
@@ -225,3 +230,37 @@ def test_wrong_conditions_make_no_space(found: dict[str, Domain], rule: str) -> 
 def test_domains_that_make_no_sense_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Domain.model_validate_json(json.dumps(values), strict=True)
+
+
+# What is replaced in GOOD, what by, and every line that must come of it.
+BROKEN = {
+    "two kinds": ("choice: [1, 2]", "choice: [1, 2], uniform: [1, 2]", [
+        "11: space.future_seed.layer_start.choice: exactly one of choice, uniform, log_uniform, "
+        "int_uniform must be given, got choice, uniform"]),
+    "bounds turned": ("[-4.0, 2]", "[2, -4]", [
+        "12: space.future_seed.alpha.uniform: low < high must hold, got low=2.0, high=-4.0"]),
+    "logarithm of 0": ("uniform: [-4.0, 2]", "log_uniform: [0, 2]", [
+        "12: space.future_seed.alpha.log_uniform: 0 < low must hold, got low=0.0"]),
+    "value twice": ("[1, 2]", "[1, 2, 1]", [
+        "11: space.future_seed.layer_start.choice: values must differ, got 1 twice"]),
+    "a list as a value": ("[1, 2]", "[1, [2]]", [
+        "11: space.future_seed.layer_start.choice.1: must be a single value: a number, text, "
+        "true or false, got [2]"]),
+    "circle of conditions": ("choice: [none, linear]",
+        "choice: [none, linear], when: {future_seed.schedule.min: 0.5}", [
+        "13: space.future_seed.schedule.kind.when.future_seed.schedule.min: must name a path "
+        "with a choice or int_uniform, got a range",
+        "13: space.future_seed.schedule.kind.when.future_seed.schedule.min: conditions must not "
+        "go in a circle"]),
+    "condition on nothing": ("{future_seed.schedule.kind: linear}", "{future_seed.kind: linear}", [
+        "14: space.future_seed.schedule.min.when.future_seed.kind: must name a path of the space; "
+        "known are future_seed.layer_start, future_seed.alpha, "]),
+    "condition never met": ("kind: linear}", "kind: cosine}", [
+        "14: space.future_seed.schedule.min.when.future_seed.schedule.kind: must be one of "
+        "'none', 'linear', to be ever met, got 'cosine'"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_space_is_told_line_by_line(tmp_path: Path, case: str) -> None:
+    assert_told(tmp_path, *BROKEN[case])

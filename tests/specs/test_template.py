@@ -37,12 +37,12 @@ def written(folder: Path, text: str) -> Path:
 )
 def test_it_loads_at_once_and_the_same_with_every_default_written_out(tmp_path, task, start):
     text = new_spec("mine", task, STARTS[start], "new.yaml")
-    made = load(written(tmp_path, text))
+    made = load(written(tmp_path, text)).spec
     assert (made.name, made.task_name) == ("mine", task)
     assert made.model.checkpoint == STARTS[start].checkpoint
     whole, count = AT_ITS_DEFAULT.subn(r"\1\2", text)
     assert count > 30
-    assert load(written(tmp_path, whole)) == made
+    assert load(written(tmp_path, whole)).spec == made
 
 
 def test_it_names_every_setting_with_its_description():
@@ -79,7 +79,7 @@ def test_an_editor_that_checks_it_by_its_schema_finds_nothing(tmp_path, task):
 
 @pytest.mark.parametrize("task", registry.names())
 def test_a_generated_task_has_the_examples_that_it_asks_for(tmp_path, task):
-    chosen = load(written(tmp_path, new_spec("mine", task, Start(), "new.yaml")))
+    chosen = load(written(tmp_path, new_spec("mine", task, Start(), "new.yaml"))).spec
     known = registry.get(task)
     source = known.source(chosen.task)
     if isinstance(source, Source) or source.quotes is not None:
@@ -111,7 +111,7 @@ def test_the_command_writes_it_and_says_what_comes_next(tmp_path, monkeypatch):
     done = CliRunner().invoke(cli.app, ["new", "mine", "--task", "rightcopy", "--out", "a.yaml"])
     assert done.exit_code == 0, done.output
     assert "fstune search a.yaml" in done.output
-    assert load(tmp_path / "a.yaml").name == "mine"
+    assert load(tmp_path / "a.yaml").spec.name == "mine"
     assert (tmp_path / SCHEMA_FILE).exists()
     assert "#   fstune search a.yaml" in (tmp_path / "a.yaml").read_text()
 

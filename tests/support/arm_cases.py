@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from fstune.arms.advance import Progress, Workbench, advance
-from fstune.arms.arm import Outcome, Pair
+from fstune.arms.advance import Workbench, advance
+from fstune.arms.arm import Outcome, Pair, Progress
 from fstune.arms.inputs import ArmInputs, gather
 from fstune.arms.store import ArmStore
 from fstune.results.deltas import Delta
 from fstune.results.folder import SearchFolder
 from fstune.results.records import ArmPair, CurvePoint, RungRecord
-from fstune.specs.loading import load, write_resolved
+from fstune.specs.loading import load
 from fstune.specs.sections import SearchSpec
 from fstune.specs.settings import ArmSettings
 
@@ -110,14 +110,14 @@ search: {trials: 4}
 def spec(folder: Path, text: str = SPEC, more: str = "") -> SearchSpec:
     path = folder / "spec.yaml"
     path.write_text(textwrap.dedent(text) + textwrap.dedent(more))
-    return load(path)
+    return load(path).spec
 
 
 def made(folder: Path, made_of: SearchSpec) -> SearchFolder:
     """The records of a search that has only just begun."""
     records = SearchFolder(folder / "searches" / made_of.name)
     records.root.mkdir(parents=True)
-    write_resolved(made_of, records.spec)
+    records.write_spec(made_of)
     return records
 
 

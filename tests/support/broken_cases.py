@@ -8,7 +8,6 @@ import contextlib
 import io
 import os
 import shlex
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,12 +58,11 @@ def run(command: str) -> tuple[object, str]:
         runs = Path(made).resolve() / "mlruns"
         with (
             _as_a_user_in(FOLDER, runs),
-            mock.patch.object(sys, "argv", shlex.split(command)),
             contextlib.redirect_stdout(said),
             contextlib.redirect_stderr(said),
         ):
             try:
-                main()
+                main(shlex.split(command)[1:])
                 code: object = 0
             except SystemExit as end:
                 code = end.code

@@ -1,9 +1,9 @@
 """The pages in `docs` that tell people what to type, taken apart and carried out.
 
 In a page, a block ```` ```python tickets.py ```` is a file to be written, ```` ```sh ```` is typed
-line by line, ```` ```sh terminal ```` goes on in a terminal of its own until it is stopped,
-```` ```diff ```` is a change of the repository. What ```` ```sh harness ```` needs is not always
-installed: `test_export_folder` runs it. Other blocks are for reading.
+line by line, ```` ```sh terminal ```` goes on in a terminal of its own until it is stopped. What
+```` ```sh harness ```` needs is not always installed: `tests/export/test_folder.py` runs it. Other
+blocks are for reading.
 """
 
 import os
@@ -68,7 +68,7 @@ def commands(page: str) -> list[list[str]]:
 class Desk:
     """A folder in which a page is carried out, with the commands in the path."""
 
-    def __init__(self, folder: Path, source: Path = ROOT) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder / "work"
         self.folder.mkdir()
         tools, self.site = folder / "bin", folder / "site"
@@ -87,7 +87,7 @@ class Desk:
             if name not in ("FSTUNE_DATA", "FSTUNE_RUNS", "MLFLOW_TRACKING_URI", "RAY_ADDRESS")
         } | {
             "PATH": search_path + os.environ["PATH"],
-            "PYTHONPATH": f"{self.site}{os.pathsep}{source}",
+            "PYTHONPATH": f"{self.site}{os.pathsep}{ROOT}",
         }
         self._terminals: list[subprocess.Popen[bytes]] = []
         # A cluster of this page's own, whatever else this machine has.

@@ -121,7 +121,7 @@ Path("/proc/self/gid_map").write_text(f"1000 {gid} 1")
 """
 NO_MORE_NAMESPACES = 'Path("/proc/sys/user/max_user_namespaces").write_text("0")\n'
 TRY = """
-from tasks.execution import check_of, run_checks
+from tasks.sandbox.checks import check_of, run_checks
 from tasks.sandbox.enclosure import refusal
 print(refusal())
 program = "import os\\nme = os.getuid()\\ntry:\\n    os.fork()\\nexcept OSError:\\n    forked = 0"

@@ -10,7 +10,7 @@ import pytest
 from tasks import registry
 
 TASK = """\
-from tasks.rightcopy import RightCopy
+from tasks.catalog.rightcopy import RightCopy
 
 class Own(RightCopy):
     name = "own"
@@ -48,7 +48,7 @@ def test_an_installed_package_brings_its_task(tmp_path):
 @pytest.mark.parametrize(
     ("entries", "told"),
     [
-        (["arc = mine:Own"], "the task name 'arc' must be one task's, got tasks.arc:Arc and mine:"),
+        (["arc = mine:Own"], "'arc' must be one task's, got tasks.catalog.arc:Arc and mine:"),
         (["own = mine:Own", "own = yours:Own"], "the task name 'own' must be one task's"),
         (["mine = mine:Own"], "the task at mine:Own must have the name 'mine', got 'own'"),
         (["own = mine:Task"], "AttributeError: module 'mine' has no attribute 'Task'"),

@@ -13,8 +13,9 @@ from mlflow.tracking import MlflowClient
 from mlflow_cases import DATASETS, ENVIRONMENT, points, wanted_points
 from tracking_server import Server, silent_server
 
+from fstune.errors import InputError
 from fstune.results.folder import SearchFolder
-from fstune.results.records import EndRecord
+from fstune.results.records import EndRecord, SearchEnd
 from fstune.tracking import sender as sending
 from fstune.tracking.sender import Beginning, Ending, Sender
 from fstune.tracking.tracker import Tracker, local_uri
@@ -31,6 +32,7 @@ def sender(records: SearchFolder, folder: Path, uri: str | None = None) -> Sende
     tracker = Tracker(records, spec(folder), records.runs, uri or local_uri(records.runs))
     made_of = Sender(tracker, records, Beginning(ENVIRONMENT, DATASETS))
     made_of.start()
+    made_of.wait_until_connected()
     return made_of
 
 
@@ -81,7 +83,7 @@ def assert_all_arrived(uri: str, records: SearchFolder, status: str = "FINISHED"
 def ending(tmp_path) -> Ending:
     page = tmp_path / "page.html"
     page.write_text("page")
-    return Ending("FINISHED", None, [page], "told")
+    return Ending(SearchEnd.FINISHED, None, [page], "told")
 
 
 def test_what_is_recorded_is_sent_without_being_asked(records, tmp_path, ending):
@@ -97,6 +99,16 @@ def test_what_is_recorded_is_sent_without_being_asked(records, tmp_path, ending)
     happen(records, 1)
     sends.finish(ending)
     assert_all_arrived(local_uri(records.runs), records)
+
+
+def test_a_uri_that_mlflow_cannot_use_is_refused_and_nothing_is_sent(records, tmp_path):
+    tracker = Tracker(records, spec(tmp_path), records.runs, "htp://somewhere")
+    sends = Sender(tracker, records, Beginning(ENVIRONMENT, DATASETS))
+    sends.start()
+    with pytest.raises(InputError, match="--tracking-uri htp://somewhere"):
+        sends.wait_until_connected()
+    assert not sends.is_connected()
+    assert not (records.root / "identity").exists(), "no run was looked for"
 
 
 def test_a_server_that_never_answers_holds_nothing_up(records, tmp_path, ending, monkeypatch):

@@ -14,8 +14,8 @@ from mlflow_cases import DATASETS, ENVIRONMENT, points, wanted_points
 
 from fstune.errors import InputError
 from fstune.results.deltas import Delta
-from fstune.results.records import Comparison, Confirmation, CurvePoint, EndRecord
-from fstune.tracking import tracker as tracking
+from fstune.results.records import Comparison, Confirmation, CurvePoint, EndRecord, SearchEnd
+from fstune.tracking.points import rung_points
 from fstune.tracking.tracker import Tracker, local_uri
 
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ def test_a_kill_between_metrics_and_tags_leaves_one_point_per_step(search, clien
     search.sync(0)
     search.reach(0, 0)
     run = found_runs(client, search)[1]
-    logged = tracking._points(search.records.rung(0, 0))
+    logged = rung_points(search.records.rung(0, 0))
     client.log_batch(run.info.run_id, metrics=logged)
     client.log_batch(run.info.run_id, metrics=logged[:4])
     search.sync(0, search.opened())
@@ -283,8 +283,15 @@ def test_a_long_curve_is_logged_whole(search, client):
     assert len(points(client, found_runs(client, search)[1])["delta/nll_low"]) == 301
 
 
-@pytest.mark.parametrize("status", ["FINISHED", "KILLED", "FAILED"])
-def test_closing_leaves_no_run_running(search, client, status, tmp_path):
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [
+        (SearchEnd.FINISHED, "FINISHED"),
+        (SearchEnd.STOPPED, "KILLED"),
+        (SearchEnd.FAILED, "FAILED"),
+    ],
+)
+def test_closing_leaves_no_run_running(search, client, end, status, tmp_path):
     for number in range(3):
         search.suggest(number)
         search.sync(number)
@@ -293,7 +300,7 @@ def test_closing_leaves_no_run_running(search, client, status, tmp_path):
     search.reach(1, 0)
     report = tmp_path / "report.json"
     report.write_text("{}")
-    search.tracker.close(status, report)
+    search.tracker.close(end, report)
     found = found_runs(client, search)
     assert [run.info.status for run in found] == [status, "FINISHED", status, status]
     assert_as_recorded(client, search)
@@ -305,7 +312,7 @@ def test_the_reports_files_and_words_are_on_the_parent_run(search, client, tmp_p
     files = [tmp_path / "report.html", tmp_path / "report.csv"]
     for file in files:
         file.write_text("told")
-    search.tracker.close("FINISHED", None)
+    search.tracker.close(SearchEnd.FINISHED, None)
     search.tracker.publish(files, "# What it found\n" + "words " * 3000)
     parent, *_ = found_runs(client, search)
     assert parent.info.status == "FINISHED"
@@ -328,13 +335,13 @@ def test_the_table_for_readers_has_every_name_and_no_other(search, client, tmp_p
     comparison = Comparison(**{name: getattr(confirmed, name) for name in names})
     search.records.write_confirmation(0, Confirmation(comparison, 1e9))
     search.sync(0)
-    for path in (search.records.user_spec, search.records.environment):
-        path.write_text("{}")
+    search.records.write_user_spec(b"name: small")
+    search.records.write_environment(ENVIRONMENT)
     search.tracker.describe()
     files = [tmp_path / f"report.{kind}" for kind in ("json", "html", "csv")]
     for file in files:
         file.write_text("told")
-    search.tracker.close("FINISHED", files[0])
+    search.tracker.close(SearchEnd.FINISHED, files[0])
     search.tracker.publish(files[1:], "told")
     parent, trial = found_runs(client, search)
     arm, _ = arm_runs(client, search)
@@ -360,13 +367,13 @@ def test_a_search_that_was_stopped_goes_on_in_its_runs(search, client):
     search.reach(0, 0)
     search.end(0)
     search.sync(0)
-    search.tracker.close("KILLED", None)
+    search.tracker.close(SearchEnd.STOPPED, None)
     resumed = search.opened()
     assert found_runs(client, search)[0].info.status == "RUNNING"
     search.reach(1, 0)
     search.end(1)
     search.sync(1, resumed)
-    resumed.close("FINISHED", None)
+    resumed.close(SearchEnd.FINISHED, None)
     found = found_runs(client, search)
     assert [run.info.status for run in found] == ["FINISHED"] * 3
     assert_as_recorded(client, search)
@@ -377,10 +384,10 @@ def test_a_trial_that_failed_and_was_tried_again_ends_anew(search, client):
     search.end(0, "failed")
     search.sync(0)
     search.records.reopen(0)
-    search.tracker.close("FAILED", None)
+    search.tracker.close(SearchEnd.FAILED, None)
     search.reach(0, 0)
     search.end(0, "completed")
-    search.opened().close("FINISHED", None)
+    search.opened().close(SearchEnd.FINISHED, None)
     run = found_runs(client, search)[1]
     assert run.info.status == "FINISHED"
     assert run.data.tags["fstune.state"] == "completed"
@@ -396,5 +403,5 @@ def test_a_trials_run_ends_when_the_trial_did(search, client):
     ended = found_runs(client, search)[1].info.end_time
     time.sleep(0.01)
     search.sync(0)
-    search.tracker.close("FINISHED", None)
+    search.tracker.close(SearchEnd.FINISHED, None)
     assert found_runs(client, search)[1].info.end_time == ended

@@ -1,4 +1,4 @@
-"""Companions: they bring to the store what the worker would, and nothing else."""
+"""Arm workers bring to the store what the trial itself would, and nothing else."""
 
 import os
 
@@ -7,7 +7,7 @@ from arm_cases import SPEC, bench, made, spec, trained
 
 from fstune.arms.advance import workbench
 from fstune.results.pairing import arms_of, run_rung
-from fstune.search.companions import Companion, from_behind
+from fstune.search.arm_workers import ArmWorker, from_behind
 
 OPEN = {"future_seed.alpha": 2.0}
 ON_A_CPU = "resources: {gpus: 0, cpu_threads: 1}\n"
@@ -20,10 +20,10 @@ def search(tmp_path):
 
 
 def told(records, of):
-    """What a worker would tell its companions at the last rung."""
+    """What a trial would tell its arm workers at the last rung."""
     heard = []
     alone, _ = bench(records.root / "elsewhere")
-    workplace = workbench(records.runs, of)
+    workplace = workbench(records.store, of)
     hearing = type(workplace)(alone.store, alone.device, on_begin=lambda *work: heard.append(work))
     record = run_rung(of, OPEN, 1, records.cache, hearing)
     [work] = heard
@@ -31,7 +31,7 @@ def told(records, of):
 
 
 @pytest.mark.parametrize("of", [1, 2, 3, 5])
-def test_companions_do_all_arms_each_in_an_order_of_its_own(of):
+def test_arm_workers_do_all_arms_each_in_an_order_of_its_own(of):
     arms = ["a", "b", "c", "d", "e", "f"]
     orders = [from_behind(arms, place, of) for place in range(of)]
     assert all(sorted(order) == arms for order in orders)
@@ -39,10 +39,10 @@ def test_companions_do_all_arms_each_in_an_order_of_its_own(of):
     assert orders[-1] == arms[::-1]
 
 
-def test_the_worker_finds_what_a_companion_has_trained(search):
+def test_a_trial_finds_what_an_arm_worker_has_trained(search):
     records, of = search
     (arms, split, step), alone = told(records, of)
-    Companion(str(records.root), None).train(arms, split, step)
+    ArmWorker(str(records.root), None).train(arms, split, step)
     here, heard = bench(records.runs)
     helped = run_rung(of, OPEN, 1, records.cache, here)
     assert trained(heard) == []
@@ -50,10 +50,10 @@ def test_the_worker_finds_what_a_companion_has_trained(search):
     assert helped.facts() == alone.facts()
 
 
-def test_baselines_are_brought_up_all_rungs_by_all_companions_together(search):
+def test_baselines_are_brought_up_all_rungs_by_all_arm_workers_together(search):
     records, of = search
     for place in range(2):
-        Companion(str(records.root), None).train_baselines(OPEN, place, 2)
+        ArmWorker(str(records.root), None).train_baselines(OPEN, place, 2)
     here, heard = bench(records.runs)
     steps = {
         (role, both.baseline.seeds.index): here.store.evaluated_steps(getattr(both, role).digest)
@@ -70,7 +70,7 @@ def test_baselines_are_brought_up_all_rungs_by_all_companions_together(search):
     assert {progress.role for progress in heard if progress.doing == "train"} == {"variant"}
 
 
-def test_a_companion_goes_on_after_an_arm_that_diverges(tmp_path):
+def test_an_arm_worker_goes_on_after_an_arm_that_diverges(tmp_path):
     of = spec(
         tmp_path,
         SPEC.partition("space:")[0],
@@ -82,8 +82,8 @@ def test_a_companion_goes_on_after_an_arm_that_diverges(tmp_path):
     wild, calm = (
         arms_of(of, {"train.lr": lr}, records.cache, [0])[0].variant for lr in (1e30, 1e-3)
     )
-    Companion(str(records.root), None).train([wild, calm], "validation", 2)
-    store = workbench(records.runs, of).store
+    ArmWorker(str(records.root), None).train([wild, calm], "validation", 2)
+    store = workbench(records.store, of).store
     assert store.divergence(wild.digest) is not None
     assert store.evaluated_steps(calm.digest) == [2]
 
@@ -96,7 +96,7 @@ def test_baselines_are_everybodys_where_candidates_vary_the_mechanism_alone(tmp_
     assert spec(tmp_path, both, "baseline: {train.lr: 1e-3}\n").has_one_baseline()
 
 
-def test_a_companion_sees_the_gpus_of_its_worker(search, monkeypatch):
+def test_an_arm_worker_sees_the_gpus_of_its_worker(search, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    Companion(str(search[0].root), "3")
+    ArmWorker(str(search[0].root), "3")
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
