@@ -3,13 +3,13 @@
 import logging
 import time
 
-PERIOD_S = 2.0
+TOLD_EVERY_S = 2.0
 """What takes longer than this says how far it is, and again after as long."""
 
 _LOG = logging.getLogger(__name__)
 
 
-class Progress:
+class BuildProgress:
     """Of one pass, from when it is made."""
 
     def __init__(self) -> None:
@@ -18,6 +18,6 @@ class Progress:
     def tell(self, how_far: str) -> None:
         """Says how far it is, unless that was said a short while ago."""
         now = time.monotonic()
-        if now - self._told_at > PERIOD_S:
+        if now - self._told_at > TOLD_EVERY_S:
             self._told_at = now
             _LOG.info("%s", how_far)

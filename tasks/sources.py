@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 from tasks.example import TaskError
-from tasks.progress import Progress
+from tasks.progress import BuildProgress
 
 Row: TypeAlias = Mapping[str, Any]
 
@@ -173,7 +173,7 @@ class Rows:
     def only(self, fields: Sequence[str]) -> Iterator[Row]:
         """Every row with these fields alone, which is quicker, in row order."""
         selected = self._dataset.select_columns(list(fields))
-        progress = Progress()
+        progress = BuildProgress()
         for first in range(0, len(selected), _CHUNK):
             progress.tell(f"{', '.join(fields)} of {first} of {len(selected)} rows looked at")
             columns = selected[first : first + _CHUNK]
@@ -250,7 +250,7 @@ def _read_file(
 def _lines(path: Path, fields: Mapping[str, Shape], columns: Mapping[str, str]) -> Iterator[Row]:
     """Rows of a JSONL file under the task's field names; blank lines are skipped."""
     empty = True
-    progress = Progress()
+    progress = BuildProgress()
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             progress.tell(f"{path}: {number} lines read")

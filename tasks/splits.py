@@ -1,15 +1,8 @@
 """A task's train, validation and test examples: drawn, kept apart, built once and cached.
 
-Kept apart: a group of rows (a question, a document) feeds one split only, and so do near-copies
-where a source can tell them (`Source.marks`). Generated rows, and collected ones of which there is
-one pool only, belong to the split that the hash of their group names. Other collected rows come
-from the split's pool; train drops every group that the other pools hold. Where test has no pool of
-its own it shares validation's: of groups of several rows (an article) each is one of theirs by
-hash, else validation reads from the front and test from the back. Of near-copies train's are left
-out, then test's. Collected rows are read in the order of a hash of data seed and group, so
-that neither another size nor another row, unless it is a copy, moves the ones before. No split
-depends on the size of train, and no other split on its sample. A task's material (rows to quote
-from) is in groups of the train pool that give no example; rows that generated examples quote
+How collected rows are kept apart is in `tasks.pools`; generated ones belong to the split that the
+hash of their group names. No split depends on the size of train, and no other split on its sample.
+A task's material comes from groups that give no example; rows that generated examples quote
 (`Generated.quotes`) are of the split's own groups.
 """
 
@@ -18,17 +11,17 @@ import json
 import random
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
 from tasks.controls import controlled
 from tasks.example import Example, Split, TaskError, Tokenizer
-from tasks.progress import Progress
+from tasks.pools import OWNERS, Reader, pool_of
+from tasks.progress import BuildProgress
 from tasks.sources import Generated, Row, Rows, Source, fingerprint, open_rows
 from tasks.task import SPLIT_NAMES, Builder, Dropped, Material, SplitName, TaskSettings
 
@@ -37,20 +30,6 @@ if TYPE_CHECKING:
 
 # Raised with every change of how rows are ordered, kept apart or stored.
 _VERSION = 3
-
-# Shares of generated rows, in sixteenths; the hash of a group says whose it is.
-_OWNERS: tuple[SplitName, ...] = ("validation",) * 2 + ("test",) * 2 + ("train",) * 12
-
-# Before which splits a split gives way, where both have a group or near-copies of a row.
-_BEFORE: Mapping[SplitName, tuple[SplitName, ...]] = {
-    "train": ("validation", "test"),
-    "test": ("validation",),
-    "validation": (),
-}
-_COPIES = "near-copies of rows that another split holds"
-
-# One group of the train pool in so many is material, where a task wants any.
-_MATERIAL_SHARE = 16
 
 # Draws before a generator is said to have no more; validation, with 2 shares of 16, needs 8 an
 # example where nothing repeats.
@@ -172,7 +151,7 @@ def _collected_source(request: _Request) -> Source | None:
 def _build(request: _Request) -> Split:
     source = request.task.source(request.settings)
     rows_of = _collected_source(request)
-    collected = None if rows_of is None else _Collected(request, rows_of)
+    collected = None if rows_of is None else pool_of(rows_of, _reader(request, rows_of))
     material: Material = ()
     if collected is not None:
         material = collected.quotes() if isinstance(source, Generated) else collected.material()
@@ -229,7 +208,7 @@ class _Selection:
 
     def examples(self, rows: Iterator[Row]) -> Iterator[Example]:
         found = 0
-        progress = Progress()
+        progress = BuildProgress()
         for row in rows:
             self.rows_read += 1
             progress.tell(f"{self.asked}, {found} built from {self.rows_read} rows")
@@ -252,7 +231,7 @@ def _drawn(request: _Request, source: Generated) -> Iterator[Row]:
     seen: set[bytes] = set()
     for _ in range(_MIN_DRAWS + _DRAWS_PER_EXAMPLE * request.size):
         drawn = source.draw(stream)
-        if _OWNERS[_hash(drawn, source.group_fields)[0] % len(_OWNERS)] != request.split:
+        if OWNERS[_hash(drawn, source.group_fields)[0] % len(OWNERS)] != request.split:
             continue
         row = drawn if source.finish is None else source.finish(drawn)
         if row is None:
@@ -268,222 +247,16 @@ def _hash(row: Row, fields: Sequence[str]) -> bytes:
     return hashlib.sha256(content).digest()
 
 
-@dataclass(frozen=True)
-class _Pool:
-    """Collected rows that one split may use, in the order in which it reads them."""
+def _reader(request: _Request, source: Source) -> Reader:
+    """What a request is to the pools of its rows."""
 
-    stored: Any
-    order: Sequence[int]
-    size: int
-    """Rows before any was left out."""
-    description: str
-    left_out: Counter[str]
+    def open_pool(split: SplitName) -> Rows:
+        return open_rows(source, split, request.cache_dir, request.data_dirs)
 
-    def rows(self) -> Iterator[Row]:
-        return (self.stored[index] for index in self.order)
+    def read_by_validation() -> int:
+        places = (request.cache_dir, request.data_dirs)
+        return load_split(
+            request.task, request.settings, "validation", request.tokenizer, *places
+        ).rows_read
 
-
-class _Group(NamedTuple):
-    """A group of rows without its name, which may be as long as a document."""
-
-    place: bytes
-    """Names it, and where the split reads its row: a hash of the split's seed and its name."""
-    owner: int
-    """Says which of the splits that share a pool it belongs to."""
-    is_material: bool
-
-    @classmethod
-    def of(cls, name: str, seed: str, wants_material: bool) -> "_Group":
-        share = hashlib.sha256(f"material\0{name}".encode()).digest()[0] % _MATERIAL_SHARE
-        owner = hashlib.sha256(f"owner\0{name}".encode()).digest()[0]
-        return cls(_place(name, seed), owner, wants_material and share == 0)
-
-    def owned_by(self, owners: Sequence[SplitName]) -> SplitName:
-        """Which of the splits it belongs to; each has its share of `owners`."""
-        return owners[self.owner % len(owners)]
-
-
-def _place(name: str, seed: str) -> bytes:
-    return hashlib.sha256(f"{seed}\0{name}".encode()).digest()
-
-
-class _Collected:
-    """The rows of a source as one split and its builder may use them."""
-
-    def __init__(self, request: _Request, source: Source) -> None:
-        self._request = request
-        self._source = source
-        self._pools = source.pools
-        self._one_pool = len(set(self._pools.values())) == 1
-        self._of_many_rows = bool(source.row_fields)
-        self._groups_of: dict[SplitName, list[_Group]] = {}
-
-    def pool(self) -> _Pool:
-        """The rows that may give examples."""
-        request = self._request
-        # One that has none of its own shares validation's, or all have the same.
-        name: SplitName = request.split if request.split in self._pools else "validation"
-        shared = request.split not in self._pools and not self._of_many_rows
-        if self._one_pool:
-            shared, name = False, "train"
-        stored = self._rows(name)
-        groups = self._groups(name)
-        taken = self._taken(name)
-        copies = self._copies(stored, self._held(request.split if self._one_pool else name))
-        left_out: Counter[str] = Counter()
-        places = (group.place for group in groups)
-        if self._source.row_fields:
-            rows = stored.groups((*self._source.group_fields, *self._source.row_fields))
-            places = (_place(row, request.seed) for row in rows)
-        first_row: dict[bytes, int] = {}
-        for index, (group, row) in enumerate(zip(groups, places, strict=True)):
-            if group.place in taken or self._of_another_split(group):
-                left_out["rows that another split holds"] += 1
-            elif name == "train" and group.is_material:
-                left_out["rows kept as material"] += 1
-            elif index in copies:
-                left_out[_COPIES] += 1
-            elif row in first_row:
-                left_out["repeats of another row"] += 1
-            else:
-                first_row[row] = index
-        order = [first_row[row] for row in sorted(first_row)]
-        if not shared:
-            return _Pool(stored, order, len(groups), "rows", left_out)
-        used = _rows_of_validation(request)
-        copies = self._copies(stored, self._marks(stored[index] for index in order[:used]))
-        rest = order[used:][::-1]
-        kept = [index for index in rest if index not in copies]
-        left_out = Counter(_COPIES for index in rest if index in copies)
-        return _Pool(stored, kept, len(rest), "rows that validation does not use", left_out)
-
-    def material(self) -> list[Row]:
-        """The first rows of the train pool that are in groups put aside."""
-        if self._source.material == 0:
-            return []
-        stored = self._rows("train")
-        taken = self._taken("train")
-        groups = enumerate(self._groups("train"))
-        chosen = (i for i, group in groups if group.is_material and group.place not in taken)
-        return [stored[index] for index in islice(chosen, self._source.material)]
-
-    def quotes(self) -> "_Quotes":
-        """All rows of the split, where none gives an example.
-
-        A pool that serves several splits gives each of its groups to one of them.
-        """
-        split = self._request.split
-        feeds = {name: self._pools.get(name, self._pools["validation"]) for name in SPLIT_NAMES}
-        name: SplitName = split if split in self._pools else "validation"
-        served = [other for other in SPLIT_NAMES if feeds[other] == feeds[split]]
-        owners = [owner for owner in _OWNERS if owner in served]
-        stored = self._rows(name)
-        taken = self._taken(name)
-        return _Quotes(
-            stored,
-            [
-                index
-                for index, group in enumerate(self._groups(name))
-                if group.place not in taken and group.owned_by(owners) == split
-            ],
-        )
-
-    def _rows(self, pool: str) -> Rows:
-        return open_rows(self._source, pool, self._request.cache_dir, self._request.data_dirs)
-
-    def _groups(self, pool: SplitName) -> list[_Group]:
-        """The group of every row of a pool."""
-        if pool not in self._groups_of:
-            source, seed = self._source, self._request.seed
-            names = self._rows(pool).groups(source.group_fields, source.group_name)
-            self._groups_of[pool] = [_Group.of(name, seed, source.material > 0) for name in names]
-        return self._groups_of[pool]
-
-    def _taken(self, pool: SplitName) -> set[bytes]:
-        """Places of the groups that go to the pools that have precedence over this one."""
-        if self._one_pool:
-            return set()
-        return {
-            group.place
-            for other in _BEFORE[pool]
-            if other in self._pools
-            for group in self._groups(other)
-        }
-
-    def _of_another_split(self, group: _Group) -> bool:
-        """Whether a group of a shared pool belongs to another split; material is no split's."""
-        split = self._request.split
-        if self._one_pool:
-            return self._split_of(group) not in (split, None)
-        halved = self._of_many_rows and "test" not in self._pools and split != "train"
-        return halved and group.owned_by(("validation", "test")) != split
-
-    def _split_of(self, group: _Group) -> SplitName | None:
-        """The split to which a group belongs where all have one pool; None for material."""
-        return None if group.is_material else group.owned_by(_OWNERS)
-
-    def _held(self, split: SplitName) -> set[str]:
-        """The marks of the rows that go to splits before this one."""
-        marks = self._source.marks
-        if marks is None:
-            return set()
-
-        def rows() -> Iterator[Row]:
-            fields = self._source.group_fields
-            for other in _BEFORE[split]:
-                if self._one_pool:
-                    every = zip(
-                        self._groups("train"), self._rows("train").only(fields), strict=True
-                    )
-                    yield from (row for group, row in every if self._split_of(group) == other)
-                elif other in self._pools:
-                    yield from self._rows(other).only(fields)
-
-        return self._marks(rows())
-
-    def _marks(self, rows: Iterable[Row]) -> set[str]:
-        marks = self._source.marks
-        return set() if marks is None else {mark for row in rows for mark in marks(row)}
-
-    def _copies(self, stored: Rows, held: set[str]) -> set[int]:
-        """Rows that have a mark of those that are held."""
-        marks = self._source.marks
-        if marks is None or not held:
-            return set()
-        rows = enumerate(stored.only(self._source.group_fields))
-        return {index for index, row in rows if not held.isdisjoint(marks(row))}
-
-
-class _Quotes(Sequence[Row]):
-    """Some of the rows of a pool, read when they are looked at."""
-
-    def __init__(self, stored: Rows, indices: Sequence[int]) -> None:
-        self._stored = stored
-        self._indices = indices
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    @overload
-    def __getitem__(self, place: int) -> Row: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[Row]: ...
-
-    def __getitem__(self, place: int | slice) -> Row | Sequence[Row]:
-        if isinstance(place, slice):
-            return _Quotes(self._stored, self._indices[place])
-        return self._stored[self._indices[place]]
-
-
-def _rows_of_validation(request: _Request) -> int:
-    """How many rows from the front of the shared pool the validation split has looked at."""
-    validation = load_split(
-        request.task,
-        request.settings,
-        "validation",
-        request.tokenizer,
-        request.cache_dir,
-        request.data_dirs,
-    )
-    return validation.rows_read
+    return Reader(request.split, request.seed, open_pool, read_by_validation)

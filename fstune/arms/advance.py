@@ -1,7 +1,7 @@
 """One arm's way: from wherever the store has it to the step that is asked for.
 
-Knows the store and who is told; no pairs, no Ray, no MLflow. What is done at a step is in
-`fstune.run`.
+Knows the store and to whom progress is reported; no pairs, no Ray, no MLflow. What is done at a
+step is in `trainer`.
 """
 
 import math

@@ -115,7 +115,7 @@ class Outcome:
     predictions: tuple[str, ...]
     """What was predicted for the first examples, as text: enough to see a constant answer."""
     diagnostics: Mapping[str, float]
-    """What else there was to see, by the names in `fstune.diagnostics`."""
+    """What else there was to see, by the names in `diagnostics`."""
     events: tuple[str, ...]
     """What happened to the arm up to this step beside training, a line each."""
     train_tokens: int

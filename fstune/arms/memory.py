@@ -47,7 +47,7 @@ LOGIT_BYTES = 12
 """Of a scored token and vocabulary entry: logits in float32, their softmax, their gradient."""
 
 
-MARGIN = 1.1
+MEMORY_MARGIN = 1.1
 """What an allocator that works in blocks cannot use."""
 
 
@@ -61,11 +61,11 @@ class StepMemory:
 
     def of(self, batch_size: int) -> float:
         """Bytes of a step."""
-        return MARGIN * (self.fixed + batch_size * self.per_row)
+        return MEMORY_MARGIN * (self.fixed + batch_size * self.per_row)
 
     def largest_batch(self, memory_gb: float) -> int:
         """The most rows whose step fits into so many GB (10⁹ bytes)."""
-        return max(0, int((memory_gb * 1e9 / MARGIN - self.fixed) // self.per_row))
+        return max(0, int((memory_gb * 1e9 / MEMORY_MARGIN - self.fixed) // self.per_row))
 
 
 @dataclass(frozen=True)

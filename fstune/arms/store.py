@@ -6,8 +6,8 @@
     <root>/<digest>/diverged.json              where and how training ended, if it did
     <root>/<digest>/lock                       held while an arm is trained
 
-Every write is atomic: what is there is whole. What a checkpoint's files hold is the trainer's
-affair; nothing here trains or knows torch.
+Every write is atomic: what is there is whole. What a checkpoint's files hold is known to `trainer`
+alone; nothing here trains or knows torch.
 """
 
 import contextlib

@@ -25,7 +25,7 @@ from fstune.cli.options import (
     Spec,
     Tracking,
 )
-from fstune.cli.terminal import console, run, say, say_what_mlflow_lacks, working
+from fstune.cli.terminal import console, run_live, say, say_what_mlflow_lacks, working
 from fstune.errors import FstuneError, InputError
 from fstune.files import RUNS
 
@@ -84,7 +84,7 @@ def search(
             tracking_uri=tracking_uri,
             resume=resume,
         )
-    run(made, quiet)
+    run_live(made, quiet)
 
 
 @app.command("resume")
@@ -96,7 +96,7 @@ def resume_search(
         from fstune.search.lifecycle import Search
 
         found = Search.open(name, runs, tracking_uri)
-    run(found, quiet)
+    run_live(found, quiet)
 
 
 @app.command()
@@ -264,7 +264,7 @@ def export(  # noqa: PLR0913, PLR0917 - a parameter is an option
     typer.echo(f"{exported.place}, step {exported.step}: {', '.join(map(str, files))}")
 
 
-app.add_typer(preparation.app)
+app.add_typer(preparation.group)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -12,10 +12,10 @@ from fstune.errors import InputError
 from fstune.files import RUNS
 from model.mechanisms import registry as mechanisms
 
-app = typer.Typer()
+group = typer.Typer()
 
 
-@app.command()
+@group.command()
 def tasks(
     name: Annotated[
         str | None,
@@ -33,7 +33,7 @@ def tasks(
     runs: Runs = RUNS,
 ) -> None:
     """The tasks: what each needs, knows and is scored by; of one, an example too."""
-    from fstune.cli.task_page import overview, page
+    from fstune.cli.task_page import overview, page_lines
     from fstune.specs.loading import known_task
 
     if name is None:
@@ -42,11 +42,11 @@ def tasks(
             for line in lines:
                 say(f"  {line}")
         return
-    for line in page(known_task(name), spec, data or [], runs / "cache"):
+    for line in page_lines(known_task(name), spec, data or [], runs / "cache"):
         say(line)
 
 
-@app.command()
+@group.command()
 def doctor(
     spec: Annotated[
         str | None,
@@ -68,7 +68,7 @@ def doctor(
             say(f"{fact}: {value}")
 
 
-@app.command()
+@group.command()
 def probe(
     spec: Spec,
     data: Data = None,
@@ -115,7 +115,7 @@ def probe(
     say(f"tried on: {describe_candidate(found.candidate) or 'the only arm'}")
 
 
-@app.command("new")
+@group.command("new")
 def new_search(
     name: Annotated[str, typer.Argument(help="Name of the search: letters, digits, _ and -.")],
     task: Annotated[
@@ -149,7 +149,7 @@ def new_search(
     typer.echo(f"{path}: edit it, then `fstune doctor {path}` and `fstune search {path}`")
 
 
-@app.command()
+@group.command()
 def schema() -> None:
     """The JSON schema of a spec, for editors."""
     import json

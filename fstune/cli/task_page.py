@@ -41,7 +41,9 @@ def overview() -> list[tuple[str, list[str]]]:
     ]
 
 
-def page(task: "AnyTask", spec: str | None, data_dirs: Sequence[Path], cache: Path) -> list[str]:
+def page_lines(
+    task: "AnyTask", spec: str | None, data_dirs: Sequence[Path], cache: Path
+) -> list[str]:
     """A task's declarations and an example, a line each; arguments as of `shown_example`.
 
     Raises:

@@ -72,7 +72,7 @@ def _messages_of(package: str, tell: Callable[[str], None]) -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def run(search: "Search", quiet: bool) -> None:
+def run_live(search: "Search", quiet: bool) -> None:
     """Run a search under the live view; afterwards, or when stopped, say what to do next."""
     from fstune.report.live import View, live, quietly
     from fstune.report.table import result_table

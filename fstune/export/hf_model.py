@@ -6,7 +6,7 @@ Letters: B batch, T time, C width, V vocabulary.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -55,8 +55,7 @@ class RWKV7ForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc] 
     def put_in_place(self, acting: dict[str, Acting]) -> None:
         """Let mechanisms act in the model."""
         self.acting = torch.nn.ModuleDict(acting)
-        self._acting = list(acting.values())
-        self.rwkv7.attach(self._acting)
+        self.rwkv7.attach(list(acting.values()))
 
     def _init_weights(self, module: torch.nn.Module) -> None:
         """Nothing: a model from scratch is `model.initial`'s affair."""
@@ -105,7 +104,7 @@ class RWKV7ForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc] 
         if attention_mask is not None and not bool(attention_mask.all()):
             mask_BT = attention_mask.bool()
         prompt_BT = None
-        if len(self.acting) and prompt_mask is not None:
+        if self.config.mechanisms and prompt_mask is not None:
             prompt_BT = prompt_mask.bool() if mask_BT is None else prompt_mask.bool() & mask_BT
         if prompt_BT is None or not bool(prompt_BT.any()):
             x_BTC, state = self.rwkv7.hidden(input_ids, state, mask_BT)
@@ -131,7 +130,8 @@ class RWKV7ForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc] 
     ) -> tuple[Tensor, State]:
         """The prompt with mechanisms, then the rest from the state: hidden values, state."""
         rest_BT = ~prompt_BT if mask_BT is None else mask_BT & ~prompt_BT
-        acting = self._acting
+        # As they are now: `peft` puts wrappers in their place.
+        acting = cast("list[Acting]", list(self.acting.values()))
         if not bool(rest_BT.any()):
             return self.rwkv7.hidden(tokens_BT, state, mask_BT, acting)
         # Each pass leaves out the end in which no row has anything for it.

@@ -91,20 +91,8 @@ def keep(
     if checkpoint is None:
         return
     trained = read_checkpoint(checkpoint[1], settings)
-    tokenizer = gather(settings, records.cache, "test").tokenizer
-    task = registry.get(settings.task.name)
-    generation = task.generation(settings.task, tokenizer)
-    description = {
-        "search": records.name,
-        "trial": number,
-        "arm": digest,
-        "step": trained.step,
-        "tokenizer": tokenizer.name,
-        "precision": settings.model.precision,
-        "mechanisms": list(settings.mechanisms),
-        "max_new_tokens": None if generation is None else generation.max_new_tokens,
-        "stop": [] if generation is None else generation.stop,
-    }
+    origin = {"search": records.name, "trial": number, "arm": digest, "step": trained.step}
+    description = origin | _how_to_run(settings, records.cache)
     target = records.model_folder(number)
     target.mkdir(parents=True, exist_ok=True)
     save(trained.model, target / FILES["weights"])
@@ -112,6 +100,19 @@ def keep(
         save_mechanism(acting, name, target / f"{name}.safetensors")
     # Last: with it the folder is whole.
     write_atomic(target / FILES["description"], json.dumps(description, indent=1).encode())
+
+
+def _how_to_run(settings: ArmSettings, cache: Path) -> dict[str, object]:
+    """What a program has to know that runs the model without the search."""
+    tokenizer = gather(settings, cache, "test").tokenizer
+    generation = registry.get(settings.task.name).generation(settings.task, tokenizer)
+    return {
+        "tokenizer": tokenizer.name,
+        "precision": settings.model.precision,
+        "mechanisms": list(settings.mechanisms),
+        "max_new_tokens": None if generation is None else generation.max_new_tokens,
+        "stop": [] if generation is None else generation.stop,
+    }
 
 
 def kept_winner(records: SearchFolder) -> dict[str, Path]:

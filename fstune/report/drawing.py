@@ -73,7 +73,7 @@ STYLE: dict[Any, Any] = {  # matplotlib types its keys as 400 literals
 }
 
 
-def draw(canvas: "Canvas", series: Series) -> None:
+def draw_series(canvas: "Canvas", series: Series) -> None:
     """Draw a figure's numbers on an empty canvas, whose height they decide."""
     _DRAW[type(series)](canvas, series)
 

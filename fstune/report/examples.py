@@ -25,7 +25,7 @@ from tasks import registry
 from tasks.example import Split, TaskError
 from tasks.metrics import CORRECT, NLL, TOTAL, Metric
 
-MOST = 5
+MOST_EXAMPLES = 5
 """Examples shown of each kind."""
 
 
@@ -33,7 +33,7 @@ PIECE = 90
 """Characters kept of a stretch of text between two wanted spans, half at either end."""
 
 
-LONGEST = 700
+LONGEST_TEXT = 700
 """Characters shown of an example."""
 
 
@@ -131,8 +131,8 @@ def example_deltas(
         better=int((gain_N > 0).sum()),
         worse=int((gain_N < 0).sum()),
         equal=int((gain_N == 0).sum()),
-        gained=[told(i) for i in order[::-1][:MOST] if gain_N[i] > 0],
-        lost=[told(i) for i in order[:MOST] if gain_N[i] < 0],
+        gained=[told(i) for i in order[::-1][:MOST_EXAMPLES] if gain_N[i] > 0],
+        lost=[told(i) for i in order[:MOST_EXAMPLES] if gain_N[i] < 0],
     )
 
 
@@ -202,7 +202,7 @@ def abridged(text: str) -> str:
     """
     pieces = re.split(r"(⟦[^⟧]*⟧)", text)
     short = [piece if piece.startswith("⟦") else _cut(piece, PIECE) for piece in pieces]
-    return _cut("".join(short), LONGEST)
+    return _cut("".join(short), LONGEST_TEXT)
 
 
 def _cut(text: str, most: int) -> str:

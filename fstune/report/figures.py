@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fstune.report.drawing import NARROW_IN, PAPER, ROLES, STYLE, WIDE_IN, draw
+from fstune.report.drawing import NARROW_IN, PAPER, ROLES, STYLE, WIDE_IN, draw_series
 from fstune.report.summary import Figure
 
 if TYPE_CHECKING:
@@ -69,5 +69,5 @@ def _draw(figure: Figure, width_in: float, save: "Callable[[Canvas], None]") -> 
 
     with mpl.rc_context({**STYLE, "svg.hashsalt": figure.slug}):
         canvas = Canvas(figsize=(width_in, 3.0), layout="constrained")
-        draw(canvas, figure.series)
+        draw_series(canvas, figure.series)
         save(canvas)

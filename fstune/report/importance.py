@@ -29,7 +29,7 @@ BEST_SHARE = 0.25
 """The quantile that counts as good."""
 
 
-RESAMPLES = 200
+BOOTSTRAP_DRAWS = 200
 """Bootstrap draws."""
 
 
@@ -78,7 +78,7 @@ def importance(found: Slices, spec: SearchSpec, higher_is_better: bool) -> Impor
     rng = np.random.default_rng(SEED)
     draws = [
         _shares([trials[i] for i in rng.integers(len(trials), size=len(trials))])
-        for _ in range(RESAMPLES)
+        for _ in range(BOOTSTRAP_DRAWS)
     ]
     tail = 100 * (1 - CONFIDENCE) / 2
     bounds = {

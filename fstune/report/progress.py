@@ -26,7 +26,7 @@ from fstune.results.ranking import ranked
 from fstune.results.records import Comparison, TrialProgress, TrialRecord, own_trials
 from fstune.specs.sections import SearchSpec
 
-MOST = 5
+MOST_TRIALS = 5
 """Trials in the forest."""
 
 
@@ -52,7 +52,7 @@ class Snapshot:
     """Seconds since the epoch."""
     unsent: str = ""
     """Why MLflow is behind, if it is."""
-    most: int = MOST
+    most: int = MOST_TRIALS
     afar: bool = False
     """Whether it is seen from outside, where it cannot be told from a search that was stopped."""
 
@@ -67,7 +67,7 @@ class Snapshot:
         best = [trial for trial in ranked(self.trials) if trial.rungs][: self.most]
         if best:
             yield Text()
-            yield Group(*forest(best, self.spec, options.max_width))
+            yield Group(*forest_lines(best, self.spec, options.max_width))
 
     def _headline(self) -> RenderableType:
         ended = Counter(trial.end.state for trial in self.trials if trial.end is not None)
@@ -179,7 +179,7 @@ def seconds(trials: Sequence[TrialRecord], spec: SearchSpec) -> tuple[float, flo
     return behind_s, left_s / spec.resources.concurrent_trials
 
 
-def forest(trials: Sequence[TrialRecord], spec: SearchSpec, width: int) -> list[Text]:
+def forest_lines(trials: Sequence[TrialRecord], spec: SearchSpec, width: int) -> list[Text]:
     """The trials' deltas with their intervals, two lines each, on one axis below.
 
     Args:

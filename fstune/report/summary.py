@@ -65,7 +65,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Note:
+class Remark:
     """What is said in words, and not drawn."""
 
     title: str
@@ -87,7 +87,7 @@ class Summary:
     figures: list[Figure]
     curves: list[Figure]
     """The best candidate's first; a reader chooses among them."""
-    notes: list[Note]
+    notes: list[Remark]
     """What is said in words alone."""
     examples: ExampleDeltas | None
     provenance: list[tuple[str, str]]
@@ -135,18 +135,18 @@ def _drawable(
     store: ArmStore,
     best: TrialRecord | None,
     finalists: int,
-) -> tuple[list[Figure], list[Note]]:
+) -> tuple[list[Figure], list[Remark]]:
     rows, found = forest(trials, spec, store), slices(trials, spec)
     if not rows.rows:
         return [], []
     shares = importance(found, spec, spec.metric().higher_is_better)
-    parts: list[Figure | Note | None] = [_importance(shares)]
+    parts: list[Figure | Remark | None] = [_importance(shares)]
     if best is not None:
         parts += [*_profiles(best, spec, store), _by_group(best, spec, store)]
     parts.append(_luck(trials, spec, store))
     figures = _overview(spec, trials, finalists, rows, found)
     figures += [part for part in parts if isinstance(part, Figure)]
-    return figures, [part for part in parts if isinstance(part, Note)]
+    return figures, [part for part in parts if isinstance(part, Remark)]
 
 
 def _overview(
@@ -187,20 +187,20 @@ def _overview(
     return figures
 
 
-def _importance(shares: Importance) -> Figure | Note:
+def _importance(shares: Importance) -> Figure | Remark:
     title = "Which settings matter"
     if not shares.shares:
-        return Note(title, shares.note)
+        return Remark(title, shares.note)
     return Figure("importance", title, shares.note, shares)
 
 
-def _profiles(best: TrialRecord, spec: SearchSpec, store: ArmStore) -> Iterator[Figure | Note]:
+def _profiles(best: TrialRecord, spec: SearchSpec, store: ArmStore) -> Iterator[Figure | Remark]:
     """What the candidate's mechanisms have over the layers."""
     for profile in layer_profiles(best, spec, store):
         learns = "They learn." if profile.learns else "They do not learn."
         if len(profile.layers) < FEWEST_LAYERS:
             values = "; ".join(_value(profile, at) for at in profile.layers)
-            yield Note(profile.title, f"Candidate {best.number}: {values}.")
+            yield Remark(profile.title, f"Candidate {best.number}: {values}.")
         else:
             caption = f"{profile.caption} {learns}"
             yield Figure(f"{profile.quantity}s", profile.title, caption, profile)
@@ -218,9 +218,9 @@ def _by_group(best: TrialRecord, spec: SearchSpec, store: ArmStore) -> Figure | 
     return Figure("groups", f"Δ {found.metric} by group of examples", caption, found)
 
 
-def _luck(trials: Sequence[TrialRecord], spec: SearchSpec, store: ArmStore) -> Note | None:
+def _luck(trials: Sequence[TrialRecord], spec: SearchSpec, store: ArmStore) -> Remark | None:
     text = words.luck(trials, spec, store)
-    return Note("What of it may be luck", text) if text else None
+    return Remark("What of it may be luck", text) if text else None
 
 
 def _value(profile: LayerProfile, at: LayerValue) -> str:

@@ -5,7 +5,7 @@ The only place where a baseline meets its variant: at a rung of a search, and in
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -110,22 +110,25 @@ def run_rung(
     reused = sum(goal.steps in bench.store.evaluated_steps(arm.digest) for arm in each_arm)
     pairs = _advance(arms, "validation", goal.steps, bench)
     found = _compare(spec, arms, pairs, CONFIDENCE, confirms=False)
-    every = bench.evaluate_every or goal.steps
     reached = spec.rungs[rung - 1].steps if rung else 0
-    metrics = arms[0].variant_data.metrics
-    compared = _arm_pairs(arms)
-    on_the_way = [
-        _point(stored, paired_deltas(stored, metrics))
-        for step in range(reached - reached % every + every, goal.steps, every)
-        if (stored := stored_pairs(bench.store, compared, step))
-    ]
     return RungRecord(
         **vars(found),
         rung=rung,
-        curve=[*on_the_way, _point(pairs, found.deltas)],
+        curve=[*_on_the_way(arms, reached, goal.steps, bench), _point(pairs, found.deltas)],
         wall_s=time.perf_counter() - started,
         reused=reused,
     )
+
+
+def _on_the_way(
+    arms: Sequence[SeedArms], after: int, before: int, bench: Workbench
+) -> Iterator[CurvePoint]:
+    """The common evaluations between two steps, those excluded."""
+    every = bench.evaluate_every or before
+    for step in range(after - after % every + every, before, every):
+        pairs = stored_pairs(bench.store, _arm_pairs(arms), step)
+        if pairs:
+            yield _point(pairs, paired_deltas(pairs, arms[0].variant_data.metrics))
 
 
 def confirmed_arms(

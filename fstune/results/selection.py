@@ -76,13 +76,7 @@ def corrected_winner(
     Returns:
         None with fewer than two candidates there, or where outcomes are not stored.
     """
-    own = own_trials(trials)
-    furthest = max((len(trial.rungs) for trial in own), default=0)
-    measured = {
-        trial.number: pairs
-        for trial in own
-        if furthest and len(trial.rungs) == furthest and (pairs := _last_pairs(trial, store))
-    }
+    measured = _measured_at_the_furthest(trials, store)
     if len(measured) < 2:
         return None
     numbers = sorted(measured)
@@ -91,8 +85,7 @@ def corrected_winner(
     sign = 1.0 if metric.higher_is_better else -1.0
     held_out, at_pick, wins = [], [], Counter[int]()
     for _ in range(SPLITS):
-        order = rng.permutation(num_examples)
-        halves = np.array_split(order, 2)
+        halves = np.array_split(rng.permutation(num_examples), 2)
         gain_HK = np.array(
             [[sign * _delta(measured[n], metric, half) for n in numbers] for half in halves]
         )
@@ -107,6 +100,16 @@ def corrected_winner(
         naive=float(np.mean(at_pick)),
         picked={number: count / total for number, count in wins.most_common()},
     )
+
+
+def _measured_at_the_furthest(
+    trials: Sequence[TrialRecord], store: ArmStore
+) -> dict[int, list[Pair]]:
+    """The stored pairs of every trial at the furthest rung, by its number."""
+    own = own_trials(trials)
+    furthest = max((len(trial.rungs) for trial in own), default=0)
+    there = [trial for trial in own if furthest and len(trial.rungs) == furthest]
+    return {trial.number: pairs for trial in there if (pairs := _last_pairs(trial, store))}
 
 
 def _last_pairs(trial: TrialRecord, store: ArmStore) -> list[Pair]:

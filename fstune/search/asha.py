@@ -111,10 +111,10 @@ class RungAsha(AsyncHyperBandScheduler):
                 super().on_trial_result(tune_controller, trial, result)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        # A restored trial may tell its last rung again, if a kill came before the decision was
+        # A restored trial may report its last rung again, if a kill came before the decision was
         # carried out. ASHA lets pass whom it has seen at a rung, so it must not have seen this one.
-        told = dict(self._brackets[0]._rungs).get(result[RUNG_CLOCK], {})
-        told.pop(trial.trial_id, None)
+        seen = dict(self._brackets[0]._rungs).get(result[RUNG_CLOCK], {})
+        seen.pop(trial.trial_id, None)
         decision: str = super().on_trial_result(tune_controller, trial, result)
         return TrialScheduler.CONTINUE if self._went_on(trial, result["rung"]) else decision
 
@@ -146,7 +146,7 @@ def snapshot_fault(folder: Path, records: SearchFolder) -> str | None:
         state = json.loads(_newest(folder, "experiment_state-*.json").read_text())
         searcher = pickle.loads(_newest(folder, "searcher-state-*.pkl").read_bytes())
         trials = [json.loads(trial) for trial, _ in state["trial_data"]]
-        asked, told = set(searcher["_ot_trials"]), set(searcher["_completed_trials"])
+        asked, finished = set(searcher["_ot_trials"]), set(searcher["_completed_trials"])
         root = searcher["_records"].root
     except Exception as error:  # noqa: BLE001  # unpickling torn bytes can raise anything
         return f"Tune's snapshot is torn: {type(error).__name__}: {error}"
@@ -158,7 +158,7 @@ def snapshot_fault(folder: Path, records: SearchFolder) -> str | None:
         f"Tune's snapshot was made in {root}": root != records.root,
         "Tune's snapshot has no trial yet": not trials,
         "Tune's snapshot has other trials than its searcher": ids != asked,
-        "Tune's snapshot has other finished trials than its searcher": ended != told,
+        "Tune's snapshot has other finished trials than its searcher": ended != finished,
         "Tune's snapshot has other trials than the records": any(
             known.get(number) != candidate for number, candidate in suggested.items()
         ),

@@ -101,10 +101,10 @@ def _frozen(
         state = TrialState.COMPLETE
     else:
         state = TrialState.PRUNED if values else TrialState.RUNNING
-    told = state in (TrialState.COMPLETE, TrialState.PRUNED)
+    has_value = state in (TrialState.COMPLETE, TrialState.PRUNED)
     return create_trial(
         state=state,
-        value=trial.rungs[-1].objective if told else None,
+        value=trial.rungs[-1].objective if has_value else None,
         params=dict(trial.candidate),
         distributions={path: distributions[path] for path in trial.candidate},
         intermediate_values=values,

@@ -1,4 +1,4 @@
 """A search in MLflow, and MLflow's UI. The only room that imports MLflow.
 
-MLflow is told of records; nothing is ever read back from it to go on with a search.
+Records are logged there; nothing is ever read back to go on with a search.
 """

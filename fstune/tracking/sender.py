@@ -33,7 +33,7 @@ AT_END_S = 120.0
 
 @dataclass(frozen=True)
 class Beginning:
-    """What the parent run is told first."""
+    """What is logged on the parent run first."""
 
     environment: Mapping[str, str]
     datasets: Mapping[str, str]
@@ -41,7 +41,7 @@ class Beginning:
 
 @dataclass(frozen=True)
 class Ending:
-    """What the parent run is told last."""
+    """What is logged on the parent run last."""
 
     end: SearchEnd
     report: Path | None = None

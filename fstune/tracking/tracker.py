@@ -17,7 +17,6 @@ was killed is brought up to date by logging its records again: what is there alr
 
 import json
 import logging
-import math
 import os
 import re
 import warnings
@@ -27,7 +26,7 @@ from pathlib import Path
 
 import mlflow
 from filelock import FileLock
-from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunStatus, RunTag
+from mlflow.entities import Dataset, DatasetInput, Param, Run, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
@@ -35,10 +34,10 @@ from sqlalchemy.exc import SQLAlchemyError
 import model
 from fstune.errors import InputError
 from fstune.files import whole_file
-from fstune.results.deltas import Delta
 from fstune.results.folder import SearchFolder
-from fstune.results.records import RungRecord, SearchEnd, TrialRecord
+from fstune.results.records import Confirmation, RungRecord, SearchEnd, TrialRecord
 from fstune.specs.sections import SearchSpec
+from fstune.tracking.points import arm_points, confirmation_points, rung_points
 
 
 def local_uri(runs: Path) -> str:
@@ -57,7 +56,7 @@ _SEARCH, _TRIAL, _RUNGS = "fstune.search", "fstune.trial", "fstune.rungs"
 _STATE = "fstune.state"
 
 
-_VERDICT, _ROLE = "fstune.verdict", "fstune.role"
+_VERDICT, _ROLE, _REASON = "fstune.verdict", "fstune.role", "fstune.reason"
 
 
 _IDENTITY = "fstune.search_id"
@@ -195,41 +194,36 @@ class Tracker:
 
     def sync(self, trial: TrialRecord) -> None:
         """Bring one trial's run up to its record."""
-        client = self._client
         run_id = self._run_of(trial)
         for rung in trial.rungs[self._rungs.get(trial.number, 0) :]:
-            tags = [RunTag(_RUNGS, str(rung.rung + 1))] + [
-                RunTag(f"fstune.arm.seed{pair.seed}.{name}", digest)
-                for pair in rung.arms
-                for name, digest in (("baseline", pair.baseline), ("variant", pair.variant))
-            ]
-            # Timestamps come from the record: should a kill fall between metrics and tags, logging
-            # the same points again leaves one of each.
-            self._log_arms(trial.number, rung)
-            client.log_batch(run_id, metrics=_points(rung), tags=tags)
-            self._rungs[trial.number] = rung.rung + 1
+            self._log_rung(run_id, trial.number, rung)
         if trial.confirmation is not None:
-            confirmed = trial.confirmation.comparison
-            points = []
-            if confirmed is not None:
-                at_ms = int(trial.confirmation.ended_at * 1000)
-                points = _values(confirmed.deltas, confirmed.steps, at_ms, "confirm/")
-            # Its verdict is the trial's, whose end was logged before.
-            tags = [RunTag(tag, trial.verdict) for tag in ("fstune.confirmed", _VERDICT)]
-            client.log_batch(run_id, metrics=points, tags=tags)
+            self._log_confirmation(run_id, trial.confirmation)
         # One that failed may have been tried again, and ended otherwise.
         if trial.end is not None and self._ended.get(trial.number) != trial.end.state:
-            self._set_tags(
-                run_id,
-                {
-                    _VERDICT: trial.verdict,
-                    _STATE: trial.end.state,
-                    "fstune.reason": trial.end.reason,
-                },
-            )
+            tags = {_VERDICT: trial.verdict, _STATE: trial.end.state, _REASON: trial.end.reason}
+            self._set_tags(run_id, tags)
             failed = trial.end.state == "failed"
-            client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
+            self._client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
             self._ended[trial.number] = trial.end.state
+
+    def _log_rung(self, run_id: str, number: int, rung: RungRecord) -> None:
+        tags = [RunTag(_RUNGS, str(rung.rung + 1))] + [
+            RunTag(f"fstune.arm.seed{pair.seed}.{name}", digest)
+            for pair in rung.arms
+            for name, digest in (("baseline", pair.baseline), ("variant", pair.variant))
+        ]
+        # Timestamps come from the record: should a kill fall between metrics and tags, logging
+        # the same points again leaves one of each.
+        self._log_arms(number, rung)
+        self._client.log_batch(run_id, metrics=rung_points(rung), tags=tags)
+        self._rungs[number] = rung.rung + 1
+
+    def _log_confirmation(self, run_id: str, confirmation: Confirmation) -> None:
+        # Its verdict is the trial's, whose end was logged before.
+        tags = [RunTag(tag, confirmation.verdict) for tag in ("fstune.confirmed", _VERDICT)]
+        points = confirmation_points(confirmation)
+        self._client.log_batch(run_id, metrics=points, tags=tags)
 
     def close(self, end: SearchEnd, report: Path | None) -> None:
         """End the parent run and every open one as the search has ended."""
@@ -346,16 +340,7 @@ class Tracker:
     def _log_arms(self, number: int, rung: RungRecord) -> None:
         """Put both arms' curves up to a rung on a run each."""
         for role, run_id in self._arms_of(number).items():
-            metrics = [
-                metric
-                for point in rung.curve
-                for metric in _finite(
-                    {f"arm/{name}": getattr(delta, role) for name, delta in point.deltas.items()},
-                    point.step,
-                    int(point.ended_at * 1000),
-                )
-            ]
-            self._client.log_batch(run_id, metrics=metrics)
+            self._client.log_batch(run_id, metrics=arm_points(rung, role))
 
     def _arms_of(self, number: int) -> dict[str, str]:
         """The runs of a trial's baseline and variant, by role; made where they are missing."""
@@ -387,33 +372,6 @@ class Tracker:
 def _tagged(tags: Mapping[str, str]) -> str:
     """MLflow's query for runs with these tags."""
     return " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
-
-
-def _points(rung: RungRecord) -> list[Metric]:
-    return [
-        metric
-        for point in rung.curve
-        for metric in _values(point.deltas, point.step, int(point.ended_at * 1000))
-    ]
-
-
-def _values(deltas: Mapping[str, Delta], step: int, at_ms: int, prefix: str = "") -> list[Metric]:
-    values: dict[str, float] = {}
-    for name, delta in deltas.items():
-        values |= {
-            f"{prefix}baseline/{name}": delta.baseline,
-            f"{prefix}variant/{name}": delta.variant,
-            f"{prefix}delta/{name}": delta.mean,
-            f"{prefix}delta/{name}_low": delta.low,
-            f"{prefix}delta/{name}_high": delta.high,
-        }
-    return _finite(values, step, at_ms)
-
-
-def _finite(values: Mapping[str, float], step: int, at_ms: int) -> list[Metric]:
-    return [
-        Metric(key, value, at_ms, step) for key, value in values.items() if math.isfinite(value)
-    ]
 
 
 def _dataset(name: str, digest: str) -> DatasetInput:

@@ -1,7 +1,7 @@
 """The process that `fstune ui` starts: MLflow's application in one uvicorn worker.
 
 `mlflow server` imports MLflow in a process of its own, prepares the store, and imports all of it
-again in the worker; this is the worker alone, told by the same variables where the store is.
+again in the worker; this is the worker alone, which finds the store by the same variables.
 
     python -m fstune.tracking.ui_server STORE_URI ARTIFACTS HOST PORT
 """

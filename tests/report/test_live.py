@@ -14,7 +14,7 @@ from rich.console import Console
 
 from fstune.arms.store import ArmStore
 from fstune.report.live import View, live, snapshot
-from fstune.report.progress import Snapshot, forest, rung_share, seconds
+from fstune.report.progress import Snapshot, forest_lines, rung_share, seconds
 from fstune.results.folder import SearchFolder
 from fstune.results.records import Confirmation, EndRecord, TrialProgress
 from fstune.specs.sections import SearchSpec
@@ -126,7 +126,7 @@ def test_waiting_and_starting_are_told(tmp_path, small):
 
 def test_the_forest_has_the_best_trials_on_one_axis(records, small):
     best = [trial for trial in records.trials() if trial.rungs]
-    lines = [line.plain for line in forest(best, small, 80)]
+    lines = [line.plain for line in forest_lines(best, small, 80)]
     assert lines[0] == "best so far: Δ token_accuracy (more is better), 95 % intervals"
     assert lines[1].startswith("    0  4 × 2  +0.1500 [+0.1475, +0.1600]  ┊")
     assert lines[2] == "       unconfirmed gain  alpha=-1.25"
@@ -148,7 +148,7 @@ def test_a_forest_of_losses_has_zero_on_its_right(tmp_path):
     records = made(tmp_path, made_of)
     records.write_candidate(0, {"future_seed.alpha": 0.0})
     records.write_rung(0, rung_record(0, 0.2))
-    heading, row, _, axis = (line.plain for line in forest(records.trials(), made_of, 80))
+    heading, row, _, axis = (line.plain for line in forest_lines(records.trials(), made_of, 80))
     assert "(less is better)" in heading
     assert row.endswith("┊")
     assert axis.endswith("0")
@@ -161,7 +161,7 @@ def test_a_delta_that_is_no_number_is_no_obstacle(tmp_path, small):
     records.write_candidate(0, {"future_seed.alpha": 0.0})
     trial = records.trial(0)
     odd = dataclasses.replace(rung, deltas={**rung.deltas, "token_accuracy": delta})
-    row = forest([dataclasses.replace(trial, rungs=[odd])], small, 80)[1].plain
+    row = forest_lines([dataclasses.replace(trial, rungs=[odd])], small, 80)[1].plain
     assert "+nan" in row
     assert "●" not in row
 
@@ -169,7 +169,7 @@ def test_a_delta_that_is_no_number_is_no_obstacle(tmp_path, small):
 def test_a_confirmed_trial_is_shown_as_confirmed(records, small):
     confirmed = rung_record(1, 0.3, verdict="gain", seeds=5)
     records.write_confirmation(0, Confirmation(confirmed, 1e9))
-    lines = [line.plain for line in forest([records.trial(0)], small, 80)]
+    lines = [line.plain for line in forest_lines([records.trial(0)], small, 80)]
     assert lines[1].startswith("    0  4 × 5  +0.3000 [")
     assert lines[2] == "       gain on the test split  alpha=-1.25"
     assert lines[0].endswith("95 % intervals, test 98 %")

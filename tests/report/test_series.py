@@ -11,7 +11,7 @@ from report_cases import CORRECT, searched
 
 from fstune.arms.store import ArmStore
 from fstune.report import words
-from fstune.report.examples import LONGEST, PIECE, abridged, example_deltas
+from fstune.report.examples import LONGEST_TEXT, PIECE, abridged, example_deltas
 from fstune.report.importance import FEWEST, importance
 from fstune.report.series import (
     SlicePoint,
@@ -180,7 +180,7 @@ def test_a_long_example_is_cut_around_what_is_wanted(long):
     parts = {"before": "b", "after": "a", "wanted": "w"}
     parts[long] *= 5000
     text = abridged("{before}⟦{wanted} → x⟧{after}".format(**parts))
-    assert len(text) <= LONGEST + 10
+    assert len(text) <= LONGEST_TEXT + 10
     assert " … " in text
     if long != "wanted":
         assert "⟦w → x⟧" in text

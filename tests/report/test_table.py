@@ -17,7 +17,7 @@ from fstune.report.table import result_table
 from fstune.results.deltas import Delta
 from fstune.results.folder import SearchFolder
 from fstune.results.ranking import ranked
-from fstune.results.records import EndRecord, TrialRecord
+from fstune.results.records import EndRecord, TrialProgress, TrialRecord
 from fstune.specs.sections import SearchSpec
 
 
@@ -45,8 +45,8 @@ def records(tmp_path, small) -> SearchFolder:
     records.write_rung(1, rung_record(0, 0.4, verdict="inconclusive"))
     records.write_end(1, EndRecord("stopped", "ASHA"))
     records.write_end(2, EndRecord("diverged", "arm x: loss nan at step 7"))
-    progress = {"rung": 0, "doing": "train", "step": 1, "to_step": 2, "loss": 2.5}
-    records.write_progress(3, progress | {"arm": "x", "pid": 1, "at": time.time()})
+    progress = TrialProgress("x", "train", 1, 2, 2.5, rung=0, pid=1, at=time.time())
+    records.write_progress(3, progress)
     return records
 
 

@@ -69,6 +69,24 @@ def test_equal_in_effect(tmp_path, first, second, equal):
     assert not equal_in_effect(of.settings(one), elsewhere, of.rungs[-1].steps, of.model.init)
 
 
+@pytest.mark.parametrize(
+    ("second", "equal"),
+    [
+        ({"future_seed.alpha": -35.0}, True),
+        ({"future_seed.alpha": 0.0}, False),
+        ({"future_seed.alpha": -35.0, "second_pass.alpha": -1.0}, False),
+    ],
+    ids=str,
+)
+def test_of_two_mechanisms_each_has_to_be_equal(tmp_path, second, equal):
+    also = "  second_pass.alpha: {choice: [-3.0, -1.0]}\nfixed: {second_pass: {alpha_lr: 0.1}}\n"
+    of = spec(tmp_path, SPACE.replace("search:", f"{also}search:"))
+    assert of.model.init is not None
+    first = BASE | {"future_seed.alpha": -30.0, "second_pass.alpha": -3.0}
+    arms = (of.settings(first), of.settings(first | second))
+    assert equal_in_effect(*arms, of.rungs[-1].steps, of.model.init) == equal
+
+
 def test_an_equal_candidate_takes_the_first_one_s_result_and_trains_nothing(tmp_path):
     text = (
         SPEC.partition("space:")[0]

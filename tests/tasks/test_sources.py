@@ -288,7 +288,7 @@ def test_what_takes_long_says_how_far_it_is(files, load, caplog, monkeypatch):
     caplog.set_level(logging.INFO, logger="tasks")
     load()
     assert not caplog.messages
-    monkeypatch.setattr(progress, "PERIOD_S", -1.0)
+    monkeypatch.setattr(progress, "TOLD_EVERY_S", -1.0)
     load(max_prompt_tokens=1999)  # another split of rows that are read
     assert "question of 0 of 20 rows looked at" in caplog.messages
     assert "hotpot train: 12 examples asked, 11 built from 12 rows" in caplog.messages

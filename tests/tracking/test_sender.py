@@ -13,6 +13,7 @@ from mlflow.tracking import MlflowClient
 from mlflow_cases import DATASETS, ENVIRONMENT, points, wanted_points
 from tracking_server import Server, silent_server
 
+from fstune.errors import InputError
 from fstune.results.folder import SearchFolder
 from fstune.results.records import EndRecord, SearchEnd
 from fstune.tracking import sender as sending
@@ -98,6 +99,16 @@ def test_what_is_recorded_is_sent_without_being_asked(records, tmp_path, ending)
     happen(records, 1)
     sends.finish(ending)
     assert_all_arrived(local_uri(records.runs), records)
+
+
+def test_a_uri_that_mlflow_cannot_use_is_refused_and_nothing_is_sent(records, tmp_path):
+    tracker = Tracker(records, spec(tmp_path), records.runs, "htp://somewhere")
+    sends = Sender(tracker, records, Beginning(ENVIRONMENT, DATASETS))
+    sends.start()
+    with pytest.raises(InputError, match="--tracking-uri htp://somewhere"):
+        sends.wait_until_connected()
+    assert not sends.is_connected()
+    assert not (records.root / "identity").exists(), "no run was looked for"
 
 
 def test_a_server_that_never_answers_holds_nothing_up(records, tmp_path, ending, monkeypatch):

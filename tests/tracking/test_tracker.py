@@ -15,7 +15,7 @@ from mlflow_cases import DATASETS, ENVIRONMENT, points, wanted_points
 from fstune.errors import InputError
 from fstune.results.deltas import Delta
 from fstune.results.records import Comparison, Confirmation, CurvePoint, EndRecord, SearchEnd
-from fstune.tracking import tracker as tracking
+from fstune.tracking.points import rung_points
 from fstune.tracking.tracker import Tracker, local_uri
 
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ def test_a_kill_between_metrics_and_tags_leaves_one_point_per_step(search, clien
     search.sync(0)
     search.reach(0, 0)
     run = found_runs(client, search)[1]
-    logged = tracking._points(search.records.rung(0, 0))
+    logged = rung_points(search.records.rung(0, 0))
     client.log_batch(run.info.run_id, metrics=logged)
     client.log_batch(run.info.run_id, metrics=logged[:4])
     search.sync(0, search.opened())

@@ -78,6 +78,8 @@ class FutureSeedMechanism(Mechanism[FutureSeed]):
     def equal(
         self, first: FutureSeed, second: FutureSeed, config: ModelConfig, travel: float
     ) -> bool:
+        if first == second:
+            return True
         if "input" in (first.gate, second.gate) and first.alpha_lr + second.alpha_lr > 0:
             return False  # how far its input can drive such a gate is not bounded
         one, other = (_bounds(each, config, travel) for each in (first, second))
