@@ -43,7 +43,7 @@ _MATERIAL_SHARE = 16
 
 @dataclass(frozen=True)
 class Reader:
-    """Who looks at a source's rows."""
+    """The split that reads a source's rows, and how it gets at them."""
 
     split: SplitName
     seed: str

@@ -10,7 +10,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class BuildProgress:
-    """Of one pass, from when it is made."""
+    """How far one pass over rows is; it begins when this is made."""
 
     def __init__(self) -> None:
         self._told_at = time.monotonic()

@@ -87,7 +87,7 @@ class Source:
     """What near-copies of a row share with it, from its group fields. Rows with a mark in common
     never fall into two splits: train's is left out before test's, test's before validation's."""
     material: int = 0
-    """Rows at the most that builders may quote (notes, distractors). They come from the train pool
+    """At most so many rows may be quoted (notes, distractors). They come from the train pool
     and are in groups of their own, of which no split has an example."""
 
     @property

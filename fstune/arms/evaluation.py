@@ -88,7 +88,7 @@ class Evaluation:
     predictions: tuple[str, ...]
     """The first examples' answers as text: as written out, else the argmax at each target."""
     answers: Mapping[str, float]
-    """How alike they are, over all examples; names in `fstune.diagnostics`."""
+    """How alike they are, over all examples; names in `fstune.arms.diagnostics`."""
 
 
 def _said(prediction: Prediction) -> tuple[int, ...]:

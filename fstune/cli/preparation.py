@@ -60,7 +60,7 @@ def doctor(
     from fstune.specs.loading import find
 
     if spec is not None:
-        find(spec)  # a name that is wrong is told before a page of facts
+        find(spec)  # a wrong name is refused before a page of facts
     for fact, value in (describe() | workbench_facts()).items():
         say(f"{fact}: {value}")
     if spec is not None:

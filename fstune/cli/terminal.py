@@ -116,7 +116,7 @@ def resume_command(search: "Search") -> str:
 
 
 def say_what_mlflow_lacks(search: "Search") -> None:
-    """Nothing, where it lacks nothing."""
+    """Say what was not sent to MLflow yet, if anything, and how to send it."""
     if search.records.unsent:
         told = f"MLflow is behind ({search.records.unsent}); what it lacks is sent by"
         say(f"{told} {resume_command(search)}")

@@ -2,7 +2,7 @@
 
 Everything shown is read from the records and the arm store, so that a search looks the same from
 inside, from another terminal (`fstune status`) and afterwards. In a pipe or a file there are no
-bars: each event becomes a line. Tables of results are `fstune.report`'s. No torch, no Ray.
+bars: each event becomes a line. Tables of results are in `table`. No torch, no Ray.
 """
 
 import contextlib

@@ -111,7 +111,7 @@ def markdown(summary: Summary, most: int | None = None) -> str:
 
     Args:
         summary: what to say.
-        most: how many candidates at the most; all if None.
+        most: only so many candidates; all if None.
     """
     answer = summary.answer
     parts = [

@@ -1,7 +1,7 @@
 """A search at one moment, drawn: what is being trained, bars, the best so far as a forest.
 
-Drawn from trial records to a terminal's width, 80 columns being enough. Reading them again and
-again, and events, are `fstune.live`'s; tables of results are `fstune.report`'s.
+Drawn from trial records to a terminal's width, 80 columns being enough. `live` polls the records
+and tells events; tables of results are in `table`.
 """
 
 import math
@@ -39,7 +39,7 @@ QUIET_AFTER_S = 60.0
 
 
 _LABEL, _BAR, _FOREST = 9, 28, 60
-"""Columns of a bar's name, of a bar, and of the forest at the most."""
+"""Columns of a bar's name and of a bar; the most columns that a forest takes."""
 
 
 @dataclass(frozen=True)

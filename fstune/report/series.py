@@ -1,7 +1,7 @@
 """The numbers behind a report's figures: records and stored outcomes to plain series.
 
-Each figure has one dataclass here, and each can be told as a `Sheet`, which is what a reader
-downloads. What they look like is in `report_drawing`. No torch, no Ray, no drawing.
+Each figure has one dataclass here, and each has a `Sheet`, which is what a reader downloads.
+What they look like is in `drawing`. No torch, no Ray, no drawing.
 """
 
 import csv

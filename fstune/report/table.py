@@ -1,4 +1,4 @@
-"""Records to tables and JSON: what a search found. No torch, no Ray.
+"""What a search found, as tables for a terminal. No torch, no Ray.
 
 Trials are ranked by the rung they reached and, within a rung, by the objective there: deltas at
 different rungs are not comparable. One that broke off comes after all that did not.
@@ -38,7 +38,7 @@ def result_table(records: SearchFolder, spec: SearchSpec, most: int | None = Non
     Args:
         records: the search's.
         spec: the search's.
-        most: how many trials at the most, without remarks on the whole; all with them if None.
+        most: only so many trials, without notes on the whole; all, with them, if None.
     """
     metric = spec.metric().name
     lines: list[RenderableType] = [Text(_heading(metric, CONFIDENCE, "verdict"), style="bold")]
@@ -77,7 +77,7 @@ def _below(trial: TrialRecord, metric: str, adjusted: Mapping[int, float]) -> Te
 def _remarks(
     records: SearchFolder, spec: SearchSpec, trials: Sequence[TrialRecord]
 ) -> Iterator[Text]:
-    """What is to be known of the whole table."""
+    """Notes on the table as a whole."""
     metric = spec.metric()
     # Candidates share baselines: once is enough.
     shared = {flag for trial in trials for rung in trial.rungs[-1:] for flag in rung.flags}

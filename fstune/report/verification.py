@@ -1,4 +1,4 @@
-"""Every figure of a search computed again from what is stored, and held against what is told.
+"""Every figure of a search computed again from what is stored, and compared with what was reported.
 
 Reads the records, the report and the arms' outcomes; trains nothing and writes nothing. What cannot
 be read is a difference too.

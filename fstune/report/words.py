@@ -1,6 +1,6 @@
 """A report's sentences: what was asked, what came out, what it cost, how to do it again.
 
-Words and numbers only; `report_view` puts them together. No torch, no Ray.
+Words and numbers only; `summary` puts them together. No torch, no Ray.
 """
 
 import json

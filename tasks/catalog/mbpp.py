@@ -53,7 +53,7 @@ STOPS = (
 """What no program of a row has: its end, tests, a main part, the next piece of a prompt."""
 
 _MATERIAL = 512
-"""Rows at the most that notes are of."""
+"""At most so many rows become notes."""
 _CALLED = re.compile(r"([A-Za-z_]\w*)\s*\(")
 
 

@@ -40,7 +40,7 @@ from tasks.streams import stream_of
 from tasks.task import Builder, Dropped, Guess, Material, require
 
 _MATERIAL = 512
-"""Paragraphs at the most that fill prompts."""
+"""At most so many paragraphs fill prompts."""
 _TELLING_WORDS = 5
 """Shorter sentences may stand in the notes: they occur anywhere."""
 

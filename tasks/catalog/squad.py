@@ -24,7 +24,7 @@ from tasks.streams import stream_of
 from tasks.task import Builder, Dropped, Material, require
 
 _MATERIAL = 512
-"""Rows at the most whose passages fill prompts."""
+"""At most so many rows' passages fill prompts."""
 
 
 @dataclass(frozen=True, kw_only=True)

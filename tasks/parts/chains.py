@@ -25,10 +25,10 @@ RESIDUES = string.ascii_uppercase
 
 ORDERS = ("queries_last", "queries_first")
 MATERIAL = 512
-"""Rows at the most whose residues fill prompts."""
+"""At most so many rows' residues fill prompts."""
 _RUN, _RUNS = 24, 17
 _NOTE_RESIDUES = 256
-"""Residues at the most of a note, as in the earlier work."""
+"""A note has at most so many residues, as in the earlier work."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -94,7 +94,7 @@ class CollectedTask(Task[C]):
         return placed(declared, settings)
 
     def material(self, settings: C) -> int:
-        """Rows at the most that prompts quote."""
+        """At most so many rows are quoted in prompts."""
         del settings
         return 0
 

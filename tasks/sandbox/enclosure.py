@@ -264,7 +264,7 @@ def read_value(line: bytes) -> Returned | None:
 
 
 def _value(content: Any) -> object:
-    """The inverse of `sandbox_child.inert`.
+    """The inverse of `child.inert`.
 
     Raises:
         LookupError, TypeError, ValueError, RecursionError: it is the inverse of nothing.

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from backend_rung import decided
 
 CLOSED, OPEN = -40.0, 2.0
 TOLERANCE = {"nll": 2e-3, "token_accuracy": 1 / 32, "exact_match": 1 / 32}
@@ -16,7 +17,9 @@ TOLERANCE = {"nll": 2e-3, "token_accuracy": 1 / 32, "exact_match": 1 / 32}
 
 def rungs(backend):
     """What two candidates come to: one whose gate is shut, one whose gate is open."""
-    command = [sys.executable, Path(__file__).parents[1] / "support" / "backend_rung.py", backend]
+    if backend != "triton":
+        return decided(backend, [CLOSED, OPEN])
+    command = [sys.executable, Path(__file__).parents[1] / "support" / "backend_rung.py"]
     done = subprocess.run(
         [*map(str, command), str(CLOSED), str(OPEN)],
         env=os.environ | {"TRITON_INTERPRET": "1"},

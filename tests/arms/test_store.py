@@ -230,42 +230,54 @@ def child(code: str, *arguments: object) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
 
 
 ENDLESS_WRITER = """if True:
-    import sys
+    import os, sys
     from pathlib import Path
     from fstune.arms.store import ArmStore
-    store = ArmStore(Path(sys.argv[1]))
-    latest = store.latest_checkpoint("arm")
-    step = latest[0] if latest else 0
-    print("begun", flush=True)
-    while True:
-        step += 1
-        def write(folder):
-            for part in range(3):
-                (folder / f"{part}").write_bytes(str(step).encode() * 50_000)
-        store.save_checkpoint("arm", step, write)
+    def write_until_killed():
+        store = ArmStore(Path(sys.argv[1]))
+        latest = store.latest_checkpoint("arm")
+        step = latest[0] if latest else 0
+        print(os.getpid(), flush=True)
+        while True:
+            step += 1
+            def write(folder):
+                for part in range(3):
+                    (folder / f"{part}").write_bytes(str(step).encode() * 50_000)
+            store.save_checkpoint("arm", step, write)
+    while sys.stdin.readline():
+        if writer := os.fork():
+            os.waitpid(writer, 0)
+            print("killed", flush=True)
+        else:
+            write_until_killed()
 """
+"""A life for every line that it reads."""
 
 
 def test_a_writer_killed_at_any_moment_leaves_a_whole_checkpoint(store):
     keep(store, 1)
     chance = random.Random(0)
     reached = [1]
-    for _ in range(6):
-        with child(ENDLESS_WRITER, store.root) as writer:
-            assert writer.stdout.readline() == "begun\n"
+    with child(ENDLESS_WRITER, store.root) as writers:
+        for _ in range(6):
+            begin(writers)
+            writer = int(writers.stdout.readline())
             time.sleep(0.02 + 0.05 * chance.random())
-            writer.kill()
-        step, folder = store.latest_checkpoint("arm")
-        assert step >= reached[-1]
-        reached.append(step)
-        if step > 1:
-            assert (folder / "2").read_bytes() == str(step).encode() * 50_000
+            os.kill(writer, signal.SIGKILL)
+            assert writers.stdout.readline() == "killed\n"
+            step, folder = store.latest_checkpoint("arm")
+            assert step >= reached[-1]
+            reached.append(step)
+            if step > 1:
+                assert (folder / "2").read_bytes() == str(step).encode() * 50_000
+        writers.stdin.close()
     assert reached[-1] > 1
 
 
@@ -295,13 +307,7 @@ TRAINER = """if True:
 def trainer(folder: Path, pause: float) -> "subprocess.Popen[str]":
     """A process that trains an arm to step 4, as soon as it is told to."""
     arguments = [folder, settings(SEED).model_dump_json(), pause]
-    return subprocess.Popen(
-        [sys.executable, "-c", TRAINER, *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    return child(TRAINER, *arguments)
 
 
 def begin(process: "subprocess.Popen[str]") -> None:
@@ -320,19 +326,17 @@ def until(process: "subprocess.Popen[str]", wanted: str) -> list[str]:
 
 
 def test_of_two_processes_that_want_one_arm_one_trains_and_one_waits(tmp_path):
-    with trainer(tmp_path, 0.1) as first, trainer(tmp_path, 0.0) as second:
+    data = materials(tmp_path, settings(SEED))
+    workbench, told = bench(tmp_path)
+    with trainer(tmp_path, 0.5) as first:
         until(first, "ready")
-        until(second, "ready")
         begin(first)
         until(first, "train 1")
-        begin(second)
-        until(second, "wait 0")
-        first_lines = first.communicate()[0].split("\n")
-        second_lines = second.communicate()[0].split("\n")
-    assert first_lines[:4] == ["train 2", "train 3", "train 4", "evaluate 4"]
-    # The second finds the very evaluation of the first, and does nothing of its own.
-    assert second_lines == first_lines[4:]
-    assert second_lines[0].startswith("ended ")
+        found = advance(data.arm(settings(SEED), 0), data, 4, workbench)
+        lines = first.communicate()[0].splitlines()
+    # This process finds the very evaluation of the first, and does nothing of its own.
+    assert {(progress.doing, progress.step) for progress in told} == {("wait", 0)}
+    assert lines == ["train 2", "train 3", "train 4", "evaluate 4", f"ended {found.ended_at}"]
 
 
 def test_a_killed_holder_frees_the_arm_for_the_one_that_waits(tmp_path):

@@ -68,7 +68,11 @@ CONTENDERS = {
 def names() -> list[str]:
     """The shipped tiny searches on tasks that need the future."""
     specs = {path.stem: load_spec(find(path.stem)).spec for path in SHIPPED.glob("*_tiny.yaml")}
-    return sorted(name for name, spec in specs.items() if registry.get(spec.task_name).needs_future)
+    return sorted(
+        name
+        for name, spec in specs.items()
+        if registry.get(spec.task_name).needs_future and "future_seed" in spec.mechanisms()
+    )
 
 
 def overrides(name: str, key: str, contender: Contender) -> list[str]:

@@ -13,10 +13,10 @@ from doc_pages import DATA, DOCS, PAGES, ROOT, Desk, blocks, commands, text_of, 
 from fstune.cli import commands as cli
 
 LINKS = [(page, link) for page in PAGES for link in re.findall(r"\]\(([^)#:]+)\)", text_of(page))]
-# The change log tells what was; DESIGN.md what was decided, under the names of the time.
+# The change log names things as they were called at the time.
 CURRENT = [
     ROOT / "README.md",
-    *(path for path in sorted(DOCS.glob("*.md")) if path.stem not in ("CHANGELOG", "DESIGN")),
+    *(path for path in sorted(DOCS.glob("*.md")) if path.stem != "CHANGELOG"),
 ]
 TYPED = [(page, command) for page in PAGES for command in commands(page)]
 

@@ -51,7 +51,9 @@ def test_a_real_checkpoint_gives_its_published_logits(tiny_checkpoint):
     assert np.abs(logits_BTV[0, -1].numpy() - expected).max() <= 1e-5
 
 
-@pytest.mark.parametrize(("layers", "width", "steps"), [(3, 128, 37), (12, 768, 5)])
+@pytest.mark.parametrize(
+    ("layers", "width", "steps"), [(3, 128, 37), pytest.param(12, 768, 5, marks=pytest.mark.slow)]
+)
 def test_random_checkpoints_give_the_logits_of_the_rwkv_package(layers, width, steps, tmp_path):
     pytest.importorskip("rwkv")
     config = ModelConfig(num_layers=layers, width=width, vocab_size=512)

@@ -1,5 +1,6 @@
 """The Triton kernels of WKV-7 against the loop in float64: in Triton's interpreter, on a GPU."""
 
+import functools
 import json
 import os
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from wkv_cases import GPU_CASES, make_operands, run
+from wkv_cases import GPU_CASES, QUICK_CASES, make_operands, run
 
 from model.wkv.dispatch import wkv7
 
@@ -17,28 +18,34 @@ triton = pytest.importorskip("triton", reason="the package triton is not install
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
-@pytest.fixture(scope="module")
-def interpreted():
-    """Errors by case and name."""
+@functools.cache
+def interpreted(which):
+    """Errors by case and name, of the `quick` cases or the `rest`."""
     if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 7):
         pytest.skip(f"the interpreter of triton {triton.__version__} does not work with NumPy 2.4")
     script = Path(__file__).parents[1] / "support" / "wkv_interpreted.py"
     environment = os.environ | {"TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-W", "error", str(script)]
+    command = [sys.executable, "-W", "error", str(script), which]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("case", GPU_CASES, ids=str)
-def test_the_interpreted_kernels_equal_the_loop_in_float64(interpreted, case):
-    errors = interpreted[str(case)]
+INTERPRETED_CASES = [
+    case if case in QUICK_CASES else pytest.param(case, marks=pytest.mark.slow)
+    for case in GPU_CASES
+]
+
+
+@pytest.mark.parametrize("case", INTERPRETED_CASES, ids=str)
+def test_the_interpreted_kernels_equal_the_loop_in_float64(case):
+    errors = interpreted("quick" if case in QUICK_CASES else "rest")[str(case)]
     assert len(errors) == (9 if case.with_s0 else 8)
     assert case.excess(errors) == {}
 
 
-def test_a_model_with_future_seed_learns_the_same_by_the_interpreted_kernels(interpreted):
-    errors = interpreted["model"]
+def test_a_model_with_future_seed_learns_the_same_by_the_interpreted_kernels():
+    errors = interpreted("quick")["model"]
     assert errors["logits"] < 1e-6
     # Two float32 back ends, each with its own rounding, through three layers.
     assert {name: e for name, e in errors.items() if not e < 1e-5} == {}

@@ -35,9 +35,12 @@ NARROW_UNDER_AUTOCAST = {"r_ptr", "dr_ptr", "inverse_ptr", "u_ptr", "g_ptr"}
 KERNELS = ("invert", "forward", "backward_states", "gradients")
 
 
-@pytest.fixture
-def _cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(triton.knobs.cache, "dir", str(tmp_path))
+@pytest.fixture(scope="module")
+def _cache(tmp_path_factory):
+    """One for all tests here, so that no kernel is compiled twice; and none of yesterday's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(triton.knobs.cache, "dir", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def launches():

@@ -1,5 +1,7 @@
 """Two variants set against each other: paired, refused, or shown without a delta."""
 
+import shutil
+
 import numpy as np
 import pytest
 from arm_cases import SPEC, bench, made, spec
@@ -26,13 +28,21 @@ def searched(folder, text, alphas):
     return records
 
 
-@pytest.fixture
-def runs(tmp_path):
-    searched(tmp_path, SPEC, [1.0, -1.0, 2.0])
-    searched(tmp_path, SPEC.replace("name: small", "name: again"), [0.0, 1.5])
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Three searches, the last in another context."""
+    folder = tmp_path_factory.mktemp("trained")
+    searched(folder, SPEC, [1.0, -1.0, 2.0])
+    searched(folder, SPEC.replace("name: small", "name: again"), [0.0, 1.5])
     other = SPEC.replace("name: small", "name: other").replace("lr: 1e-2", "lr: 2e-2")
-    searched(tmp_path, other.replace("train_size: 10", "train_size: 11"), [1.0, 2.0])
-    return tmp_path
+    searched(folder, other.replace("train_size: 10", "train_size: 11"), [1.0, 2.0])
+    return folder
+
+
+@pytest.fixture
+def runs(trained, tmp_path):
+    """A copy of the searches that a test may change."""
+    return shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
 
 
 def test_the_delta_is_over_the_same_examples_at_the_last_common_step(runs):

@@ -1,18 +1,19 @@
-"""Decides a rung with the back end named by the first argument; prints the outcome as JSON.
+"""Rungs decided with one back end or another; as a script, by Triton's interpreter.
 
-A process of its own, since Triton reads TRITON_INTERPRET when it is imported. What is asserted
-about it stands in test_backends.py.
+That takes a process of its own, since Triton reads TRITON_INTERPRET when it is imported.
 """
 
 import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import torch
 from arm_cases import bench, spec
 
-from fstune.arms import trainer as arm_run
+from fstune.arms import trainer
 from fstune.results.pairing import run_rung
 from model.initial import initialise
 
@@ -31,17 +32,19 @@ search: {trials: 2}
 """
 
 
-def main(backend: str, alphas: list[float]) -> None:
-    torch.set_num_threads(1)
+def decided(backend: str, alphas: list[float]) -> list[dict[str, Any]]:
+    """Verdict and deltas of a candidate for each gate."""
 
     def with_backend(config, seed):
         model = initialise(config, seed)
         model.wkv_backend = backend
         return model
 
-    arm_run.initialise = with_backend
     found = []
-    with tempfile.TemporaryDirectory() as name:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        mock.patch.object(trainer, "initialise", with_backend),
+    ):
         folder = Path(name)
         search = spec(folder, TEXT)
         for alpha in alphas:
@@ -49,8 +52,9 @@ def main(backend: str, alphas: list[float]) -> None:
             rung = run_rung(search, candidate, 0, folder / "cache", bench(folder)[0])
             deltas = {name: [d.mean, d.low, d.high] for name, d in rung.deltas.items()}
             found.append({"verdict": rung.verdict, "deltas": deltas})
-    print(json.dumps(found))
+    return found
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], [float(alpha) for alpha in sys.argv[2:]])
+    torch.set_num_threads(1)
+    print(json.dumps(decided("triton", [float(alpha) for alpha in sys.argv[1:]])))

@@ -143,3 +143,10 @@ def _cases(dtypes):
 
 GPU_CASES = [*_cases("FLOAT32"), *_cases("BFLOAT16"), Case(33, 64, "strong", "random", "MIXED")]
 """For kernels; small enough for Triton's interpreter."""
+
+QUICK_CASES = [
+    *(_cases("FLOAT32")[at] for at in (0, 1, 2, 3, 5)),
+    *(_cases("BFLOAT16")[at] for at in (6, 7)),
+    GPU_CASES[-1],
+]
+"""Every size, kind, mask and dtype, less than a chunk and more, in as few steps as that takes."""
