@@ -18,13 +18,26 @@ from fstune.export.folder import write_folder
 from fstune.export.hf_tokenizer import RWKVTokenizer
 from fstune.export.weights import Exported, Place, write_pth
 from model.config import ModelConfig
-from model.future_seed import FutureSeed, Gates, Schedule
+from model.future_seed import FutureSeed, Schedule
 from model.generation import Decoding, generate
 from model.initial import initialise
+from model.mechanisms import registry
+from model.mechanisms.learned_state.settings import LearnedState
+from model.mechanisms.second_pass.settings import SecondPass
 from model.tokenizer import for_vocabulary
 
 CONFIG = ModelConfig(num_layers=3, width=32, vocab_size=256, head_size=16)
-SETTINGS = FutureSeed(layer_start=1, gate="input", schedule=Schedule("linear", 0.5, 1.0), norm=True)
+MECHANISMS = {
+    "one": {
+        "future_seed": FutureSeed(
+            layer_start=1, gate="input", schedule=Schedule("linear", 0.5, 1.0), norm=True
+        )
+    },
+    "two": {
+        "learned_state": LearnedState(layer_start=1),
+        "second_pass": SecondPass(gate="head", norm=True),
+    },
+}
 TEXTS = ["L=12|M=__|R=34", "the quick brown fox jumps over", "é"]
 NEW_TOKENS = 12
 
@@ -107,19 +120,22 @@ with open("found.json", "w") as file:
 """
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
+@pytest.fixture(scope="module", params=MECHANISMS)
+def exported(request, tmp_path_factory):
     """A model in which every parameter takes part."""
     model = initialise(CONFIG, seed=3)
-    gates = Gates(CONFIG, SETTINGS)
+    acting = {
+        name: registry.get(name).build(CONFIG, settings)
+        for name, settings in MECHANISMS[request.param].items()
+    }
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
-        for parameter in [*model.parameters(), *gates.parameters()]:
+        for parameter in [*model.parameters(), *torch.nn.ModuleDict(acting).parameters()]:
             parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
     records = made(tmp_path_factory.mktemp("runs"), spec(tmp_path_factory.mktemp("spec"), SPEC))
     records.write_candidate(0, {"future_seed.alpha": 0.5})
     place = Place(records.trial(0), "variant", 0, "digest", 4, "validation")
-    return Exported(place, 4, model, {"future_seed": gates}, None)
+    return Exported(place, 4, model, acting, None)
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +186,7 @@ def test_the_logits_are_the_models(exported, loaded, on):
     logits_BTV, _ = read(exported, tokens, on=on)
     other_BTV, _ = read(exported, tokens, on=not on)
     assert_close(loaded["on" if on else "off"], logits_BTV)
-    assert (logits_BTV - other_BTV).abs().max() > 1e-2 * logits_BTV.std(), "the gates do something"
+    assert (logits_BTV - other_BTV).abs().max() > 1e-2 * logits_BTV.std(), "mechanisms do something"
 
 
 def test_padding_changes_nothing(exported, loaded):
@@ -188,7 +204,7 @@ def test_what_is_no_prompt_is_read_from_the_state(exported, loaded):
         assert_close(loaded["part"][row, -len(wanted_TV) :], wanted_TV)
 
 
-def test_a_row_without_a_prompt_is_read_without_future_seed(exported, loaded):
+def test_a_row_without_a_prompt_is_read_without_mechanisms(exported, loaded):
     logits_BTV, _ = read(exported, torch.tensor([list(TEXTS[2].encode())]), on=False)
     assert_close(loaded["part"][2, -2:], logits_BTV[0])
 
@@ -232,6 +248,11 @@ def test_beams_find_what_is_at_least_as_likely_as_the_greedy_answer(exported, lo
 
 def test_what_is_saved_again_is_the_same(loaded):
     assert torch.equal(loaded["again"], loaded["on"])
+
+
+def test_the_folder_has_the_code_of_its_own_mechanisms_alone(exported, folder):
+    code = {path.name for path in folder.glob("mechanisms_*_mechanism.py")}
+    assert code == {f"mechanisms_{name}_mechanism.py" for name in exported.acting}
 
 
 def test_a_folder_that_exists_is_left_alone(exported, tmp_path):

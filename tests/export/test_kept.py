@@ -21,9 +21,13 @@ from model.checkpoint import load, load_mechanism
 from model.generation import Decoding, generate
 
 CANDIDATE = {"future_seed.alpha": 1.0}
+MECHANISMS = ("future_seed", "learned_state", "second_pass")
 TEXT = "L=12|M=__|R=34"
 WRITES = """\
-fixed: {future_seed: {gate: head, alpha_lr: 0.1, norm: true}}
+fixed:
+  future_seed: {gate: head, alpha_lr: 0.1, norm: true}
+  learned_state: {lr: 0.1}
+  second_pass: {alpha_lr: 0.1}
 confirm: {finalists: 1, seeds: 2}
 """
 LOADED = """
@@ -33,6 +37,11 @@ loaded = mlflow.pyfunc.load_model(sys.argv[2])
 print("fstune" in sys.modules, loaded.predict([{text!r}]))
 print(loaded.unwrap_python_model().logits({text!r}).double().tolist())
 """
+
+
+def assert_same(found, wanted):
+    for name, parameter in wanted.state_dict().items():
+        assert torch.equal(found.state_dict()[name], parameter), name
 
 
 @pytest.fixture
@@ -103,6 +112,8 @@ def test_a_winner_writes_what_the_model_writes(confirmed):
             torch.tensor([list(TEXT.encode())]), acting=list(subject.acting.values())
         )
         (wanted,) = generate(subject.model, x_1TC[:, -1], state, Decoding(MAX_NEW_TOKENS))
+        logits_TV = subject.model.project(x_1TC[0])
+    torch.testing.assert_close(winner.logits(TEXT), logits_TV, rtol=0, atol=1e-6)
     assert winner.predict(None, [TEXT]) == [bytes(wanted).decode(errors="replace")]
     with pytest.raises(ValueError, match="at least one character"):
         winner.predict(None, [TEXT, ""])
@@ -110,7 +121,7 @@ def test_a_winner_writes_what_the_model_writes(confirmed):
 
 def test_only_the_best_of_several_gains_is_kept(confirmed):
     records, _, _ = confirmed
-    assert set(kept_winner(records)) == {"weights", "future_seed", "description"}
+    assert set(kept_winner(records)) == {"weights", "description", *MECHANISMS}
     records.model_folder(0).rename(records.model_folder(0).with_name("elsewhere"))
     assert kept_winner(records) == {}
 
@@ -118,9 +129,13 @@ def test_only_the_best_of_several_gains_is_kept(confirmed):
 def test_the_files_are_those_of_an_exported_model(confirmed):
     records, made_of, subject = confirmed
     model = load(records.model_folder(0) / FILES["weights"])
-    _, gates = load_mechanism(records.model_folder(0) / "future_seed.safetensors", model.config)
-    assert gates.settings == made_of.settings(CANDIDATE)[1].future_seed
-    assert torch.equal(gates.alpha, subject.acting["future_seed"].alpha)
+    _, variant = made_of.settings(CANDIDATE)
+    assert tuple(variant.mechanisms) == MECHANISMS
+    for name, settings in variant.mechanisms.items():
+        path = records.model_folder(0) / f"{name}.safetensors"
+        found_name, found = load_mechanism(path, model.config)
+        assert (found_name, found.settings) == (name, settings)
+        assert_same(found, subject.acting[name])
 
 
 def test_gates_without_their_settings_are_read_by_those_of_the_arm(confirmed):
@@ -130,10 +145,10 @@ def test_gates_without_their_settings_are_read_by_those_of_the_arm(confirmed):
     save_file(load_file(path), path.with_name("gates.safetensors"))
     path.unlink()
     found = read_kept(records.model_folder(0), made_of.settings(CANDIDATE)[1])
-    assert torch.equal(found.acting["future_seed"].alpha, subject.acting["future_seed"].alpha)
+    assert_same(found.acting["future_seed"], subject.acting["future_seed"])
 
 
-def test_a_winner_without_future_seed_has_no_gates(confirmed):
+def test_a_winner_without_mechanisms_has_no_files_of_them(confirmed):
     records, made_of, _ = confirmed
     baseline, _ = made_of.settings(CANDIDATE)
     comparison = records.confirmation(0).comparison
