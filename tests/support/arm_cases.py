@@ -12,12 +12,16 @@ from fstune.arms.advance import Workbench, advance
 from fstune.arms.arm import Outcome, Pair, Progress
 from fstune.arms.inputs import ArmInputs, gather
 from fstune.arms.store import ArmStore
+from fstune.arms.trainer import ArmTrainer
 from fstune.results.deltas import Delta
 from fstune.results.folder import SearchFolder
 from fstune.results.records import ArmPair, CurvePoint, RungRecord
 from fstune.specs.loading import load
 from fstune.specs.sections import SearchSpec
 from fstune.specs.settings import ArmSettings
+from model.checkpoint import save
+from model.config import ModelConfig
+from model.initial import initialise
 
 CPU = torch.device("cpu")
 SHAPES = {
@@ -49,6 +53,26 @@ def settings(future_seed: dict[str, Any] | None = None, **changes: Any) -> ArmSe
 
 def materials(folder: Path, arm: ArmSettings) -> ArmInputs:
     return gather(arm, folder / "cache")
+
+
+def new_run(folder: Path, arm_settings: ArmSettings, data: ArmInputs | None = None) -> ArmTrainer:
+    data = data or materials(folder, arm_settings)
+    return ArmTrainer(data.arm(arm_settings, 0), data, CPU)
+
+
+def weights(run: ArmTrainer) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in run.subject.model.state_dict().items()}
+
+
+def on_a_checkpoint(folder: Path, **values: Any) -> ArmSettings:
+    """Settings with a model in which every weight takes part: a new one puts out nothing."""
+    model = initialise(ModelConfig(**SHAPES), seed=1)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    save(model, folder / "model.pth")
+    return settings(model={"checkpoint": str(folder / "model.pth")}, **values)
 
 
 def bench(folder: Path, every: int = 0) -> tuple[Workbench, list[Progress]]:

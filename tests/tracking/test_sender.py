@@ -121,7 +121,7 @@ def test_a_server_that_never_answers_holds_nothing_up(records, tmp_path, ending,
         sends.finish(ending)
     assert records.unsent.startswith(f"{uri}: ")
     assert "timed out" in records.unsent
-    # What is missing is sent when the search is taken up again.
+    # What is missing is sent when the search is resumed.
     again = sender(records, tmp_path)
     happen(records, 1)
     again.finish(ending)
