@@ -168,7 +168,7 @@ class ArmTrainer:
 
     def _tokens_read(self, batch: Batch) -> int:
         """Tokens of a batch, those of its prompts as often as a mechanism has them read."""
-        again = sum(each.readings - 1 for each in self.subject.acting.values())
+        again = math.prod(each.readings for each in self.subject.acting.values()) - 1
         if again == 0:
             return batch.num_tokens
         mask_BT = batch.prompt.mask_BT

@@ -17,6 +17,7 @@ from arm_cases import (
     trained,
     weights,
 )
+from torch.utils._pytree import tree_flatten
 
 from fstune.arms.advance import DivergedError, advance
 from fstune.arms.store import Divergence
@@ -25,28 +26,51 @@ from model.checkpoint import load
 
 def assert_same_checkpoint(found: dict[str, Any], wanted: dict[str, Any]) -> None:
     del found["train_wall_s"], wanted["train_wall_s"]
-    torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+    (ours, one), (theirs, other) = map(tree_flatten, (found, wanted))
+    assert one == other
+    for mine, its in zip(ours, theirs, strict=True):
+        assert torch.equal(mine, its) if torch.is_tensor(mine) else mine == its
 
 
 # --- Stopping and going on.
 
-INTERRUPTED = settings(
-    SEED, train={"lr_schedule": "cosine", "lr_total_steps": 8, "lr_warmup_steps": 2}
+COSINE = {"lr_schedule": "cosine", "lr_total_steps": 8, "lr_warmup_steps": 2}
+INTERRUPTED = settings(SEED, train=COSINE)
+ALL_MECHANISMS = {"learned_state": {"lr": 0.1}, "second_pass": {"alpha_lr": 0.1}}
+WITH_MUON = settings(SEED, train=COSINE | {"optimizer": "muon"}, **ALL_MECHANISMS)
+
+
+@pytest.mark.parametrize(
+    ("arm", "stop"),
+    [(INTERRUPTED, stop) for stop in range(1, 6)] + [(WITH_MUON, stop) for stop in (1, 4)],
+    ids=lambda each: each if isinstance(each, int) else each.train.optimizer,
 )
-
-
-@pytest.mark.parametrize("stop", range(1, 6))
-def test_an_arm_that_was_stopped_goes_on_as_if_it_had_not(tmp_path, stop):
-    through = Place(tmp_path / "through", INTERRUPTED)
+def test_an_arm_that_was_stopped_goes_on_as_if_it_had_not(tmp_path, arm, stop):
+    through = Place(tmp_path / "through", arm)
     wanted = through.advance(6)
-    Place(tmp_path / "stopped", INTERRUPTED).advance(stop)
-    resumed = Place(tmp_path / "stopped", INTERRUPTED)
+    Place(tmp_path / "stopped", arm).advance(stop)
+    resumed = Place(tmp_path / "stopped", arm)
     torch.rand(7)  # a random stream that stands elsewhere
     found = resumed.advance(6)
     assert trained(resumed.told) == list(range(stop + 1, 7))
     assert_same_numbers(found, wanted)
     assert found.train_tokens == wanted.train_tokens
     assert_same_checkpoint(resumed.saved(), through.saved())
+
+
+def test_an_arm_goes_on_from_a_checkpoint_of_when_there_was_one_mechanism(tmp_path):
+    through, resumed = (new_run(tmp_path, INTERRUPTED) for _ in range(2))
+    for _ in range(3):
+        through.train_step()
+    through.save(tmp_path / "run.pt")
+    saved = torch.load(tmp_path / "run.pt", weights_only=True)
+    # As version 0.1.0 wrote it.
+    saved["gates"] = saved.pop("mechanisms")["future_seed"]
+    [saved["schedule"]] = saved.pop("schedules")
+    torch.save(saved, tmp_path / "run.pt")
+    resumed.restore(tmp_path / "run.pt")
+    assert [resumed.train_step() for _ in range(3)] == [through.train_step() for _ in range(3)]
+    assert_same_numbers(resumed.outcome(), through.outcome())
 
 
 class Killed(BaseException):

@@ -296,6 +296,14 @@ def test_arms_of_which_all_is_trained_keep_the_digests_that_they_had():
     assert "parameters" not in arm().as_json()["settings"]["train"]
 
 
+def test_settings_of_an_optimiser_count_while_it_is_the_one():
+    plain = arm().digest
+    assert arm(settings(SEED, train={"muon": {"lr": 0.5}})).digest == plain
+    muon = settings(SEED, train={"optimizer": "muon"})
+    written_out = {"optimizer": "muon", "muon": dataclasses.asdict(MuonSettings())}
+    assert arm(muon).digest == arm(settings(SEED, train=written_out)).digest != plain
+
+
 def test_a_baseline_is_another_arm_than_a_variant():
     assert arm(settings()).digest != arm().digest
 

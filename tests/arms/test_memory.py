@@ -9,6 +9,8 @@ from fstune.cli.commands import app
 from model.config import ModelConfig
 from model.future_seed import FutureSeed
 from model.initial import initialise
+from model.mechanisms.learned_state.settings import LearnedState
+from model.mechanisms.second_pass.settings import SecondPass
 
 SHAPES = ModelConfig(4, 128, 256, head_size=64)
 GATES = 3
@@ -41,6 +43,24 @@ def test_the_terms_add_up():
     largest = one.largest_batch(0.5)
     assert one.of(largest) <= 0.5e9 < one.of(largest + 1)
     assert one.largest_batch(0.001) == 0
+
+
+def test_an_optimiser_and_mechanisms_cost_what_they_keep():
+    adamw, muon = (
+        step_memory(Step(SHAPES, {}, False, False, name), 128, 1) for name in ("adamw", "muon")
+    )
+    matrices = [
+        each.numel()
+        for name, each in initialise(SHAPES, 0).blocks.named_parameters()
+        if each.ndim == 2 and not name.endswith("r_k")
+    ]
+    assert adamw.fixed - muon.fixed == 4 * sum(matrices)
+    assert adamw.per_row == muon.per_row
+    learned = {"learned_state": LearnedState()}
+    with_states = step_memory(Step(SHAPES, learned, False, False), 128, 1)
+    assert with_states.fixed - adamw.fixed == 16 * 4 * 2 * 64 * 64
+    twice = step_memory(Step(SHAPES, {"second_pass": SecondPass()}, False, False), 128, 1)
+    assert twice.per_row > 1.5 * adamw.per_row
 
 
 def test_a_model_that_stays_as_it_is_has_weights_and_no_optimiser():

@@ -24,6 +24,8 @@ from fstune.arms.trainer import ArmTrainer, BatchStream
 from fstune.specs.settings import ArmSettings
 from model.checkpoint import load, save
 from model.initial import initialise
+from model.mechanisms.second_pass.passes import Passes
+from model.mechanisms.second_pass.settings import SecondPass
 from tasks.example import Example, Split
 
 # --- The loss.
@@ -74,6 +76,21 @@ def test_tokens_are_counted_as_the_model_reads_them(tmp_path):
     for _ in range(3):
         run.train_step()
     assert run.tokens == 3 * 4 * len("L=12|M=__|R=12")
+
+
+def test_prompts_count_as_often_as_they_are_read(tmp_path):
+    data = dataclasses.replace(materials(tmp_path, settings()), train=answers())
+    counts = []
+    for mechanisms in ({}, {"second_pass": {}}, {"second_pass": {}, "future_seed": SEED}):
+        run = new_run(tmp_path, settings(train={"batch_size": 6}, **mechanisms), data)
+        run.train_step()
+        counts.append(run.tokens)
+    # Six prompts of 3 tokens.
+    assert [count - counts[0] for count in counts] == [0, 18, 18]
+    two = dict.fromkeys(("future_seed", "second_pass"), Passes(data.config, SecondPass()))
+    run.subject = dataclasses.replace(run.subject, acting=two)
+    run.train_step()
+    assert run.tokens - counts[-1] == counts[0] + 3 * 18, "each reads again what the other reads"
 
 
 # --- The optimiser.
@@ -179,6 +196,34 @@ def test_the_learning_rate_follows_its_schedule(tmp_path, train, wanted):
     assert rates == [[pytest.approx(1e-2 * rate, abs=1e-9)] * 2 for rate in wanted]
     # The gates' rate does not follow.
     assert run._optimizers[1].param_groups[0]["lr"] == SEED["alpha_lr"]
+
+
+def test_every_optimiser_of_the_model_follows_the_schedule_and_no_mechanism_does(tmp_path):
+    train = {"optimizer": "muon", "muon": {"lr": 0.5}, "lr_warmup_steps": 4}
+    own = {"learned_state": {"lr": 0.25}, "second_pass": {"alpha_lr": 0.125}}
+    run = new_run(tmp_path, settings(SEED, train=train, **own))
+    rates = []
+    for _ in range(3):
+        rates.append([each.param_groups[-1]["lr"] for each in run._optimizers])
+        run.train_step()
+    of_mechanisms = [SEED["alpha_lr"], 0.25, 0.125]
+    assert rates == [[0.5 * share, 1e-2 * share, *of_mechanisms] for share in (0, 0.25, 0.5)]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_mechanisms_learn_beside_each_other_whatever_trains_the_model(tmp_path, optimizer):
+    own = {"learned_state": {"lr": 0.25}, "second_pass": {"alpha_lr": 0.125}}
+    run = new_run(tmp_path, settings(SEED, train={"optimizer": optimizer}, **own))
+    before = {name: each.state_dict() for name, each in run.subject.acting.items()}
+    before = {name: {k: x.clone() for k, x in state.items()} for name, state in before.items()}
+    for _ in range(3):
+        run.train_step()
+    for name, acting in run.subject.acting.items():
+        for key, value in acting.state_dict().items():
+            assert (value != before[name][key]).any(), (name, key)
+    diagnostics = run.outcome().diagnostics
+    for name in ("gates", "learned_state", "second_pass", "model"):
+        assert diagnostics[f"grad_norm/{name}"] > 0
 
 
 def test_bf16_keeps_weights_and_optimiser_in_float32(tmp_path):
