@@ -122,6 +122,7 @@ def test_a_search_that_promotes_is_taken_up_again_where_it_was_killed(tmp_path):
     assert_same_search(killed, unbroken, evaluated)
 
 
+@pytest.mark.slow
 def test_a_search_that_has_ended_is_not_carried_out_again(unbroken):
     again = ["search", str(unbroken.folder / "small.yaml"), "--runs", str(unbroken.runs)]
     with pytest.raises(InputError, match="fstune resume small"):
@@ -171,7 +172,8 @@ def test_a_confirmation_is_one_look_at_what_the_search_has_not_seen(unbroken):
     assert tags["fstune.confirmed"] == winner["verdict"]
     delta = winner["confirmation"]["delta"]["nll"]
     assert history["confirm/delta/nll"] == [(12, delta["mean"])]
-    assert unbroken.start("confirm", NAME).wait() == 0, "asked again, it only shows"
+    again = CliRunner().invoke(app, ["confirm", NAME, "--runs", str(unbroken.runs)])
+    assert again.exit_code == 0, "asked again, it only shows"
     assert unbroken.evaluations() == confirmed
 
 
