@@ -29,6 +29,9 @@ Part: TypeAlias = Literal["att", "ffn"]
 """A layer's time mix or channel mix, by its official name."""
 
 
+_LEAST_MEAN_SQUARE = 1e-12
+
+
 class Acting(nn.Module):
     """A mechanism in a model; its parameters are float32 and beside the model's own.
 
@@ -96,3 +99,40 @@ class Acting(nn.Module):
     def observed(self, state: State) -> Iterable[tuple[str, Tensor]]:
         """Quantities by name to look at beside the state after some prompts; means are kept."""
         return ()
+
+
+def layers_from(config: ModelConfig, layer_start: int) -> int:
+    """How many layers a model has from `layer_start` on.
+
+    Raises:
+        ValueError: where it has none.
+    """
+    if layer_start >= config.num_layers:
+        raise ValueError(
+            "layer_start < num_layers must hold, "
+            f"got layer_start={layer_start}, num_layers={config.num_layers}"
+        )
+    return config.num_layers - layer_start
+
+
+def scaled_to_one(state_HVK: Tensor) -> Tensor:
+    """States [..., V, K] scaled to root mean square 1 over rows and columns; an empty one stays."""
+    # Clamped under the root: the root's slope at an empty state is infinite.
+    mean_square_H11 = state_HVK.square().mean((-2, -1), keepdim=True)
+    return state_HVK / mean_square_H11.clamp_min(_LEAST_MEAN_SQUARE).sqrt()
+
+
+def by_layer(quantity: str, values: Iterable[tuple[int, Tensor]]) -> dict[str, float]:
+    """A quantity of each layer by name, and of each head where there is one for each.
+
+    Args:
+        quantity: its name.
+        values: layers with a number each, or one for each head [H].
+    """
+    found: dict[str, float] = {}
+    for layer, value in values:
+        name = f"{quantity}/L{layer:02d}"
+        found[name] = float(value.mean())
+        if value.ndim == 1:
+            found |= {f"{name}.H{head}": float(each) for head, each in enumerate(value)}
+    return found

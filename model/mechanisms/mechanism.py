@@ -51,6 +51,14 @@ class Idle:
     """The setting that could give it an effect, and the values that do: what `when` should name."""
 
 
+def past_the_model(layer_start: int, context: Context) -> Idle | None:
+    """What is told of a mechanism that begins after the last layer; None where it does not."""
+    if context.num_layers is None or layer_start < context.num_layers:
+        return None
+    text = f"must be under {context.num_layers}, the number of layers, got {layer_start}"
+    return Idle("layer_start", text, "mechanism", sure=True)
+
+
 @dataclass(frozen=True)
 class Profile:
     """A quantity of a mechanism over the model's layers, for a report's figure."""

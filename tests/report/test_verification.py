@@ -1,6 +1,7 @@
 """A search whose figures come out again, and one that somebody has touched."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -11,25 +12,35 @@ from fstune.cli.commands import app
 from fstune.errors import StoreError
 from fstune.report.data import write_report
 from fstune.report.verification import differences
+from fstune.results.folder import SearchFolder
 from fstune.results.pairing import confirm, run_rung
 from fstune.results.records import Confirmation, EndRecord
 
 
-@pytest.fixture
-def search(tmp_path):
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
     """A trial at its last rung and one that stopped before."""
-    made_of = spec(tmp_path)
-    records = made(tmp_path, made_of)
+    folder = tmp_path_factory.mktemp("trained")
+    made_of = spec(folder)
+    records = made(folder, made_of)
     for number, rungs in ((0, 2), (1, 1)):
         candidate = {"future_seed.alpha": 1.0 - number}
         records.write_candidate(number, candidate)
         for rung in range(rungs):
-            record = run_rung(made_of, candidate, rung, records.cache, bench(tmp_path)[0])
+            record = run_rung(made_of, candidate, rung, records.cache, bench(folder)[0])
             records.write_rung(number, record)
         records.write_end(number, EndRecord("completed" if rungs == 2 else "stopped", "so"))
     write_report(records, made_of)
     records.write_spec(made_of)
-    return records, made_of
+    return folder
+
+
+@pytest.fixture
+def search(trained, tmp_path):
+    """A copy that a test may change."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    records = SearchFolder.find(tmp_path, "small")
+    return records, records.spec()
 
 
 def changed(path, change):

@@ -8,8 +8,12 @@ import time
 
 import pytest
 from search_process import NAME, SPEC, Place, kill, wait_until
+from typer.testing import CliRunner
 
-pytestmark = pytest.mark.timeout(240)
+from fstune.cli.commands import app
+from fstune.errors import InputError
+
+pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +30,25 @@ def run_until_killed(place, process, evaluations):
     time.sleep(random.uniform(0, 0.3))
     kill(process)
     return place.evaluations()
+
+
+def run_until_stopped(place, process, evaluations):
+    """Ask it to stop once so many evaluations are stored: it says how to go on with it."""
+    assert wait_until(lambda: len(place.evaluations()) >= evaluations, process), place.output()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 130
+    assert "fstune resume small" in place.output()
+    assert "RUNNING" not in {run[0] for run in place.tracked().values()}
+    return place.evaluations()
+
+
+def lose_workers(place, process):
+    """Kill what trains, as soon as something does."""
+    assert wait_until(lambda: bool(place.workers()), process), place.output()
+    evaluated = place.evaluations()
+    for pid in place.workers():
+        os.kill(pid, signal.SIGKILL)
+    return evaluated
 
 
 def assert_same_search(place, unbroken, evaluated):
@@ -49,25 +72,30 @@ def test_a_quiet_search_prints_its_table_and_nothing_else(unbroken):
     assert "\x1b" not in told
 
 
-def test_killing_the_driver_at_random_moments_changes_nothing(unbroken, tmp_path):
+def test_losing_worker_driver_and_snapshot_and_being_stopped_change_nothing(unbroken, tmp_path):
+    place = Place(tmp_path)
+    total = len(unbroken.evaluations())
+    process = place.search()
+    evaluated = lose_workers(place, process)
+    evaluated |= run_until_killed(place, process, total // 3)
+    for state in place.records.glob("tune/experiment_state-*.json"):
+        state.write_bytes(state.read_bytes()[:100])
+    evaluated |= run_until_stopped(place, place.resume(), 2 * total // 3)
+    assert "replaying from the records, since Tune's snapshot is torn" in place.log()
+    assert "restoring Tune's snapshot" not in place.log()
+    assert place.resume().wait() == 0, place.output()
+    assert "restoring Tune's snapshot" in place.log()
+    assert_same_search(place, unbroken, evaluated)
+
+
+@pytest.mark.slow
+def test_killing_the_driver_at_random_and_losing_the_snapshot_change_nothing(unbroken, tmp_path):
     place = Place(tmp_path)
     total = len(unbroken.evaluations())
     moments = sorted(random.sample(range(1, total), 2))
     print("killed after evaluations", moments)
     evaluated = run_until_killed(place, place.search(), moments[0])
     evaluated |= run_until_killed(place, place.resume(), moments[1])
-    assert place.resume().wait() == 0, place.output()
-    assert_same_search(place, unbroken, evaluated)
-
-
-def test_a_torn_or_missing_snapshot_of_tune_costs_nothing(unbroken, tmp_path):
-    place = Place(tmp_path)
-    total = len(unbroken.evaluations())
-    evaluated = run_until_killed(place, place.search(), total // 3)
-    for state in place.records.glob("tune/experiment_state-*.json"):
-        state.write_bytes(state.read_bytes()[:100])
-    evaluated |= run_until_killed(place, place.resume(), 2 * total // 3)
-    assert "replaying from the records, since Tune's snapshot is torn" in place.log()
     for state in place.records.glob("tune/experiment_state-*.json"):
         state.unlink()
     assert place.resume().wait() == 0, place.output()
@@ -78,6 +106,7 @@ def test_a_torn_or_missing_snapshot_of_tune_costs_nothing(unbroken, tmp_path):
 PROMOTE = SPEC.replace("scheduler: asha", "scheduler: asha_promote")
 
 
+@pytest.mark.slow
 def test_a_search_that_promotes_is_taken_up_again_where_it_was_killed(tmp_path):
     places = [Place(tmp_path / name, PROMOTE) for name in ("unbroken", "killed")]
     for place in places:
@@ -93,30 +122,11 @@ def test_a_search_that_promotes_is_taken_up_again_where_it_was_killed(tmp_path):
     assert_same_search(killed, unbroken, evaluated)
 
 
-def test_losing_the_worker_and_being_stopped_change_nothing(unbroken, tmp_path):
-    place = Place(tmp_path)
-    process = place.search()
-    assert wait_until(lambda: bool(place.workers()), process), place.output()
-    evaluated = place.evaluations()
-    for pid in place.workers():
-        os.kill(pid, signal.SIGKILL)
-    half = len(unbroken.evaluations()) // 2
-    assert wait_until(lambda: len(place.evaluations()) >= half, process), place.output()
-    process.send_signal(signal.SIGTERM)
-    assert process.wait() == 130
-    assert "fstune resume small" in place.output()
-    statuses = {name: run[0] for name, run in place.tracked().items()}
-    assert "RUNNING" not in statuses.values()
-    evaluated |= place.evaluations()
-    assert place.resume().wait() == 0, place.output()
-    assert "restoring Tune's snapshot" in place.log()
-    assert_same_search(place, unbroken, evaluated)
-
-
-def test_a_search_that_runs_or_exists_is_not_started_twice(unbroken):
-    again = unbroken.search()
-    assert again.wait() == 2
-    assert "fstune resume small" in unbroken.output()
+@pytest.mark.slow
+def test_a_search_that_has_ended_is_not_carried_out_again(unbroken):
+    again = ["search", str(unbroken.folder / "small.yaml"), "--runs", str(unbroken.runs)]
+    with pytest.raises(InputError, match="fstune resume small"):
+        CliRunner().invoke(app, again, catch_exceptions=False)
     before = unbroken.evaluations()
     assert unbroken.resume().wait() == 0, unbroken.output()
     assert unbroken.evaluations() == before
@@ -162,11 +172,15 @@ def test_a_confirmation_is_one_look_at_what_the_search_has_not_seen(unbroken):
     assert tags["fstune.confirmed"] == winner["verdict"]
     delta = winner["confirmation"]["delta"]["nll"]
     assert history["confirm/delta/nll"] == [(12, delta["mean"])]
-    assert unbroken.start("confirm", NAME).wait() == 0, "asked again, it only shows"
+    again = CliRunner().invoke(app, ["confirm", NAME, "--runs", str(unbroken.runs)])
+    assert again.exit_code == 0, "asked again, it only shows"
     assert unbroken.evaluations() == confirmed
 
 
-@pytest.mark.parametrize("spec", [SPEC, PROMOTE], ids=["asha", "asha_promote"])
+@pytest.mark.parametrize(
+    "spec",
+    [pytest.param(SPEC, id="asha"), pytest.param(PROMOTE, id="promote", marks=pytest.mark.slow)],
+)
 def test_a_search_whose_candidates_all_fail_stops_and_tries_them_again(unbroken, tmp_path, spec):
     place = Place(tmp_path, spec.replace("trials: 6", "trials: 6, stop_after_failures: 3"))
     place.runs.mkdir()

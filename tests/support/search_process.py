@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mlflow.tracking import MlflowClient
+from typer.testing import CliRunner
+
+from fstune.cli.commands import app
 
 SPEC = """
 name: small
@@ -99,10 +102,9 @@ class Place:
         return self._print_report("table").splitlines()
 
     def _print_report(self, form: str) -> str:
-        command = [sys.executable, "-m", "fstune.cli", "report", NAME, "--format", form]
-        done = subprocess.run(
-            [*command, "--runs", str(self.runs)], capture_output=True, text=True, check=True
-        )
+        arguments = ["report", NAME, "--format", form, "--runs", str(self.runs)]
+        done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == 0, done.output
         return done.stdout
 
     def tracked(self) -> dict[str, Any]:

@@ -25,11 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from model.config import ModelConfig
-from model.mechanisms.acting import Acting
+from model.mechanisms.acting import Acting, by_layer, layers_from, scaled_to_one
 from model.mechanisms.future_seed.settings import FutureSeed
 from model.state import LayerState, State
-
-_LEAST_MEAN_SQUARE = 1e-12
 
 
 class Gates(Acting):
@@ -44,13 +42,8 @@ class Gates(Acting):
 
     def __init__(self, config: ModelConfig, settings: FutureSeed) -> None:
         super().__init__(config, settings)
-        if settings.layer_start >= config.num_layers:
-            raise ValueError(
-                "layer_start < num_layers must hold, "
-                f"got layer_start={settings.layer_start}, num_layers={config.num_layers}"
-            )
         self.settings: FutureSeed = settings
-        seeded = config.num_layers - settings.layer_start
+        seeded = layers_from(config, settings.layer_start)
         shape = (seeded, config.num_heads) if settings.gate == "head" else (seeded,)
         self.alpha = nn.Parameter(torch.full(shape, settings.alpha, dtype=torch.float32))
         if settings.gate == "input":
@@ -102,13 +95,7 @@ class Gates(Acting):
 
     def values(self) -> dict[str, float]:
         """The effective gate of each seeded layer, and of its heads where they have their own."""
-        found: dict[str, float] = {}
-        for layer, gate in self.effective().items():
-            name = f"gate/L{layer:02d}"
-            found[name] = float(gate.mean())
-            if gate.ndim == 1:
-                found |= {f"{name}.H{head}": float(value) for head, value in enumerate(gate)}
-        return found
+        return by_layer("gate", self.effective().items())
 
     def observed(self, state: State) -> Iterator[tuple[str, Tensor]]:
         """How large each layer's seed is beside the state that the layer ends up with [B, H]."""
@@ -138,8 +125,6 @@ def seed_state(
         return None
     base_BHVK = below_BHVK.detach() if settings.detach else below_BHVK
     if settings.norm:
-        # Clamped under the root: the root's slope at an empty state is infinite.
-        mean_square_BH11 = base_BHVK.square().mean((-2, -1), keepdim=True)
-        base_BHVK = base_BHVK / mean_square_BH11.clamp_min(_LEAST_MEAN_SQUARE).sqrt()
+        base_BHVK = scaled_to_one(base_BHVK)
     seed_BHVK = (strength * gates.logit(layer, x_last_BC, base_BHVK).sigmoid()) * base_BHVK
     return seed_BHVK.clamp(-settings.clip, settings.clip) if settings.clip > 0 else seed_BHVK

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from model.config import ModelConfig, sigmoid
 from model.mechanisms.future_seed.settings import FutureSeed, Schedule
-from model.mechanisms.mechanism import OFF_IN_EFFECT, Context, Idle, Mechanism, Profile
+from model.mechanisms.mechanism import (
+    OFF_IN_EFFECT,
+    Context,
+    Idle,
+    Mechanism,
+    Profile,
+    past_the_model,
+)
 
 if TYPE_CHECKING:
     from model.mechanisms.future_seed.gates import Gates
@@ -49,7 +56,7 @@ class FutureSeedMechanism(Mechanism[FutureSeed]):
 
     def idle(self, settings: FutureSeed, context: Context) -> Iterator[Idle]:
         layers = context.num_layers
-        nothing = _nothing(settings, layers)
+        nothing = past_the_model(settings.layer_start, context) or _nothing(settings, layers)
         if nothing is not None:
             yield nothing
             return
@@ -138,9 +145,6 @@ class FutureSeedMechanism(Mechanism[FutureSeed]):
 
 def _nothing(settings: FutureSeed, layers: int | None) -> Idle | None:
     """Why the mechanism is as good as off."""
-    if layers is not None and settings.layer_start >= layers:
-        text = f"must be under {layers}, the number of layers, got {settings.layer_start}"
-        return Idle("layer_start", text, "mechanism", sure=True)
     if settings.seed_scale == 0:
         text = "must be over 0: at 0 nothing is handed on, got 0"
         return Idle("seed_scale", text, "mechanism", sure=True)

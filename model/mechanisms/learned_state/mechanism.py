@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from model.config import ModelConfig
 from model.mechanisms.learned_state.settings import LearnedState
-from model.mechanisms.mechanism import Context, Idle, Mechanism
+from model.mechanisms.mechanism import Context, Idle, Mechanism, past_the_model
 
 if TYPE_CHECKING:
     from model.mechanisms.learned_state.states import States
@@ -27,10 +27,9 @@ class LearnedStateMechanism(Mechanism[LearnedState]):
         return States(config, settings)
 
     def idle(self, settings: LearnedState, context: Context) -> Iterator[Idle]:
-        layers = context.num_layers
-        if layers is not None and settings.layer_start >= layers:
-            text = f"must be under {layers}, the number of layers, got {settings.layer_start}"
-            yield Idle("layer_start", text, "mechanism", sure=True)
+        nothing = past_the_model(settings.layer_start, context)
+        if nothing is not None:
+            yield nothing
         elif settings.lr == 0:
             text = "must be over 0: the states start at 0 and would stay there, got 0"
             yield Idle("lr", text, "mechanism", sure=True)

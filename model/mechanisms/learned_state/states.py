@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from model.config import ModelConfig
-from model.mechanisms.acting import Acting
+from model.mechanisms.acting import Acting, by_layer, layers_from
 from model.mechanisms.learned_state.settings import LearnedState
 from model.state import State
 
@@ -30,12 +30,7 @@ class States(Acting):
 
     def __init__(self, config: ModelConfig, settings: LearnedState) -> None:
         super().__init__(config, settings)
-        if settings.layer_start >= config.num_layers:
-            raise ValueError(
-                "layer_start < num_layers must hold, "
-                f"got layer_start={settings.layer_start}, num_layers={config.num_layers}"
-            )
-        L, H, D = config.num_layers - settings.layer_start, config.num_heads, config.head_size
+        L, H, D = layers_from(config, settings.layer_start), config.num_heads, config.head_size
         self.state = nn.Parameter(torch.zeros(L, H, D, D))
 
     def initial_state(self, state: State) -> State:
@@ -48,8 +43,5 @@ class States(Acting):
     @torch.no_grad()
     def values(self) -> dict[str, float]:
         """The norm of each layer's state."""
-        start = self.settings.layer_start
-        return {
-            f"learned_state/L{layer:02d}": float(state_HVK.norm())
-            for layer, state_HVK in enumerate(self.state, start)
-        }
+        norms = (state_HVK.norm() for state_HVK in self.state)
+        return by_layer("learned_state", enumerate(norms, self.settings.layer_start))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from model.config import ModelConfig, sigmoid
-from model.mechanisms.mechanism import Context, Idle, Mechanism, Profile
+from model.mechanisms.mechanism import Context, Idle, Mechanism, Profile, past_the_model
 from model.mechanisms.second_pass.settings import SecondPass
 
 if TYPE_CHECKING:
@@ -27,10 +27,9 @@ class SecondPassMechanism(Mechanism[SecondPass]):
         return Passes(config, settings)
 
     def idle(self, settings: SecondPass, context: Context) -> Iterator[Idle]:
-        layers = context.num_layers
-        if layers is not None and settings.layer_start >= layers:
-            text = f"must be under {layers}, the number of layers, got {settings.layer_start}"
-            yield Idle("layer_start", text, "mechanism", sure=True)
+        nothing = past_the_model(settings.layer_start, context)
+        if nothing is not None:
+            yield nothing
         elif settings.gate != "scalar" and settings.alpha_lr == 0:
             text = "has no effect while alpha_lr is 0: it starts as the scalar gate and stays it"
             yield Idle("gate", text)

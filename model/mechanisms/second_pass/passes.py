@@ -23,11 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from model.config import ModelConfig
-from model.mechanisms.acting import Acting, Read
+from model.mechanisms.acting import Acting, Read, by_layer, layers_from, scaled_to_one
 from model.mechanisms.second_pass.settings import SecondPass
 from model.state import State
-
-_LEAST_MEAN_SQUARE = 1e-12
 
 
 class Passes(Acting):
@@ -42,27 +40,17 @@ class Passes(Acting):
     def __init__(self, config: ModelConfig, settings: SecondPass) -> None:
         super().__init__(config, settings)
         self.settings: SecondPass = settings
-        if settings.layer_start >= config.num_layers:
-            raise ValueError(
-                "layer_start < num_layers must hold, "
-                f"got layer_start={settings.layer_start}, num_layers={config.num_layers}"
-            )
-        layers = config.num_layers - settings.layer_start
+        layers = layers_from(config, settings.layer_start)
         shape = (layers, config.num_heads) if settings.gate == "head" else (layers,)
         self.alpha = nn.Parameter(torch.full(shape, settings.alpha, dtype=torch.float32))
 
     def read(self, once: Read, state: State) -> tuple[Tensor, State]:
-        if self.settings.detach:
-            with torch.no_grad():
-                _, first = once(state)
-        else:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.settings.detach):
             _, first = once(state)
         start = self.settings.layer_start
         base_LBHVK = first.wkv_LBHVK[start:]
         if self.settings.norm:
-            # Clamped under the root: the root's slope at an empty state is infinite.
-            mean_square = base_LBHVK.square().mean((-2, -1), keepdim=True)
-            base_LBHVK = base_LBHVK / mean_square.clamp_min(_LEAST_MEAN_SQUARE).sqrt()
+            base_LBHVK = scaled_to_one(base_LBHVK)
         gate_LH = self.alpha.to(base_LBHVK).sigmoid().reshape(len(base_LBHVK), 1, -1, 1, 1)
         seed_LBHVK = gate_LH * base_LBHVK
         own_LBHVK = state.wkv_LBHVK
@@ -72,10 +60,5 @@ class Passes(Acting):
     @torch.no_grad()
     def values(self) -> dict[str, float]:
         """Each layer's gate, and its heads' where they have their own."""
-        found: dict[str, float] = {}
-        for layer, gate in enumerate(self.alpha.sigmoid(), self.settings.layer_start):
-            name = f"second_gate/L{layer:02d}"
-            found[name] = float(gate.mean())
-            if gate.ndim == 1:
-                found |= {f"{name}.H{head}": float(value) for head, value in enumerate(gate)}
-        return found
+        gates = enumerate(self.alpha.sigmoid(), self.settings.layer_start)
+        return by_layer("second_gate", gates)
