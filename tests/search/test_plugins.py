@@ -124,7 +124,7 @@ def test_the_report_shows_both_and_the_records_verify(searched):
     }
     shown = [line for line in searched.table() if "train.optimizer=descent" in line]
     assert len(shown) == 2
-    assert all(line.strip().startswith("size=0.") for line in shown)
+    assert all(line.strip().startswith("offset.size=0.") for line in shown)
     code, told, errors = typed(searched, "verify", NAME)
     assert code == 0, told + errors
 
