@@ -21,8 +21,8 @@ _MECHANISMS = Entries(
         "learned_state": "model.mechanisms.learned_state.mechanism:LearnedStateMechanism",
         "second_pass": "model.mechanisms.second_pass.mechanism:SecondPassMechanism",
     },
-    # The other sections of an arm.
-    reserved=("model", "task", "train"),
+    # The other sections of an arm, and the other files of a kept model.
+    reserved=("model", "task", "train", "weights", "description"),
 )
 
 
