@@ -87,6 +87,7 @@ def test_where_it_was_when_it_was_killed_is_read(folder):
     assert [len(trial.rungs) for trial in (first, second)] == [1, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_killed_one_is_resumed_to_its_end(folder):
     before = written(folder / "killed")

@@ -10,7 +10,7 @@ from search_process import NAME, SPEC, Place
 
 from model.checkpoint import load
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 MODULE = """
 from dataclasses import dataclass

@@ -177,9 +177,9 @@ def test_a_confirmation_is_one_look_at_what_the_search_has_not_seen(unbroken):
     assert unbroken.evaluations() == confirmed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "spec",
-    [pytest.param(SPEC, id="asha"), pytest.param(PROMOTE, id="promote", marks=pytest.mark.slow)],
+    "spec", [pytest.param(SPEC, id="asha"), pytest.param(PROMOTE, id="promote")]
 )
 def test_a_search_whose_candidates_all_fail_stops_and_tries_them_again(unbroken, tmp_path, spec):
     place = Place(tmp_path, spec.replace("trials: 6", "trials: 6, stop_after_failures: 3"))
