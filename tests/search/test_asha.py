@@ -449,11 +449,13 @@ def newest(folder: Path, pattern: str) -> Path:
 SNAPSHOT_FILES = ("tuner.pkl", "experiment_state-*.json", "searcher-state-*.pkl")
 
 
+@pytest.mark.slow
 def test_a_whole_snapshot_is_restored_from(snapshot):
     folder, records = snapshot
     assert snapshot_fault(folder, records) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", SNAPSHOT_FILES)
 def test_a_torn_snapshot_is_seen(snapshot, pattern):
     folder, records = snapshot
@@ -468,6 +470,7 @@ def test_a_torn_snapshot_is_seen(snapshot, pattern):
     assert snapshot_fault(folder, records) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", SNAPSHOT_FILES)
 def test_a_missing_file_is_seen(snapshot, pattern):
     folder, records = snapshot
@@ -476,6 +479,7 @@ def test_a_missing_file_is_seen(snapshot, pattern):
     assert "torn: FileNotFoundError" in snapshot_fault(folder, records)
 
 
+@pytest.mark.slow
 def test_an_older_file_of_the_same_kind_does_not_count(snapshot):
     folder, records = snapshot
     for pattern in SNAPSHOT_FILES[1:]:
@@ -484,6 +488,7 @@ def test_an_older_file_of_the_same_kind_does_not_count(snapshot):
     assert snapshot_fault(folder, records) is None
 
 
+@pytest.mark.slow
 def test_a_snapshot_made_elsewhere_is_not_restored_from(snapshot, tmp_path):
     folder, records = snapshot
     moved = tmp_path / "moved"
@@ -492,6 +497,7 @@ def test_a_snapshot_made_elsewhere_is_not_restored_from(snapshot, tmp_path):
     assert fault == f"Tune's snapshot was made in {records.root}"
 
 
+@pytest.mark.slow
 def test_records_of_other_trials_are_seen(snapshot, stopped):
     folder, records = snapshot
     path = stopped / "trials" / "0000" / "candidate.json"
@@ -520,6 +526,7 @@ def edit_searcher(folder: Path, change: Any) -> None:
     path.write_bytes(pickle.dumps(state))
 
 
+@pytest.mark.slow
 def test_a_state_and_a_searcher_of_different_moments_are_seen(snapshot):
     folder, records = snapshot
     ended = min(pickle.loads(newest(folder, "searcher-state-*.pkl").read_bytes())["_ot_trials"])
@@ -533,6 +540,7 @@ def test_a_state_and_a_searcher_of_different_moments_are_seen(snapshot):
     assert "other trials than its searcher" in snapshot_fault(folder, records)
 
 
+@pytest.mark.slow
 def test_a_snapshot_without_a_trial_is_seen(snapshot):
     folder, records = snapshot
     edit_state(folder, lambda state: state["trial_data"].clear())
@@ -542,6 +550,7 @@ def test_a_snapshot_without_a_trial_is_seen(snapshot):
     assert snapshot_fault(folder, records) == "Tune's snapshot has no trial yet"
 
 
+@pytest.mark.slow
 def test_a_stale_snapshot_that_holds_together_is_restored_from(snapshot):
     """It knows less than the records, and tells nothing against them."""
     folder, records = snapshot
