@@ -28,6 +28,7 @@ from fstune.specs.sections import SearchSpec
 from fstune.specs.settings import ArmSettings, Scalar
 from fstune.specs.space import Space
 from model.mechanisms import registry
+from model.optimizers import registry as optimizers
 
 LARGEST = 4096
 """No batch over this is tried."""
@@ -148,6 +149,10 @@ def heaviest(spec: SearchSpec) -> dict[str, Scalar]:
     return max(corners, key=lambda corner: _weight(spec, corner), default={})
 
 
+_A_MATRIX = "blocks.0.att.key.weight"
+"""Of the kind that most of a model's parameters are; optimisers are told apart by it."""
+
+
 def _weight(spec: SearchSpec, candidate: dict[str, Scalar]) -> tuple[object, ...]:
     sizes = sum(
         float(size)
@@ -160,6 +165,7 @@ def _weight(spec: SearchSpec, candidate: dict[str, Scalar]) -> tuple[object, ...
         sizes,
         candidate.get("train.parameters") != "gates",
         candidate.get("model.precision") != "bf16",
+        optimizers.get(variant.train.optimizer).state_bytes(_A_MATRIX, (1, 1)),
         *(registry.get(name).weight(own) for name, own in variant.mechanisms.items()),
     )
 

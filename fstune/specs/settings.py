@@ -176,9 +176,9 @@ class _ArmSettings(OfMechanisms):
         found = {name: getattr(self, name) for name in mechanisms.names()}
         return {name: settings for name, settings in found.items() if settings is not None}
 
-    def without(self, *names: str) -> Self:
-        """The same arm without some mechanisms; without any, if none is named."""
-        return self.model_copy(update=dict.fromkeys(names or mechanisms.names()))
+    def without(self) -> Self:
+        """The same arm without any mechanism."""
+        return self.model_copy(update=dict.fromkeys(mechanisms.names()))
 
 
 if TYPE_CHECKING:

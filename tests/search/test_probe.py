@@ -44,6 +44,11 @@ def test_the_heaviest_arm_computes_in_float32(tmp_path):
     assert heaviest(spec(tmp_path, text))["model.precision"] == "float32"
 
 
+def test_the_heaviest_arm_has_the_optimiser_that_keeps_most(tmp_path):
+    text = WIDE.replace("space:", "space:\n  train.optimizer: {choice: [muon, adamw]}")
+    assert heaviest(spec(tmp_path, text))["train.optimizer"] == "adamw"
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_batch_is_found_that_fits_and_a_larger_one_does_not(tmp_path):
