@@ -3,9 +3,9 @@
 `RWKV7.hidden` asks in this order; each of several mechanisms in turn. Where nothing acts, nothing
 is asked, so that a model without mechanisms is the official one to the bit.
 
+    prompt          the embedded prompt, before anything is read
     read            how often, and from which state, the prompt is read
     initial_state   the state that a reading begins from
-    prompt          the embedded prompt, before the first layer
     before_layer    what a layer's WKV state has added before the layer reads the prompt
     replaced        a time mix or channel mix that stands in for the layer's own, in every pass
 
