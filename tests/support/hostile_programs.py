@@ -308,5 +308,5 @@ BY_TIME = {
 }
 """Those that are ended by the clock."""
 
-BY_TIME_OR_MEMORY = {"no end of recursion"}
-"""Those where it depends on the machine's speed."""
+BY_TIME_OR_MEMORY = {"10 GB piece by piece", "no end of recursion"}
+"""Those that fill memory bit by bit: a slow machine's clock ends them first."""
