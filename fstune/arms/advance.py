@@ -52,7 +52,7 @@ def advance(arm: ArmSpec, materials: ArmInputs, to_step: int, bench: Workbench) 
     Args:
         arm: what to train.
         materials: what the arm stands on.
-        to_step: optimiser steps, counted from the arm's beginning.
+        to_step: optimiser steps, counted from the arm's beginning; 0 is before the first.
         bench: where.
 
     Returns:
@@ -102,9 +102,9 @@ def _train(arm: ArmSpec, materials: ArmInputs, to_step: int, bench: Workbench) -
     newest = 0 if checkpoint is None else checkpoint[0]
     usable = None if checkpoint is None or newest > to_step else checkpoint[1]
     run = _begun(arm, materials, bench, usable)
-    every = bench.evaluate_every or to_step
+    every = bench.evaluate_every or max(to_step, 1)
     stops = sorted({*range(run.step - run.step % every + every, to_step, every), run.step, to_step})
-    for stop in (stop for stop in stops if stop > 0):
+    for stop in (stop for stop in stops if stop > 0 or to_step == 0):
         if not run.trains:
             run.step = stop
         while run.step < stop:

@@ -64,7 +64,7 @@ COLUMNS = (
     Column("p", lambda row: row.delta.p_value, ".2g", "of chance alone, for these seeds"),
     Column("q", lambda row: row.q_value, ".2g", "p adjusted for the number of candidates"),
     Column("agree", lambda row: row.delta.seeds_agree, "d", "seeds with the mean's sign"),
-    Column("detectable", lambda row: row.delta.detectable, ".4f", "delta told from zero in 80 %"),
+    Column("detectable", lambda row: _detectable(row), ".4f", "delta told from zero in 80 %"),
 )
 
 
@@ -154,6 +154,11 @@ def _compared(
     if at is None:
         return None
     return Compared(trial, at, at.deltas[spec.metric().name], q_value)
+
+
+def _detectable(row: Compared) -> float | None:
+    """Of arms that have learnt something; the others tell nothing, however alike they are."""
+    return None if row.at.guessed else row.delta.detectable
 
 
 def _setting_cell(value: Scalar | None) -> Cell:

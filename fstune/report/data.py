@@ -10,9 +10,8 @@ from typing import Any
 from fstune.files import write_json
 from fstune.results.folder import SearchFolder
 from fstune.results.ranking import best_of
-from fstune.results.records import Comparison, Confirmation, TrialRecord
+from fstune.results.records import Comparison, Confirmation, RungRecord, TrialRecord
 from fstune.results.selection import corrected_winner, false_discovery_adjusted
-from fstune.results.verdict import VERDICT_RULES
 from fstune.specs.sections import SearchSpec
 
 
@@ -25,7 +24,7 @@ def as_json(records: SearchFolder, spec: SearchSpec) -> dict[str, Any]:
         "search": spec.name,
         "spec_digest": spec.digest,
         "objective": spec.metric().name,
-        "verdict_rules": VERDICT_RULES,
+        "verdict_rules": records.rules,
         "trials": [
             _trial_json(trial) | {"q_value": adjusted.get(trial.number)} for trial in trials
         ],
@@ -74,6 +73,9 @@ def _comparison_json(rung: Comparison) -> dict[str, Any]:
         "seeds": rung.seeds,
         "verdict": rung.verdict,
         "flags": rung.flags,
+        # Said where there is something to say: reports of older rules know neither.
+        **({"no_better_than": rung.guessed} if rung.guessed else {}),
+        **({"settled": True} if isinstance(rung, RungRecord) and rung.settled else {}),
         "baseline": {name: delta.baseline for name, delta in rung.deltas.items()},
         "variant": {name: delta.variant for name, delta in rung.deltas.items()},
         "delta": {

@@ -227,7 +227,7 @@ def _draw_path(canvas: "Canvas", path: SearchPath) -> None:
     axes.set_xlim(0, end)
     _name_ends(axes, end, names)
     axes.set_xlabel("optimiser steps of all arms")
-    axes.set_ylabel(f"{path.maximised} {_with_unit(path.metric)}")
+    axes.set_ylabel(f"objective, Δ {_with_unit(path.metric)}")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
 
 

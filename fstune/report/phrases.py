@@ -6,7 +6,7 @@ Whole sentences are in `words`.
 from collections.abc import Iterable, Mapping
 
 from fstune.results.deltas import Delta
-from fstune.results.records import TrialRecord
+from fstune.results.records import Comparison, TrialRecord
 from fstune.specs.settings import Scalar
 from model.mechanisms.registry import of_path
 
@@ -18,6 +18,7 @@ COLOURS = {
     "infeasible": "red",
     "failed": "red",
     "no effect": "dim",
+    "not learnt": "yellow",
 }
 
 
@@ -37,6 +38,16 @@ def describe_candidate(candidate: Mapping[str, Scalar]) -> str:
         else f"{short(path, candidate)}={value}"
         for path, value in candidate.items()
     )
+
+
+def nothing_learnt(at: Comparison) -> str:
+    """Why nothing can be told of a comparison, in a sentence."""
+    return f"Neither arm is surely better than {at.guessed}: nothing can be told of their delta."
+
+
+def detectable(delta: Delta) -> str:
+    """The smallest delta that would be told from zero; a dash where the arms never differed."""
+    return "–" if delta.detectable is None else f"{delta.detectable:.2g}"
 
 
 def label(trial: TrialRecord) -> str:

@@ -22,7 +22,7 @@ from fstune.report.phrases import (
     percent,
 )
 from fstune.results.deltas import CONFIDENCE, Delta, confirmation_confidence
-from fstune.results.ranking import ranked
+from fstune.results.ranking import ranked, settled
 from fstune.results.records import Comparison, TrialProgress, TrialRecord, own_trials
 from fstune.specs.sections import SearchSpec
 
@@ -64,7 +64,7 @@ class Snapshot:
         running = [trial for trial in self.trials if trial.progress is not None]
         for trial in running:
             yield from self._running(trial, in_detail=len(running) <= DETAILED)
-        best = [trial for trial in ranked(self.trials) if trial.rungs][: self.most]
+        best = [t for t in ranked(self.trials) if t.rungs and not settled(t)][: self.most]
         if best:
             yield Text()
             yield Group(*forest_lines(best, self.spec, options.max_width))

@@ -132,8 +132,6 @@ class SearchPath:
     """The best objective at each rung against the optimiser steps of all arms."""
 
     metric: str
-    maximised: str
-    """What of the metric the search looks for the most of."""
     rungs: list[tuple[int, int]]
     points: list[PathPoint]
 
@@ -282,18 +280,14 @@ def search_path(trials: Sequence[TrialRecord], spec: SearchSpec) -> SearchPath:
         spent, so_far = sum(trained.values()), best.get(rung.rung, math.nan)
         points.append(PathPoint(number, rung.rung, spent, rung.objective, so_far))
     rungs = [(rung.steps, rung.seeds) for rung in spec.rungs]
-    return SearchPath(spec.metric().name, _maximised(spec), rungs, points)
+    return SearchPath(spec.metric().name, rungs, points)
 
 
 def objective_name(spec: SearchSpec) -> str:
-    """What candidates are ranked by, in words; more of it is better."""
-    return f"{_maximised(spec)} {spec.metric().name}"
-
-
-def _maximised(spec: SearchSpec) -> str:
+    """What candidates are ranked by at the last rung, in words; more of it is better."""
     turned = "" if spec.metric().higher_is_better else "−"
     bound = "lower bound of " if spec.objective.bound == "lower" else ""
-    return f"{bound}{turned}Δ"
+    return f"{bound}{turned}Δ {spec.metric().name}"
 
 
 def slices(trials: Sequence[TrialRecord], spec: SearchSpec) -> Slices:

@@ -27,7 +27,6 @@ from fstune.report.series import (
     curve,
     forest,
     layer_profiles,
-    objective_name,
     search_path,
     slices,
 )
@@ -105,14 +104,14 @@ def summarise(records: SearchFolder, spec: SearchSpec) -> Summary:
     store = records.store
     best = best_of(trials)
     finalists = records.num_finalists
-    figures, notes = _drawable(spec, trials, store, best, finalists)
+    figures, notes = _drawable(spec, records, trials, best)
     ended = sum(trial.end is not None for trial in trials)
     spec_file = f"{spec.name}.spec.json"
     return Summary(
         name=spec.name,
         state=f"{ended} of {spec.search.trials} trials ended",
         question=words.question(spec),
-        setting=[*words.setting(spec), *words.without_understanding(records, spec)],
+        setting=[*words.setting(spec, records.rules), *words.without_understanding(records, spec)],
         answer=words.answer(spec, order, best, finalists),
         cost=words.cost(trials, store),
         results=all_candidates(spec, order),
@@ -131,11 +130,11 @@ def summarise(records: SearchFolder, spec: SearchSpec) -> Summary:
 
 def _drawable(
     spec: SearchSpec,
+    records: SearchFolder,
     trials: Sequence[TrialRecord],
-    store: ArmStore,
     best: TrialRecord | None,
-    finalists: int,
 ) -> tuple[list[Figure], list[Remark]]:
+    store = records.store
     rows, found = forest(trials, spec, store), slices(trials, spec)
     if not rows.rows:
         return [], []
@@ -144,22 +143,23 @@ def _drawable(
     if best is not None:
         parts += [*_profiles(best, spec, store), _by_group(best, spec, store)]
     parts.append(_luck(trials, spec, store))
-    figures = _overview(spec, trials, finalists, rows, found)
+    figures = _overview(spec, records, trials, rows, found)
     figures += [part for part in parts if isinstance(part, Figure)]
     return figures, [part for part in parts if isinstance(part, Remark)]
 
 
 def _overview(
-    spec: SearchSpec, trials: Sequence[TrialRecord], finalists: int, rows: Forest, found: Slices
+    spec: SearchSpec,
+    records: SearchFolder,
+    trials: Sequence[TrialRecord],
+    rows: Forest,
+    found: Slices,
 ) -> list[Figure]:
     metric, margin = spec.metric().name, spec.objective.margin
     confirmed = ""
     if any(trial.confirmation for trial in trials):
-        level = percent(confirmation_confidence(finalists))
+        level = percent(confirmation_confidence(records.num_finalists))
         confirmed = f", and in the confirmation, where it is a {level} interval"
-    of_whom = (
-        " Its bound is for the seeds that were run." if spec.objective.bound == "lower" else ""
-    )
     figures = [
         Figure(
             "forest",
@@ -172,9 +172,9 @@ def _overview(
         Figure(
             "path",
             "The search's path",
-            f"The best {objective_name(spec)} at each rung (line) against the optimiser steps of "
-            f"all arms so far; dots are candidates.{of_whom} An arm that several candidates "
-            "share counts once.",
+            "The best objective at each rung (line) against the optimiser steps of all arms so "
+            f"far; dots are candidates. Ranked by {words.ranked_by(spec, records.rules)}. An arm "
+            "that several candidates share counts once.",
             search_path(trials, spec),
         ),
     ]

@@ -1,7 +1,8 @@
 """What a search found, as tables for a terminal. No torch, no Ray.
 
 Trials are ranked by the rung they reached and, within a rung, by the objective there: deltas at
-different rungs are not comparable. One that broke off comes after all that did not.
+different rungs are not comparable. What is surely no better than the margin comes after all that
+may be, and what broke off last.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,9 @@ from rich.text import Text
 from fstune.report.phrases import (
     COLOURS,
     describe_candidate,
+    detectable,
     interval,
+    nothing_learnt,
     percent,
     trivial_scores,
 )
@@ -67,7 +70,13 @@ def _below(trial: TrialRecord, metric: str, adjusted: Mapping[int, float]) -> Te
     last = trial.rungs[-1]
     if last.largest_gate < OFF_IN_EFFECT:
         text.append(f" (off in effect: no gate over {last.largest_gate:.1g})")
+    elif last.settled:
+        text.append(
+            " (inside the margin)" if last.verdict == "no effect" else " (below the margin)"
+        )
     text.append(f"\n{_test(last, metric, adjusted[trial.number])}")
+    if last.guessed:
+        text.append(f"\n{nothing_learnt(last)}", style="yellow not dim")
     for flag in last.flags:
         if not flag.startswith(_BASELINE):
             text.append(f"\nlook at {flag}", style="yellow not dim")
@@ -132,7 +141,5 @@ def _test(rung: Comparison, metric: str, adjusted: float) -> str:
     rate = percent(FALSE_DISCOVERY_RATE)
     survives = "yes" if adjusted <= FALSE_DISCOVERY_RATE else "no"
     seeds = "this seed only" if rung.seeds == 1 else f"{delta.seeds_agree} of {rung.seeds} seeds"
-    return (
-        f"p {delta.p_value:.2g}, q {adjusted:.2g} (at FDR {rate}: {survives}), {seeds}, "
-        f"detectable {delta.detectable:.2g}"
-    )
+    test = f"p {delta.p_value:.2g}, q {adjusted:.2g} (at FDR {rate}: {survives}), {seeds}"
+    return test if rung.guessed else f"{test}, detectable {detectable(delta)}"

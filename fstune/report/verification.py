@@ -17,11 +17,11 @@ from fstune.arms.arm import Outcome
 from fstune.errors import StoreError
 from fstune.files import digest_of
 from fstune.report.data import as_json
+from fstune.results.comparison import guess_of, judged, rating, reach
 from fstune.results.deltas import CONFIDENCE, Delta, confirmation_confidence, paired_deltas
 from fstune.results.folder import SearchFolder
 from fstune.results.outcomes import required_pairs
-from fstune.results.pairing import judged, reach
-from fstune.results.records import ArmPair, Comparison, TrialRecord, own_trials
+from fstune.results.records import ArmPair, Comparison, RungRecord, TrialRecord, own_trials
 from fstune.specs.sections import SearchSpec
 from fstune.specs.settings import ArmSettings
 from fstune.specs.words import show
@@ -95,12 +95,40 @@ class _Check:
         gate = self._largest_gate(told, variant)
         if not _same(gate, told.largest_gate):
             yield f"{place}: the largest gate is {told.largest_gate}, its settings say {gate}"
-        verdict = judged(self._spec, baseline, variant, objective, told.largest_gate, confirms)
+        yield from self._guessed(place, told, confirms)
+        verdict = judged(
+            self._spec, baseline, variant, objective, told.largest_gate, told.guessed, confirms
+        )
         if verdict != told.verdict:
             yield f"{place}: the verdict is {told.verdict!r}, its rules say {verdict!r}"
-        gain = objective.gain(self._spec.objective.bound)
-        if not _same(gain, told.objective):
-            yield f"{place}: the objective is {told.objective}, its delta says {gain}"
+        yield from self._rating(place, told)
+
+    def _guessed(self, place: str, told: Comparison, confirms: bool) -> Iterator[str]:
+        """A guess that the arms were, or were not, held to be no better than."""
+        untrained = None if told.untrained is None else self._read(told.untrained, 0)
+        if untrained is None and told.untrained is not None:
+            yield f"{place}: the evaluation of arm {told.untrained} at step 0 is not stored"
+            return
+        try:
+            pairs = required_pairs(self._store, told.arms, told.steps)
+        except (StoreError, ValueError):
+            return  # which is said of its deltas
+        grounds = self._records.grounds("test" if confirms else "validation")
+        guessed = guess_of(self._spec.metric(), pairs, grounds, untrained)
+        if guessed != told.guessed:
+            yield f"{place}: no better than {told.guessed!r}, the outcomes say {guessed!r}"
+
+    def _rating(self, place: str, told: Comparison) -> Iterator[str]:
+        """What ranks the candidate; of a confirmation the delta alone."""
+        if isinstance(told, RungRecord):
+            found = rating(self._spec, told.rung, told, self._records.rules)
+        else:
+            delta = told.deltas[self._spec.metric().name]
+            found = {"objective": delta.gain(self._spec.objective.bound)}
+        for name, now in found.items():
+            was = getattr(told, name)
+            if not _same(was, now):
+                yield f"{place}: the {name} is {was}, its delta says {now}"
 
     def _settings(
         self, place: str, told: Comparison, baseline: ArmSettings, variant: ArmSettings
@@ -153,7 +181,10 @@ class _Check:
                 continue
             for field in dataclasses.fields(Delta):
                 was, now = getattr(told[name], field.name), getattr(found[name], field.name)
-                if not _same(was, now):
+                # Older rules had 0 where arms that agree throughout now have none.
+                if not (
+                    _same(was, now) or (field.name == "detectable" and (was, now) == (0, None))
+                ):
                     yield f"{place}: {name} {field.name} is {was}, the outcomes say {now}"
 
     def _arms(self, trials: Sequence[TrialRecord]) -> Iterator[str]:

@@ -17,12 +17,14 @@ from fstune.report.phrases import (
     describe_candidate,
     duration,
     interval,
+    nothing_learnt,
     percent,
     trivial_scores,
 )
 from fstune.report.series import objective_name
 from fstune.results.deltas import CONFIDENCE, confirmation_confidence
 from fstune.results.folder import SearchFolder
+from fstune.results.learning import KNOWS_LEARNING
 from fstune.results.records import Comparison, TrialRecord, own_trials
 from fstune.results.selection import (
     FALSE_DISCOVERY_RATE,
@@ -30,7 +32,7 @@ from fstune.results.selection import (
     corrected_winner,
     false_discovery_adjusted,
 )
-from fstune.results.verdict import VERDICT_RULES, Verdict
+from fstune.results.verdict import Verdict
 from fstune.specs.sections import SearchSpec
 from model.mechanisms import registry as mechanisms
 from tasks import registry
@@ -44,6 +46,7 @@ _SAYS: dict[Verdict, str] = {
     "unconfirmed gain": "Perhaps",
     "loss": "No, it harms",
     "no effect": "No effect",
+    "not learnt": "Not learnt",
     "inconclusive": "Inconclusive",
     "diverged": "Diverged",
     "failed": "Failed",
@@ -109,13 +112,17 @@ def question(spec: SearchSpec) -> str:
     )
 
 
-def setting(spec: SearchSpec) -> list[Fact]:
-    """Mechanism, task, model, training and budget."""
+def setting(spec: SearchSpec, rules: int) -> list[Fact]:
+    """Mechanism, task, model, training and budget.
+
+    Args:
+        spec: the search's.
+        rules: version of the verdict rules that it is decided by.
+    """
     task, rungs = registry.get(spec.task_name), spec.rungs
     sizes = spec.task
     climbs = " → ".join(at_rung(rung.steps, rung.seeds) for rung in rungs)
     train = spec.train
-    for_whom = " for the seeds that were run" if spec.objective.bound == "lower" else ""
     return [
         ("Mechanism", _mechanisms(spec)),
         ("Varied", ", ".join(spec.space) or "nothing"),
@@ -139,10 +146,22 @@ def setting(spec: SearchSpec) -> list[Fact]:
         ),
         (
             "Judged by",
-            f"Δ {spec.metric().name}, ranked by {objective_name(spec)}{for_whom}; within "
+            f"Δ {spec.metric().name}, ranked by {ranked_by(spec, rules)}; within "
             f"±{spec.objective.margin:g} it is no effect",
         ),
     ]
+
+
+def ranked_by(spec: SearchSpec, rules: int) -> str:
+    """What candidates are ranked by, in words."""
+    lower = spec.objective.bound == "lower"
+    at_last = f"{objective_name(spec)}{' for the seeds that were run' if lower else ''}"
+    if rules < KNOWS_LEARNING:
+        return at_last
+    return (
+        f"what it may still be (the upper bound for the seeds that were run), and at the last rung "
+        f"by {at_last}; what is surely no better than the margin comes last"
+    )
 
 
 def without_understanding(records: SearchFolder, spec: SearchSpec) -> list[Fact]:
@@ -225,11 +244,12 @@ def _sentence(
     spec: SearchSpec, trial: TrialRecord, at: Comparison, level: float, split: str
 ) -> str:
     delta = at.deltas[spec.metric().name]
+    no_better = f" {nothing_learnt(at)}" if at.guessed else ""
     return (
         f"With {describe_candidate(trial.candidate) or 'its fixed settings'} (candidate "
         f"{trial.number}), {subject(spec)} takes {spec.metric().name} from {delta.baseline:.4f} "
         f"to {delta.variant:.4f}: Δ {interval(delta)}, {percent(level)} interval, at "
-        f"{at_rung(at.steps, at.seeds)} on the {split} examples."
+        f"{at_rung(at.steps, at.seeds)} on the {split} examples.{no_better}"
     )
 
 
@@ -284,7 +304,7 @@ def facts(records: SearchFolder, spec: SearchSpec) -> list[Fact]:
     """Digests, versions, device, and when the last evaluation ended."""
     found = [
         ("spec digest", spec.digest),
-        ("verdict rules", f"version {VERDICT_RULES}"),
+        ("verdict rules", f"version {records.rules}"),
     ]
     ends = [point.ended_at for t in records.trials() for r in t.rungs for point in r.curve]
     if ends:

@@ -59,16 +59,17 @@ class Delta:
     higher_is_better: bool
     p_value: float = 1.0
     """Of the hypothesis that the arms differ by chance alone, for these seeds (`_p_value`)."""
-    detectable: float = 0.0
-    """The smallest true delta that would be told from zero in 80 of 100 such comparisons."""
+    detectable: float | None = None
+    """The smallest true delta that would be told from zero in 80 of 100 such comparisons; None
+    where the arms agree in every example, which tells nothing of how they may differ."""
     seeds_agree: int = 0
     """How many seeds have a delta of the mean's sign."""
     half_width: float | None = None
     """Half of the interval for these very seeds, examples alone being drawn by chance; None with
     one seed, where that is the interval."""
 
-    def gain(self, bound: Literal["lower", "mean"]) -> float:
-        """The delta turned so that more is better: its mean, or its lower bound for these seeds.
+    def gain(self, bound: Literal["lower", "mean", "upper"]) -> float:
+        """The delta turned so that more is better: its mean, or a bound of it for these seeds.
 
         Two or three seeds tell how much seeds differ so badly that a bound for all seeds would rank
         candidates by that error: in simulation, it found an effect half as often.
@@ -77,13 +78,18 @@ class Delta:
         if bound == "mean":
             return mean
         if self.half_width is not None:
-            return mean - self.half_width
-        return self.worst
+            return mean - self.half_width if bound == "lower" else mean + self.half_width
+        return self.worst if bound == "lower" else self.best
 
     @property
     def worst(self) -> float:
         """The worse end of the interval, turned so that more is better."""
         return self.low if self.higher_is_better else -self.high
+
+    @property
+    def best(self) -> float:
+        """The better end of the interval, turned so that more is better."""
+        return self.high if self.higher_is_better else -self.low
 
 
 def paired_deltas(
@@ -142,7 +148,7 @@ def confirmation_confidence(finalists: int) -> float:
 class _Interval:
     low: float
     high: float
-    detectable: float
+    detectable: float | None
     """Minimum detectable effect, a multiple of the standard error (Bloom, Evaluation Review 19(5),
     1995): quantile of the level + z of the power; of Student's t, the noncentrality at which it
     passes its quantile with that power."""
@@ -150,6 +156,11 @@ class _Interval:
 
 
 _POWER_Z = NormalDist().inv_cdf(POWER)
+
+
+def normal_quantile(confidence: float) -> float:
+    """How many standard errors a two-sided interval of a normal variable reaches either way."""
+    return NormalDist().inv_cdf(0.5 + confidence / 2)
 
 
 _ROUNDING = 1e-18
@@ -165,8 +176,8 @@ def _of_one_seed(
     drawn_B = _drawn(pair.variant, metric) - _drawn(pair.baseline, metric)
     tail = 100 * (1 - confidence) / 2
     low, high = np.percentile(drawn_B, [tail, 100 - tail])
-    level = NormalDist().inv_cdf(0.5 + confidence / 2)
-    return _Interval(float(low), float(high), float(drawn_B.std(ddof=1)) * (level + _POWER_Z))
+    detectable = float(drawn_B.std(ddof=1)) * (normal_quantile(confidence) + _POWER_Z)
+    return _Interval(float(low), float(high), detectable or None)
 
 
 def _of_several_seeds(
@@ -174,7 +185,7 @@ def _of_several_seeds(
 ) -> _Interval:
     """Student's t about the mean, over seeds and examples."""
     baseline_SN, variant_SN = (
-        np.stack([_contributions(getattr(pair, arm), metric) for pair in pairs])
+        np.stack([contributions(getattr(pair, arm), metric) for pair in pairs])
         for arm in ("baseline", "variant")
     )
     delta_SN = variant_SN - baseline_SN
@@ -183,13 +194,11 @@ def _of_several_seeds(
     half = quantile * error
     detectable = float(nctdtrinc(freedom, 1 - POWER, quantile)) * error
     _, of_examples, _ = mean_squares(delta_SN)
-    of_these_seeds = NormalDist().inv_cdf(0.5 + confidence / 2) * math.sqrt(
-        of_examples / delta_SN.size
-    )
-    return _Interval(mean - half, mean + half, detectable, of_these_seeds)
+    of_these_seeds = normal_quantile(confidence) * math.sqrt(of_examples / delta_SN.size)
+    return _Interval(mean - half, mean + half, detectable or None, of_these_seeds)
 
 
-def _contributions(outcome: Outcome, metric: Metric) -> NDArray[np.float64]:
+def contributions(outcome: Outcome, metric: Metric) -> NDArray[np.float64]:
     """What each example adds to a score: its own, or the jackknife's pseudo-value of a pooled one.
 
     Dorfman, Berbaum and Metz, Investigative Radiology 27(9), 1992.

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from fstune.arms.store import ArmStore
 from fstune.errors import InputError, StoreError
 from fstune.files import write_atomic, write_json
+from fstune.results.learning import Grounds
 from fstune.results.paths import SearchPaths, search_names
 from fstune.results.records import (
     Confirmation,
@@ -27,9 +28,10 @@ from fstune.results.records import (
     TrialProgress,
     TrialRecord,
 )
+from fstune.results.verdict import FIRST_KEPT_RULES, VERDICT_RULES
 from fstune.specs.loading import read_resolved, write_resolved
 from fstune.specs.sections import SearchSpec
-from fstune.specs.settings import Scalar
+from fstune.specs.settings import EvaluatedSplit, Scalar
 
 
 class SearchFolder:
@@ -77,8 +79,18 @@ class SearchFolder:
         return self._paths.spec.read_text(encoding="utf-8")
 
     def write_spec(self, spec: SearchSpec) -> None:
-        """Write the resolved spec, with which the search exists."""
+        """Write the rules that the search is decided by, and the resolved spec: now it exists."""
+        _write_text(self._paths.rules, str(VERDICT_RULES))
         write_resolved(spec, self._paths.spec)
+
+    @property
+    def rules(self) -> int:
+        """Version of the verdict rules that the search began with, and is gone on with."""
+        return int(_text(self._paths.rules) or FIRST_KEPT_RULES)
+
+    def grounds(self, split: EvaluatedSplit = "validation") -> Grounds:
+        """What the search's comparisons on a split are judged by."""
+        return Grounds(self.rules, self.guesses(split))
 
     def write_user_spec(self, text: bytes) -> None:
         """Keep the spec as the user wrote it."""
@@ -230,12 +242,14 @@ class SearchFolder:
         if self.confirmation(number) is None:
             write_json(self._paths.confirmation(number), asdict(record))
 
-    def guesses(self) -> dict[str, dict[str, float]]:
-        """What chance and trivial strategies score on the validation split, by metric."""
-        return _read(self._paths.guesses, _GUESSES) or {}
+    def guesses(self, split: EvaluatedSplit = "validation") -> dict[str, dict[str, float]]:
+        """What chance and trivial strategies score on a split, by metric; empty where unknown."""
+        return _read(self._paths.guesses(split), _GUESSES) or {}
 
-    def write_guesses(self, guesses: Mapping[str, Mapping[str, float]]) -> None:
-        write_json(self._paths.guesses, guesses)
+    def write_guesses(
+        self, guesses: Mapping[str, Mapping[str, float]], split: EvaluatedSplit = "validation"
+    ) -> None:
+        write_json(self._paths.guesses(split), guesses)
 
     def finalists(self) -> list[int] | None:
         """Numbers of the trials that are confirmed; None before they were chosen."""

@@ -3,7 +3,6 @@
 The only place where a baseline meets its variant: at a rung of a search, and in a confirmation.
 """
 
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,16 +10,14 @@ from pathlib import Path
 
 from fstune.arms.advance import Workbench, advance
 from fstune.arms.arm import ArmSpec, Pair
-from fstune.arms.diagnostics import flags
 from fstune.arms.inputs import ArmInputs, gather
-from fstune.errors import FstuneError
+from fstune.results.comparison import ComparedArms, compare, rating
 from fstune.results.deltas import CONFIDENCE, Delta, confirmation_confidence, paired_deltas
+from fstune.results.learning import NO_GUESSES, Grounds
 from fstune.results.outcomes import stored_pairs
 from fstune.results.records import ArmPair, Comparison, CurvePoint, RungRecord
-from fstune.results.verdict import Verdict, verdict
 from fstune.specs.sections import SearchSpec
 from fstune.specs.settings import ArmSettings, EvaluatedSplit, Scalar
-from model.mechanisms import registry
 
 CONFIRMATION_SEEDS_FROM = 1_000_000
 """Index of a confirmation's first seed; no rung comes near it."""
@@ -87,6 +84,7 @@ def run_rung(
     rung: int,
     cache: Path,
     bench: Workbench,
+    grounds: Grounds = NO_GUESSES,
 ) -> RungRecord:
     """Advance a candidate's pairs to a rung and compare them there.
 
@@ -96,6 +94,7 @@ def run_rung(
         rung: index into the spec's rungs.
         cache: folder of the tokenised splits.
         bench: where arms are trained, and who hears of it.
+        grounds: what it is judged by; guesses on the validation split.
 
     Raises:
         DivergedError: if an arm's loss was not finite.
@@ -109,10 +108,11 @@ def run_rung(
     each_arm = (arm for both in arms for arm in (both.baseline, both.variant))
     reused = sum(goal.steps in bench.store.evaluated_steps(arm.digest) for arm in each_arm)
     pairs = _advance(arms, "validation", goal.steps, bench)
-    found = _compare(spec, arms, pairs, CONFIDENCE, confirms=False)
+    compared = _compared(spec, arms, pairs, bench, grounds)
+    found = compare(spec, compared, grounds, CONFIDENCE, confirms=False)
     reached = spec.rungs[rung - 1].steps if rung else 0
     return RungRecord(
-        **vars(found),
+        **vars(found) | rating(spec, rung, found, grounds.rules),
         rung=rung,
         curve=[*_on_the_way(arms, reached, goal.steps, bench), _point(pairs, found.deltas)],
         wall_s=time.perf_counter() - started,
@@ -146,6 +146,7 @@ def confirm(
     finalists: int,
     cache: Path,
     bench: Workbench,
+    grounds: Grounds = NO_GUESSES,
 ) -> Comparison:
     """Compare a finalist's arms on new seeds and the test split, at the last rung's steps.
 
@@ -158,6 +159,7 @@ def confirm(
         finalists: how many there are.
         cache: folder of the tokenised splits.
         bench: where arms are trained, and who hears of it.
+        grounds: what it is judged by; guesses on the test split.
 
     Raises:
         DivergedError: if an arm's loss was not finite.
@@ -167,7 +169,31 @@ def confirm(
     """
     arms = confirmed_arms(spec, candidate, cache)
     pairs = _advance(arms, "test", spec.rungs[-1].steps, bench)
-    return _compare(spec, arms, pairs, confirmation_confidence(finalists), confirms=True)
+    compared = _compared(spec, arms, pairs, bench, grounds)
+    return compare(spec, compared, grounds, confirmation_confidence(finalists), confirms=True)
+
+
+def _compared(
+    spec: SearchSpec,
+    arms: Sequence[SeedArms],
+    pairs: Sequence[Pair],
+    bench: Workbench,
+    grounds: Grounds,
+) -> ComparedArms:
+    """The outcomes of the arms, with the baseline's before its first step where that is wanted."""
+    first = arms[0]
+    untrained = None
+    if grounds.wants_untrained(spec.metric()):
+        untrained = advance(first.baseline, first.baseline_data, 0, bench)
+    return ComparedArms(
+        baseline=first.baseline.settings,
+        variant=first.variant.settings,
+        num_layers=first.variant_data.config.num_layers,
+        arms=_arm_pairs(arms),
+        pairs=pairs,
+        metrics=first.variant_data.metrics,
+        untrained=untrained,
+    )
 
 
 def _advance(
@@ -189,77 +215,6 @@ def _reporting_as(role: str, bench: Workbench) -> Workbench:
     return replace(
         bench, on_progress=lambda progress: bench.on_progress(replace(progress, role=role))
     )
-
-
-def _compare(
-    spec: SearchSpec,
-    arms: Sequence[SeedArms],
-    pairs: Sequence[Pair],
-    confidence: float,
-    confirms: bool,
-) -> Comparison:
-    deltas = paired_deltas(pairs, arms[0].variant_data.metrics, confidence)
-    objective = deltas[spec.metric().name]
-    if not math.isfinite(objective.mean):
-        raise FstuneError(
-            f"{spec.metric().name} is {objective.baseline} for the baseline and "
-            f"{objective.variant} for the variant at step {pairs[0].step}: every measure of the "
-            f"task {spec.task_name} must be finite"
-        )
-    baseline, variant = arms[0].baseline.settings, arms[0].variant.settings
-    largest_gate = reach(variant, arms[0].variant_data.config.num_layers, spec.rungs[-1].steps)
-    return Comparison(
-        steps=pairs[0].step,
-        seeds=len(pairs),
-        deltas=deltas,
-        verdict=judged(spec, baseline, variant, objective, largest_gate, confirms),
-        objective=objective.gain(spec.objective.bound),
-        largest_gate=largest_gate,
-        arms=_arm_pairs(arms),
-        flags=_flags(pairs),
-    )
-
-
-def reach(variant: ArmSettings, num_layers: int, steps: int) -> float:
-    """The most that a variant's mechanisms can change; 1 where one has no bound, or there is none.
-
-    Args:
-        variant: its settings.
-        num_layers: of its model.
-        steps: the most optimiser steps that it is trained.
-    """
-    bounds = [
-        registry.get(name).reach(settings, num_layers, steps)
-        for name, settings in variant.mechanisms.items()
-    ]
-    known = [bound for bound in bounds if bound is not None]
-    return max(known) if known and len(known) == len(bounds) else 1.0
-
-
-def judged(
-    spec: SearchSpec,
-    baseline: ArmSettings,
-    variant: ArmSettings,
-    objective: Delta,
-    largest_gate: float,
-    confirms: bool,
-) -> Verdict:
-    """The verdict on an objective's delta between two arms of these settings."""
-    # A shut gate says that nothing can come of it only where nothing else differs.
-    nothing_else = baseline == variant.without()
-    gate = largest_gate if nothing_else else 1.0
-    return verdict(objective, spec.objective.margin, gate, confirms)
-
-
-def _flags(pairs: Sequence[Pair]) -> list[str]:
-    """What is odd about either arm at any seed, each thing once."""
-    found = {
-        f"{arm}: {flag}": None
-        for pair in pairs
-        for arm, outcome in (("baseline", pair.baseline), ("variant", pair.variant))
-        for flag in flags(outcome.diagnostics)
-    }
-    return list(found)
 
 
 def _arm_pairs(arms: Sequence[SeedArms]) -> list[ArmPair]:

@@ -4,7 +4,9 @@
 <runs>/searches/<name>/spec.yaml               the user's text
 <runs>/searches/<name>/environment.json        versions, device, code; environment-002.json and
 so on where it went on with others
-<runs>/searches/<name>/guesses.json            what chance and trivial strategies score
+<runs>/searches/<name>/rules                   the verdict rules that it began with
+<runs>/searches/<name>/guesses.json            what chance and trivial strategies score;
+guesses-test.json on the confirmation's examples
 <runs>/searches/<name>/identity                tells it from every other search
 <runs>/searches/<name>/lock                    held while it runs
 <runs>/searches/<name>/report.json, .html, .csv
@@ -24,6 +26,8 @@ so on where it went on with others
 from collections.abc import Sequence
 from pathlib import Path
 
+from fstune.specs.settings import EvaluatedSplit
+
 
 def search_names(runs: Path) -> Sequence[str]:
     """The searches that a folder of runs holds."""
@@ -38,13 +42,16 @@ class SearchPaths:
         self.spec = root / "spec.json"
         self.user_spec = root / "spec.yaml"
         self.identity = root / "identity"
-        self.guesses = root / "guesses.json"
+        self.rules = root / "rules"
         self.finalists = root / "finalists.json"
         self.tracked_at = root / "mlflow.txt"
         self.unsent = root / "unsent.txt"
         self.log = root / "log.txt"
         self.tune = root / "tune"
         self.lock = root / "lock"
+
+    def guesses(self, split: EvaluatedSplit) -> Path:
+        return self._root / ("guesses.json" if split == "validation" else f"guesses-{split}.json")
 
     def environment(self, index: int) -> Path:
         return self._root / (f"environment-{index + 1:03d}.json" if index else "environment.json")

@@ -8,12 +8,16 @@ from fstune.results.records import BrokeOff, TrialRecord
 
 
 def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Trials from best to worst; those that broke off or have no rung last."""
+    """Trials from best to worst.
 
-    def standing(trial: TrialRecord) -> tuple[bool, int, float]:
+    One that is surely no better than the margin comes after all that may be, however far it came;
+    those that broke off or have no rung are last.
+    """
+
+    def standing(trial: TrialRecord) -> tuple[bool, bool, int, float]:
         objective = trial.rungs[-1].objective if trial.rungs else -math.inf
         known = -math.inf if math.isnan(objective) else objective
-        return (_counts(trial), len(trial.rungs), known)
+        return (_counts(trial), not settled(trial), len(trial.rungs), known)
 
     return sorted(trials, key=standing, reverse=True)
 
@@ -21,6 +25,11 @@ def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
 def best_of(trials: Sequence[TrialRecord]) -> TrialRecord | None:
     """The best trial at the furthest rung; None while none counts."""
     return next(filter(_counts, ranked(trials)), None)
+
+
+def settled(trial: TrialRecord) -> bool:
+    """Whether a trial is surely no better than the margin where it is."""
+    return bool(trial.rungs) and trial.rungs[-1].settled
 
 
 def _counts(trial: TrialRecord) -> bool:

@@ -56,12 +56,16 @@ class Comparison:
     deltas: dict[str, Delta]
     verdict: Verdict
     objective: float
-    """The delta as the search sees it: turned so that more is better, mean or lower bound."""
+    """What the candidate is ranked by at this rung (`verdict.rated`); more is better."""
     largest_gate: float
     """Upper bound of the variant's gates."""
     arms: list[ArmPair]
     flags: list[str] = field(default_factory=list, kw_only=True)
     """What a person should look at before believing the scores."""
+    guessed: str = field(default="", kw_only=True)
+    """The guess than which neither arm is surely better; empty where one is."""
+    untrained: str | None = field(default=None, kw_only=True)
+    """The arm whose evaluation at step 0 the guess is, of a likelihood."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +77,18 @@ class RungRecord(Comparison):
     """Every common evaluation of the rung's arms since the rung before, this one last."""
     wall_s: float
     """Seconds that the rung took here; whatever was stored already took none."""
+    settled: bool = field(default=False, kw_only=True)
+    """Whether it is surely no better than the margin, and comes after all that are not."""
+    promise: float | None = field(default=None, kw_only=True)
+    """What the sampler and Tune are told; the objective, in searches of older rules."""
     reused: int = field(default=0, kw_only=True)
     """How many of its arms had been trained this far before: for another candidate or search, or
     ahead of it by an arm worker (`search.arm_workers`)."""
+
+    @property
+    def told(self) -> float:
+        """What the sampler and Tune are told of the rung."""
+        return self.objective if self.promise is None else self.promise
 
     def facts(self) -> str:
         """All that a repetition must reproduce exactly, as text; its cost is not part of it."""

@@ -1,12 +1,10 @@
 """A search's life: run under Ray Tune, stopped, resumed, ended.
 
-Resuming: if Tune's own snapshot is whole and agrees with the records, Tune restores it, trials and
-all; otherwise the search is replayed from the records, in which trained arms cost nothing. Both end
+A search that is resumed is replayed from its records, in which trained arms cost nothing, and ends
 in the same table.
 """
 
 import contextlib
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,9 +117,7 @@ class Search:
     def _sender(self) -> Sender:
         """What keeps MLflow up to date; notes what the search goes on with."""
         environment = describe()
-        if self.records.write_environment(environment):
-            # Tune's snapshot holds objects of the code that wrote it.
-            shutil.rmtree(self.records.tune_folder, ignore_errors=True)
+        self.records.write_environment(environment)
         tracker = Tracker(self.records, self.spec, self.runs, self.tracking_uri)
         return Sender(tracker, self.records, Beginning(environment, self._datasets()))
 
@@ -145,8 +141,6 @@ class Search:
         assert end is not None
         for number in failed:
             self.records.reopen(number)
-        # Tune counts them as ended: a resumed search is replayed from the records.
-        shutil.rmtree(self.records.tune_folder, ignore_errors=True)
         return SearchFailedError(
             f"{self.spec.name} stopped, since {len(failed)} candidates in a row failed, the last "
             f"by: {end.reason}. When that is mended, `fstune resume {self.spec.name}` tries them "

@@ -7,7 +7,7 @@ first, and within a rung what is better.
 """
 
 import itertools
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 
 import optuna
 from optuna.distributions import (
@@ -37,6 +37,8 @@ def draw(spec: SearchSpec, trials: Sequence[TrialRecord]) -> dict[str, Scalar]:
     number = len(trials)
     known = {canonical_json(trial.candidate) for trial in trials}
     space = Space(spec.space)
+    if spec.search.sampler == "grid" and number >= len(spec.points):
+        return _left(space, known)[0]
     study = _study(spec, trials)
     for attempt in range(SAMPLER_DRAWS):
         study.sampler = sampler(spec, number, attempt)
@@ -50,10 +52,16 @@ def draw(spec: SearchSpec, trials: Sequence[TrialRecord]) -> dict[str, Scalar]:
     many = 2 * spec.search.trials
     if space.count(many) == many:
         return _at_random(spec, number, known)
+    left = _left(space, known)
+    return left[derive_seed(spec.search.seed, "left", number) % len(left)]
+
+
+def _left(space: Space, known: Collection[str]) -> list[dict[str, Scalar]]:
+    """The candidates of a space without ranges that are not drawn yet, in the space's order."""
     left = [point for point in space.points() if canonical_json(point) not in known]
     if not left:
         raise ValueError(f"all {len(known)} candidates of the space are drawn")
-    return left[derive_seed(spec.search.seed, "left", number) % len(left)]
+    return left
 
 
 def any_candidate(spec: SearchSpec) -> dict[str, Scalar]:
@@ -94,7 +102,7 @@ def _study(spec: SearchSpec, trials: Sequence[TrialRecord]) -> optuna.Study:
 def _frozen(
     trial: TrialRecord, distributions: Mapping[str, BaseDistribution], rungs: int
 ) -> FrozenTrial:
-    values = {reached.rung: reached.objective for reached in trial.rungs}
+    values = {reached.rung: reached.told for reached in trial.rungs}
     if trial.end is not None and trial.end.broke_off is not None:
         state = TrialState.FAIL
     elif len(values) == rungs:
@@ -104,7 +112,7 @@ def _frozen(
     has_value = state in (TrialState.COMPLETE, TrialState.PRUNED)
     return create_trial(
         state=state,
-        value=trial.rungs[-1].objective if has_value else None,
+        value=trial.rungs[-1].told if has_value else None,
         params=dict(trial.candidate),
         distributions={path: distributions[path] for path in trial.candidate},
         intermediate_values=values,
@@ -123,7 +131,8 @@ def sampler(spec: SearchSpec, number: int, attempt: int = 0) -> optuna.samplers.
     """The spec's sampler, seeded for trial `number`; a later attempt draws otherwise."""
     stream = "sampler" if attempt == 0 else f"sampler/{attempt}"
     seed = derive_seed(spec.search.seed, stream, number) % 2**32
-    if spec.search.sampler == "random":
+    # A grid's points may leave settings out, which are then drawn at random.
+    if spec.search.sampler in ("random", "grid"):
         return optuna.samplers.RandomSampler(seed=seed)
     if spec.search.sampler == "gp":
         return optuna.samplers.GPSampler(seed=seed)

@@ -20,8 +20,8 @@ from fstune.specs.sections import SearchSpec
 from fstune.tracking.sender import Ending, Sender
 
 _TUNE_SETTINGS = {
-    # A snapshot after every event, not every 10 s or more: a resumed search then repeats little.
-    "TUNE_GLOBAL_CHECKPOINT_S": "0.5",
+    # Tune's snapshots are not read: one a day is as few as it can be told to write.
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
     # The records and MLflow hold what Tune's CSV, JSON and TensorBoard loggers would write again.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",

@@ -79,7 +79,7 @@ class PairedTrial(tune.Trainable):
             self._records.write_end(self._number, end)
         self._rung += 1
         return {
-            OBJECTIVE: float("nan") if record is None else record.objective,
+            OBJECTIVE: float("nan") if record is None else record.told,
             RUNG_CLOCK: self._spec.search.reduction_factor**rung,
             "rung": rung,
             "last_rung": rung == len(self._spec.rungs) - 1,
@@ -111,7 +111,14 @@ class PairedTrial(tune.Trainable):
         """The rung's record; None if the trial ended without one, which is then noted."""
         try:
             require_same_arms(self._records, self._spec)
-            record = run_rung(self._spec, self._candidate, rung, self._records.cache, self._bench)
+            record = run_rung(
+                self._spec,
+                self._candidate,
+                rung,
+                self._records.cache,
+                self._bench,
+                self._records.grounds(),
+            )
             self._records.write_rung(self._number, record)
         except DivergedError as error:
             self._records.write_end(self._number, EndRecord("diverged", str(error)))
@@ -154,11 +161,10 @@ def end_at(spec: SearchSpec, record: RungRecord) -> EndRecord | None:
     """The end that a trial's own numbers at a rung bring about; the driver notes ASHA's."""
     threshold = spec.search.prune_below
     delta = record.deltas[spec.metric().name]
-    most = delta.high if delta.higher_is_better else -delta.low
     if record.rung == len(spec.rungs) - 1:
         return EndRecord("completed", "reached the last rung")
-    if threshold is not None and most < threshold:
-        reason = f"gains {most:+.4f} at most, under prune_below {threshold:+g}"
+    if threshold is not None and delta.best < threshold:
+        reason = f"gains {delta.best:+.4f} at most, under prune_below {threshold:+g}"
         return EndRecord("stopped", reason)
     return None
 

@@ -4,6 +4,7 @@ Rules take a spec of which sections may be broken: those that need a broken one 
 values do to an arm is judged in `effects`.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -195,6 +196,10 @@ def _the_sampler_takes_the_space(partial: PartialSpec) -> Iterator[Problem]:
     conditional = [path for path, domain in partial.spec.space.items() if domain.when is not None]
     if conditional and partial.spec.search.sampler == "gp":
         rule = f"gp takes no conditions, and space.{conditional[0]} has one; tpe and random do"
+        yield Problem(("search", "sampler"), rule)
+    ranges = [path for path, domain in partial.spec.space.items() if domain.size == math.inf]
+    if ranges and partial.spec.search.sampler == "grid":
+        rule = f"grid takes no ranges, and space.{ranges[0]} is one; give it a `choice`"
         yield Problem(("search", "sampler"), rule)
 
 

@@ -133,13 +133,15 @@ class SearchSettings(Section):
 
     trials: int = Field(ge=1)
     """Candidates to try, `points` included."""
-    sampler: Literal["tpe", "random", "gp"] = "tpe"
+    sampler: Literal["tpe", "random", "gp", "grid"] = "tpe"
     """How candidates are drawn once `points` are used up. gp learns from candidates at the last
-    rung only, and takes a space without conditions."""
+    rung only, and takes a space without conditions; grid takes all in order, of a space without
+    ranges."""
     scheduler: Literal["asha_promote", "asha", "none"] = "asha_promote"
     """asha_promote: candidates wait at each rung, and the best of those that came there climb on;
     asha: those that are not among the best when they come to a rung stop there for good (Tune's
-    own); none: all climb to the last."""
+    own); none: all climb to the last. Each tries every candidate once, and of those that do the
+    same one."""
     reduction_factor: int = Field(3, ge=2)
     """asha, asha_promote: one in so many climbs."""
     prune_below: float | None = Field(None, allow_inf_nan=False)

@@ -4,12 +4,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from arm_cases import SPEC, bench, spec, trained
+from arm_cases import CPU, SPEC, bench, spec, trained
 
 from fstune.arms.advance import DivergedError
 from fstune.arms.arm import Pair
+from fstune.arms.store import ArmStore
+from fstune.arms.trainer import ArmTrainer
 from fstune.errors import FstuneError
 from fstune.results.deltas import paired_deltas
+from fstune.results.learning import Grounds
 from fstune.results.pairing import arms_of, run_rung
 from fstune.results.records import RungRecord
 from fstune.specs.sections import SearchSpec
@@ -73,8 +76,32 @@ def test_a_delta_is_what_the_stored_evaluations_say(tmp_path, rung):
 
 def test_the_objective_may_be_a_mean_and_a_metric_where_less_is_better(tmp_path):
     made = spec(tmp_path, more="objective: {metric: nll, bound: mean}\n")
+    first, last = (rung_of(tmp_path, made, OPEN, rung) for rung in (0, 1))
+    assert last.objective == -last.deltas["nll"].mean
+    assert first.objective != -first.deltas["nll"].mean, "before the last, what it may still be"
+
+
+def test_a_likelihood_is_held_against_the_model_before_training(tmp_path):
+    made = spec(tmp_path, more="objective: {metric: nll}\n")
     record = rung_of(tmp_path, made, OPEN)
-    assert record.objective == -record.deltas["nll"].mean
+    untrained = ArmStore(tmp_path / "arms").outcome(record.untrained, 0)
+    assert record.untrained == record.arms[0].baseline
+    assert untrained.train_tokens == 0
+    (first,) = arms_of(made, OPEN, tmp_path / "cache", [0])
+    fresh = ArmTrainer(first.baseline, first.baseline_data, CPU).outcome()
+    assert np.array_equal(untrained.measures["nll_sum"], fresh.measures["nll_sum"])
+
+
+def test_arms_that_guess_have_learnt_nothing(tmp_path):
+    made = spec(tmp_path)
+    arguments = (made, OPEN, 0, tmp_path / "cache", bench(tmp_path)[0])
+    guesses = {"chance": {"token_accuracy": 0.1}}
+    record = run_rung(*arguments, Grounds(guesses=guesses))
+    assert (record.verdict, record.guessed) == ("not learnt", "chance")
+    assert not record.settled, "it may still learn"
+    older = run_rung(*arguments, Grounds(rules=2, guesses=guesses))
+    assert (older.verdict, older.guessed, older.promise) == ("no effect", "", None)
+    assert older.objective == older.deltas["token_accuracy"].low
 
 
 def test_the_baseline_is_trained_once_for_all_candidates(tmp_path):

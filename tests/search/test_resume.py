@@ -72,34 +72,27 @@ def test_a_quiet_search_prints_its_table_and_nothing_else(unbroken):
     assert "\x1b" not in told
 
 
-def test_losing_worker_driver_and_snapshot_and_being_stopped_change_nothing(unbroken, tmp_path):
+def test_losing_worker_and_driver_and_being_stopped_change_nothing(unbroken, tmp_path):
     place = Place(tmp_path)
     total = len(unbroken.evaluations())
     process = place.search()
     evaluated = lose_workers(place, process)
     evaluated |= run_until_killed(place, process, total // 3)
-    for state in place.records.glob("tune/experiment_state-*.json"):
-        state.write_bytes(state.read_bytes()[:100])
     evaluated |= run_until_stopped(place, place.resume(), 2 * total // 3)
-    assert "replaying from the records, since Tune's snapshot is torn" in place.log()
-    assert "restoring Tune's snapshot" not in place.log()
     assert place.resume().wait() == 0, place.output()
-    assert "restoring Tune's snapshot" in place.log()
     assert_same_search(place, unbroken, evaluated)
 
 
 @pytest.mark.slow
-def test_killing_the_driver_at_random_and_losing_the_snapshot_change_nothing(unbroken, tmp_path):
+def test_killing_the_driver_at_random_and_losing_tunes_files_change_nothing(unbroken, tmp_path):
     place = Place(tmp_path)
     total = len(unbroken.evaluations())
     moments = sorted(random.sample(range(1, total), 2))
     print("killed after evaluations", moments)
     evaluated = run_until_killed(place, place.search(), moments[0])
     evaluated |= run_until_killed(place, place.resume(), moments[1])
-    for state in place.records.glob("tune/experiment_state-*.json"):
-        state.unlink()
+    shutil.rmtree(place.records / "tune")
     assert place.resume().wait() == 0, place.output()
-    assert "no experiment_state-*.json" in place.log()
     assert_same_search(place, unbroken, evaluated)
 
 

@@ -8,6 +8,9 @@ BROKEN = {
     "a sampler that cannot": ("trials: 6", "trials: 6, sampler: gp", [
         "19: search.sampler: gp takes no conditions, and space.future_seed.schedule.min has one; "
         "tpe and random do"]),
+    "a grid of ranges": ("trials: 6", "trials: 6, sampler: grid", [
+        "19: search.sampler: grid takes no ranges, and space.future_seed.alpha is one; give it a "
+        "`choice`"]),
     "a seed as candidate": ("space:", "space:\n  train.seed: {choice: [1, 2]}", [
         "11: space.train.seed: must stay as it is: seeds are repetitions, not candidates: give a "
         "rung more `seeds`"]),

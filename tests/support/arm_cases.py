@@ -115,6 +115,11 @@ def pair(baseline: Any, variant: Any, **changes: Any) -> Pair:
     return Pair(outcome(baseline, **changes), outcome(variant, **changes))
 
 
+def delta(mean: float, low: float, high: float) -> Delta:
+    """Of a metric where more is better."""
+    return Delta(0.5, 0.5 + mean, mean, low, high, higher_is_better=True)
+
+
 SPEC = """\
 name: small
 model:
