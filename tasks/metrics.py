@@ -38,6 +38,8 @@ class Metric:
     pooled: bool = False
     """False: the mean over examples of `value`. True: `value` of the measures summed over examples,
     for scores that no example has of its own (F1, MCC)."""
+    worst: float | None = None
+    """The worst score there can be, of a metric that has one: 0 of a share."""
 
     def per_example(self, measures: Measures) -> Float64Array:
         """The score of each example.
@@ -56,9 +58,18 @@ class Metric:
         return float(self.per_example(measures).mean())
 
 
-def mean_of(measure: str, higher_is_better: bool, summary: str) -> Metric:
-    """The metric that is the mean of one measure, by the measure's name."""
-    return Metric(measure, higher_is_better, summary, (measure,), _itself)
+def mean_of(
+    measure: str, higher_is_better: bool, summary: str, worst: float | None = None
+) -> Metric:
+    """The metric that is the mean of one measure, by the measure's name.
+
+    Args:
+        measure: one number per example.
+        higher_is_better: whether more of it is better.
+        summary: what it says, in a line.
+        worst: the worst that it can be; None if there is no bound.
+    """
+    return Metric(measure, higher_is_better, summary, (measure,), _itself, worst=worst)
 
 
 def ratio(above: npt.ArrayLike, below: npt.ArrayLike) -> Float64Array:
@@ -78,7 +89,12 @@ def _all_correct(correct: Float64Array, total: Float64Array) -> Float64Array:
 
 
 TOKEN_ACCURACY = Metric(
-    "token_accuracy", True, "share of target tokens that are the argmax", (CORRECT, TOTAL), ratio
+    "token_accuracy",
+    True,
+    "share of target tokens that are the argmax",
+    (CORRECT, TOTAL),
+    ratio,
+    worst=0.0,
 )
 NLL = Metric(
     "nll", False, "negative log-likelihood per target token, in nats", (NLL_SUM, TOTAL), ratio
@@ -89,6 +105,7 @@ EXACT_MATCH = Metric(
     "1 where every target token is the argmax, else 0",
     (CORRECT, TOTAL),
     _all_correct,
+    worst=0.0,
 )
 
 

@@ -6,7 +6,7 @@ A new column is one line in `COLUMNS`.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fstune.report.phrases import percent, short
+from fstune.report.phrases import confirmed_at, percent, short
 from fstune.report.series import Sheet
 from fstune.results.deltas import CONFIDENCE, Delta, confirmation_confidence
 from fstune.results.records import Comparison, TrialRecord
@@ -128,7 +128,7 @@ def confirmed_finalists(
     confirmed = [(trial, trial.confirmation) for trial in order if trial.confirmation is not None]
     if not confirmed:
         return None
-    level = confirmation_confidence(finalists)
+    level = confirmed_at(spec, finalists)
     columns = [column for column in COLUMNS if column.title != "q"]
     rows = []
     for trial, confirmation in confirmed:

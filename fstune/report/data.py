@@ -4,13 +4,14 @@ Words are in `words`, terminal tables in `table`. No torch, no Ray.
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fstune.files import write_json
 from fstune.results.folder import SearchFolder
 from fstune.results.ranking import best_of
-from fstune.results.records import Comparison, Confirmation, RungRecord, TrialRecord
+from fstune.results.records import Comparison, Confirmation, LookRecord, RungRecord, TrialRecord
 from fstune.results.selection import corrected_winner, false_discovery_adjusted
 from fstune.specs.sections import SearchSpec
 
@@ -51,6 +52,7 @@ def _trial_json(trial: TrialRecord) -> dict[str, Any]:
         "equals": trial.equals,
         "verdict": trial.verdict,
         "confirmation": _confirmation_json(trial.confirmation),
+        **({"looks": [_look_json(look) for look in trial.looks]} if trial.looks else {}),
         "state": "running" if trial.end is None else trial.end.state,
         "reason": None if trial.end is None else trial.end.reason,
         "rungs": [_comparison_json(rung) for rung in trial.rungs],
@@ -65,6 +67,10 @@ def _confirmation_json(confirmation: Confirmation | None) -> dict[str, Any] | No
     if confirmation is None or confirmation.comparison is None:
         return None if confirmation is None else {"verdict": confirmation.verdict}
     return _comparison_json(confirmation.comparison)
+
+
+def _look_json(look: LookRecord) -> dict[str, Any]:
+    return {**asdict(look.at), "ended_at": look.ended_at}
 
 
 def _comparison_json(rung: Comparison) -> dict[str, Any]:

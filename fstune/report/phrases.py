@@ -3,10 +3,12 @@
 Whole sentences are in `words`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from fstune.results.deltas import Delta
-from fstune.results.records import Comparison, TrialRecord
+from fstune.results.deltas import Delta, confirmation_confidence
+from fstune.results.records import Comparison, LookRecord, TrialRecord
+from fstune.results.sequential import FALSE_EXCLUSION
+from fstune.specs.sections import SearchSpec
 from fstune.specs.settings import Scalar
 from model.mechanisms.registry import of_path
 
@@ -19,6 +21,7 @@ COLOURS = {
     "failed": "red",
     "no effect": "dim",
     "not learnt": "yellow",
+    "not worth it": "dim",
 }
 
 
@@ -38,6 +41,30 @@ def describe_candidate(candidate: Mapping[str, Scalar]) -> str:
         else f"{short(path, candidate)}={value}"
         for path, value in candidate.items()
     )
+
+
+def confirmed_at(spec: SearchSpec, finalists: int) -> float:
+    """Level of each interval of a confirmation; repeated ones of looks hold at all of them."""
+    looks = spec.confirm.looks if spec.confirm else "fixed"
+    return confirmation_confidence(1 if looks == "sequential" else finalists)
+
+
+def looked(spec: SearchSpec, looks: Sequence[LookRecord]) -> str:
+    """What a sequential confirmation has seen, in a few sentences; empty before its first look."""
+    if not looks:
+        return ""
+    last = looks[-1].at
+    most = spec.confirm.seeds if spec.confirm else last.seeds
+    worth = f"{spec.objective.worth_deciding:g}"
+    told = [f"{counted(last.seeds, 'seed')} of at most {most}, {counted(len(looks), 'look')}"]
+    told.append(f"corrected for stopping there, the delta is about {last.estimate:+.4f}")
+    if last.excluded:
+        told.append(f"a gain of {worth} is excluded with {percent(1 - FALSE_EXCLUSION)}")
+    elif last.decision == "inconclusive":
+        told.append(f"neither is there a gain, nor is one of {worth} excluded")
+    if last.doubt:
+        told.append(last.doubt)
+    return "; ".join(told)
 
 
 def nothing_learnt(at: Comparison) -> str:

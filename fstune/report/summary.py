@@ -15,7 +15,7 @@ from fstune.report.data import as_json
 from fstune.report.examples import ExampleDeltas, example_deltas
 from fstune.report.groups import GroupDeltas, group_deltas
 from fstune.report.importance import Importance, importance
-from fstune.report.phrases import percent
+from fstune.report.phrases import confirmed_at, percent
 from fstune.report.series import (
     Curve,
     Forest,
@@ -30,7 +30,7 @@ from fstune.report.series import (
     search_path,
     slices,
 )
-from fstune.results.deltas import CONFIDENCE, confirmation_confidence
+from fstune.results.deltas import CONFIDENCE
 from fstune.results.folder import SearchFolder
 from fstune.results.ranking import best_of, ranked
 from fstune.results.records import TrialRecord
@@ -158,7 +158,7 @@ def _overview(
     metric, margin = spec.metric().name, spec.objective.margin
     confirmed = ""
     if any(trial.confirmation for trial in trials):
-        level = percent(confirmation_confidence(records.num_finalists))
+        level = percent(confirmed_at(spec, records.num_finalists))
         confirmed = f", and in the confirmation, where it is a {level} interval"
     figures = [
         Figure(

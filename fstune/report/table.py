@@ -13,9 +13,11 @@ from rich.text import Text
 
 from fstune.report.phrases import (
     COLOURS,
+    confirmed_at,
     describe_candidate,
     detectable,
     interval,
+    looked,
     nothing_learnt,
     percent,
     trivial_scores,
@@ -109,13 +111,15 @@ def confirmation_table(records: SearchFolder, spec: SearchSpec) -> Group:
     confirmed = [trial for trial in ranked(records.trials()) if trial.confirmation is not None]
     if not confirmed:
         return Group()
-    level = confirmation_confidence(records.num_finalists)
+    level = confirmed_at(spec, records.num_finalists)
     lines = [Text(_heading(metric, level, "confirmed"), style="bold")]
     for trial in confirmed:
         assert trial.confirmation is not None
         verdict = (trial.verdict, COLOURS.get(trial.verdict, ""))
         figures = _figures(trial.confirmation.comparison, metric)
         lines.append(Text.assemble(f"{trial.number:>5}  ", figures, verdict))
+        if seen := looked(spec, trial.looks):
+            lines.append(Text(f"       {seen}", style="dim"))
     together = percent(confirmation_confidence(1))
     note = f"test split, new seeds; together the intervals hold at {together}"
     lines.append(Text(note, style="dim"))

@@ -17,11 +17,12 @@ from fstune.arms.arm import Outcome
 from fstune.errors import StoreError
 from fstune.files import digest_of
 from fstune.report.data import as_json
-from fstune.results.comparison import guess_of, judged, rating, reach
+from fstune.results.comparison import design_of, guess_of, judged, rating, reach, seen_at
 from fstune.results.deltas import CONFIDENCE, Delta, confirmation_confidence, paired_deltas
 from fstune.results.folder import SearchFolder
 from fstune.results.outcomes import required_pairs
 from fstune.results.records import ArmPair, Comparison, RungRecord, TrialRecord, own_trials
+from fstune.results.verdict import sequential_verdict
 from fstune.specs.sections import SearchSpec
 from fstune.specs.settings import ArmSettings
 from fstune.specs.words import show
@@ -68,9 +69,34 @@ class _Check:
             if number not in chosen:
                 yield f"{place}: it is none of the finalists that were chosen, {chosen}"
             elif confirmation.comparison is not None:
-                level = confirmation_confidence(len(chosen))
-                found = confirmation.comparison
-                yield from self._comparison(place, trials[number], found, level, confirms=True)
+                yield from self._confirmed(place, trials[number], confirmation.comparison)
+
+    def _confirmed(self, place: str, trial: TrialRecord, told: Comparison) -> Iterator[str]:
+        assert self._spec.confirm is not None
+        if self._spec.confirm.looks == "fixed":
+            level = confirmation_confidence(self._records.num_finalists)
+            yield from self._comparison(place, trial, told, level, confirms=True)
+            return
+        looks = design_of(self._spec).looks
+        if [each.at.seeds for each in trial.looks] != list(looks[: len(trial.looks)]):
+            yield f"{place}: its looks are at {[each.at.seeds for each in trial.looks]} seeds"
+            return
+        if told.seeds != trial.looks[-1].at.seeds:
+            yield f"{place}: it has {told.seeds} seeds, its last look {trial.looks[-1].at.seeds}"
+            return
+        boundary = design_of(self._spec).gain[len(trial.looks) - 1]
+        level = confirmation_confidence(1)
+        yield from self._comparison(place, trial, told, level, confirms=True, boundary=boundary)
+        try:
+            pairs = required_pairs(self._store, told.arms, told.steps)
+        except (StoreError, ValueError):
+            return  # which is said of its deltas
+        for index, record in enumerate(trial.looks):
+            seen = seen_at(self._spec, pairs[: looks[index]], index)
+            for name, now in dataclasses.asdict(seen).items():
+                was = getattr(record.at, name)
+                if not _same(was, now):
+                    yield f"{place}, look {index + 1}: {name} is {was}, the outcomes say {now}"
 
     def _comparison(
         self,
@@ -79,10 +105,11 @@ class _Check:
         told: Comparison,
         confidence: float,
         confirms: bool,
+        boundary: float | None = None,
     ) -> Iterator[str]:
         if told.seeds != len(told.arms):
             yield f"{place}: seeds is {told.seeds}, it has the arms of {len(told.arms)}"
-        yield from self._deltas(place, told.arms, told.steps, told.deltas, confidence)
+        yield from self._deltas(place, told.arms, told.steps, told.deltas, confidence, boundary)
         try:
             baseline, variant = self._spec.settings(trial.candidate)
         except ValidationError:
@@ -99,6 +126,8 @@ class _Check:
         verdict = judged(
             self._spec, baseline, variant, objective, told.largest_gate, told.guessed, confirms
         )
+        if boundary is not None:
+            verdict = sequential_verdict(verdict, trial.looks[-1].at.decision)
         if verdict != told.verdict:
             yield f"{place}: the verdict is {told.verdict!r}, its rules say {verdict!r}"
         yield from self._rating(place, told)
@@ -163,11 +192,11 @@ class _Check:
         step: int,
         told: dict[str, Delta],
         confidence: float,
+        boundary: float | None = None,
     ) -> Iterator[str]:
         try:
-            found = paired_deltas(
-                required_pairs(self._store, arms, step), self._metrics, confidence
-            )
+            pairs = required_pairs(self._store, arms, step)
+            found = paired_deltas(pairs, self._metrics, confidence, boundary)
         except StoreError as error:
             yield f"{place}: {error}"
             return

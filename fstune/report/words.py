@@ -13,10 +13,12 @@ from itertools import pairwise
 from fstune.arms.store import ArmStore
 from fstune.report.phrases import (
     at_rung,
+    confirmed_at,
     counted,
     describe_candidate,
     duration,
     interval,
+    looked,
     nothing_learnt,
     percent,
     trivial_scores,
@@ -47,6 +49,7 @@ _SAYS: dict[Verdict, str] = {
     "loss": "No, it harms",
     "no effect": "No effect",
     "not learnt": "Not learnt",
+    "not worth it": "Not worth it",
     "inconclusive": "Inconclusive",
     "diverged": "Diverged",
     "failed": "Failed",
@@ -201,11 +204,13 @@ def answer(
     if confirmed is None:
         sentence = _sentence(spec, chosen, chosen.rungs[-1], CONFIDENCE, "validation")
         return Answer(chosen.verdict, _SAYS[chosen.verdict], sentence, _unconfirmed(spec, chosen))
-    level = confirmation_confidence(finalists)
+    level = confirmed_at(spec, finalists)
     if confirmed.comparison is None:
         sentence = f"Candidate {chosen.number} broke off when confirmed: {confirmed.failure}."
     else:
         sentence = _sentence(spec, chosen, confirmed.comparison, level, "test")
+        if seen := looked(spec, chosen.looks):
+            sentence = f"{sentence} {seen[0].upper()}{seen[1:]}."
     told = (
         f"Confirmed for {len(gains)} of {finalists} finalists"
         if gains
@@ -215,9 +220,15 @@ def answer(
         told += f", of which {len(tried)} {'was' if len(tried) == 1 else 'were'} tried so far"
     told += (
         ": new seeds, and test examples that nothing had looked at. "
-        f"The finalists' intervals hold together at {percent(confirmation_confidence(1))}."
+        f"{_hold_together(spec)} {percent(confirmation_confidence(1))}."
     )
     return Answer(chosen.verdict, _SAYS[chosen.verdict], sentence, told)
+
+
+def _hold_together(spec: SearchSpec) -> str:
+    if spec.confirm is not None and spec.confirm.looks == "sequential":
+        return "The intervals hold at all looks together at"
+    return "The finalists' intervals hold together at"
 
 
 def _without_a_best(spec: SearchSpec, order: Sequence[TrialRecord]) -> Answer:

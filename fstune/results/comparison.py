@@ -5,16 +5,24 @@ From outcomes that are there; how they come to be is in `pairing`.
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from fstune.arms.arm import Outcome, Pair
 from fstune.arms.diagnostics import flags
 from fstune.errors import FstuneError
-from fstune.results.deltas import Delta, paired_deltas
+from fstune.results.deltas import (
+    Delta,
+    confirmation_confidence,
+    paired_deltas,
+    seeds_and_error,
+)
 from fstune.results.learning import KNOWS_LEARNING, Grounds, guessed_as_well
 from fstune.results.records import ArmPair, Comparison
-from fstune.results.verdict import Verdict, rated, verdict
+from fstune.results.sequential import Design, Look, look
+from fstune.results.verdict import Verdict, rated, sequential_verdict, verdict
 from fstune.specs.sections import SearchSpec
 from fstune.specs.settings import ArmSettings
 from model.mechanisms import registry
@@ -36,7 +44,12 @@ class ComparedArms:
 
 
 def compare(
-    spec: SearchSpec, of: ComparedArms, grounds: Grounds, confidence: float, confirms: bool
+    spec: SearchSpec,
+    of: ComparedArms,
+    grounds: Grounds,
+    confidence: float,
+    confirms: bool,
+    boundary: float | None = None,
 ) -> Comparison:
     """What the pairs say of a candidate.
 
@@ -46,11 +59,12 @@ def compare(
         grounds: what they are judged by.
         confidence: level of the intervals.
         confirms: whether this is a confirmation.
+        boundary: of a look's intervals (`paired_deltas`).
 
     Raises:
         FstuneError: if the objective's metric is no number.
     """
-    deltas = paired_deltas(of.pairs, of.metrics, confidence)
+    deltas = paired_deltas(of.pairs, of.metrics, confidence, boundary)
     metric, step = spec.metric(), of.pairs[0].step
     objective = deltas[metric.name]
     if not math.isfinite(objective.mean):
@@ -73,6 +87,43 @@ def compare(
         guessed=guessed,
         untrained=of.untrained.arm if of.untrained else None,
     )
+
+
+def compare_at_look(
+    spec: SearchSpec, of: ComparedArms, grounds: Grounds, index: int
+) -> tuple[Comparison, Look]:
+    """What a look of a sequential confirmation says: with repeated intervals, and its answer.
+
+    Args:
+        spec: the search; has a section `confirm` with sequential looks.
+        of: the outcomes of the look's seeds.
+        grounds: what they are judged by.
+        index: of the look, from 0.
+
+    Raises:
+        FstuneError: if the objective's metric is no number.
+    """
+    design = design_of(spec)
+    level = confirmation_confidence(1)
+    found = compare(spec, of, grounds, level, confirms=True, boundary=design.gain[index])
+    seen = seen_at(spec, of.pairs, index)
+    return replace(found, verdict=sequential_verdict(found.verdict, seen.decision)), seen
+
+
+def design_of(spec: SearchSpec) -> Design:
+    """The looks of a sequential confirmation and their boundaries."""
+    assert spec.confirm is not None
+    return Design.ending_at(spec.confirm.seeds)
+
+
+def seen_at(spec: SearchSpec, pairs: Sequence[Pair], index: int) -> Look:
+    """What look `index` sees of the objective's metric."""
+    metric = spec.metric()
+    deltas, error = seeds_and_error(pairs, metric)
+    baseline = float(np.mean([metric.score(pair.baseline.measures) for pair in pairs]))
+    least = metric.worst - baseline if metric.worst is not None else None
+    worth = spec.objective.worth_deciding
+    return look(design_of(spec), index, deltas, error, worth, least, metric.higher_is_better)
 
 
 def guess_of(

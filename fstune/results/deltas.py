@@ -93,7 +93,10 @@ class Delta:
 
 
 def paired_deltas(
-    pairs: Sequence[Pair], metrics: Sequence[Metric], confidence: float = CONFIDENCE
+    pairs: Sequence[Pair],
+    metrics: Sequence[Metric],
+    confidence: float = CONFIDENCE,
+    boundary: float | None = None,
 ) -> dict[str, Delta]:
     """Deltas of one rung in every metric; all metrics share what is drawn.
 
@@ -101,6 +104,8 @@ def paired_deltas(
         pairs: one per seed, all at one step and over the same number of examples.
         metrics: what is computed per example.
         confidence: level of the intervals.
+        boundary: how many standard errors an interval of several seeds reaches either way instead
+            of Student's quantile, where the level is that of several looks together.
 
     Raises:
         ValueError: if there is no pair, the pairs are of different steps or splits, or a seed comes
@@ -119,7 +124,7 @@ def paired_deltas(
         )
         delta_S = variant_S - baseline_S
         mean = float(delta_S.mean())
-        found = interval(pairs, metric, mean, confidence)
+        found = interval(pairs, metric, mean, confidence, boundary)
         deltas[metric.name] = Delta(
             baseline=float(baseline_S.mean()),
             variant=float(variant_S.mean()),
@@ -168,10 +173,10 @@ _ROUNDING = 1e-18
 
 
 def _of_one_seed(
-    pairs: Sequence[Pair], metric: Metric, mean: float, confidence: float
+    pairs: Sequence[Pair], metric: Metric, mean: float, confidence: float, boundary: float | None
 ) -> _Interval:
     """Percentile bootstrap over the examples of the only pair."""
-    del mean
+    del mean, boundary
     pair = pairs[0]
     drawn_B = _drawn(pair.variant, metric) - _drawn(pair.baseline, metric)
     tail = 100 * (1 - confidence) / 2
@@ -180,17 +185,33 @@ def _of_one_seed(
     return _Interval(float(low), float(high), detectable or None)
 
 
-def _of_several_seeds(
-    pairs: Sequence[Pair], metric: Metric, mean: float, confidence: float
-) -> _Interval:
-    """Student's t about the mean, over seeds and examples."""
+def seeds_and_error(pairs: Sequence[Pair], metric: Metric) -> tuple[list[float], float]:
+    """Each seed's delta, and the standard error of their mean over seeds and examples.
+
+    Args:
+        pairs: of two seeds at least.
+        metric: what is compared.
+    """
+    delta_SN = _deltas_of_seeds(pairs, metric)
+    return delta_SN.mean(axis=1).tolist(), _standard_error(delta_SN)[0]
+
+
+def _deltas_of_seeds(pairs: Sequence[Pair], metric: Metric) -> NDArray[np.float64]:
     baseline_SN, variant_SN = (
         np.stack([contributions(getattr(pair, arm), metric) for pair in pairs])
         for arm in ("baseline", "variant")
     )
-    delta_SN = variant_SN - baseline_SN
+    delta_SN: NDArray[np.float64] = variant_SN - baseline_SN
+    return delta_SN
+
+
+def _of_several_seeds(
+    pairs: Sequence[Pair], metric: Metric, mean: float, confidence: float, boundary: float | None
+) -> _Interval:
+    """Student's t about the mean, over seeds and examples."""
+    delta_SN = _deltas_of_seeds(pairs, metric)
     error, freedom = _standard_error(delta_SN)
-    quantile = float(stdtrit(freedom, 0.5 + confidence / 2))
+    quantile = boundary or float(stdtrit(freedom, 0.5 + confidence / 2))
     half = quantile * error
     detectable = float(nctdtrinc(freedom, 1 - POWER, quantile)) * error
     _, of_examples, _ = mean_squares(delta_SN)

@@ -23,6 +23,7 @@ from fstune.results.records import (
     Confirmation,
     EndRecord,
     Finalists,
+    LookRecord,
     RungRecord,
     Suggestion,
     TrialProgress,
@@ -177,6 +178,7 @@ class SearchFolder:
             rungs=list(self._rungs(number)),
             end=end,
             confirmation=self.confirmation(number),
+            looks=list(self._looks(number)),
             progress=None if end else _read(self._paths.progress(number), _PROGRESS),
         )
 
@@ -194,6 +196,7 @@ class SearchFolder:
             candidate=candidate,
             equals=equals,
             confirmation=None,
+            looks=[],
             progress=None,
         )
 
@@ -237,8 +240,23 @@ class SearchFolder:
     def confirmation(self, number: int) -> Confirmation | None:
         return _read(self._paths.confirmation(number), _CONFIRMATION)
 
+    def write_look(self, number: int, look: int, record: LookRecord) -> None:
+        """Keep a look at a finalist's confirmation, from 1; the first date of each stays."""
+        path = self._paths.look(number, look)
+        stored = _read(path, _LOOK)
+        if stored is None:
+            write_json(path, asdict(record))
+        elif stored.at != record.at:
+            raise StoreError(f"trial {number}, look {look} came out differently this time")
+
+    def _looks(self, number: int) -> Iterator[LookRecord]:
+        look = 1
+        while (record := _read(self._paths.look(number, look), _LOOK)) is not None:
+            yield record
+            look += 1
+
     def write_confirmation(self, number: int, record: Confirmation) -> None:
-        """Keep a finalist's confirmation: one look, so that the first stays."""
+        """Keep a finalist's confirmation: there is one per search, so that the first stays."""
         if self.confirmation(number) is None:
             write_json(self._paths.confirmation(number), asdict(record))
 
@@ -312,6 +330,7 @@ class SearchFolder:
 _SUGGESTION = TypeAdapter(Suggestion)
 _RUNG = TypeAdapter(RungRecord)
 _END = TypeAdapter(EndRecord)
+_LOOK = TypeAdapter(LookRecord)
 _CONFIRMATION = TypeAdapter(Confirmation)
 _FINALISTS = TypeAdapter(Finalists)
 _GUESSES = TypeAdapter(dict[str, dict[str, float]])

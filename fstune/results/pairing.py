@@ -11,11 +11,18 @@ from pathlib import Path
 from fstune.arms.advance import Workbench, advance
 from fstune.arms.arm import ArmSpec, Pair
 from fstune.arms.inputs import ArmInputs, gather
-from fstune.results.comparison import ComparedArms, compare, rating
+from fstune.results.comparison import (
+    ComparedArms,
+    compare,
+    compare_at_look,
+    design_of,
+    rating,
+)
 from fstune.results.deltas import CONFIDENCE, Delta, confirmation_confidence, paired_deltas
 from fstune.results.learning import NO_GUESSES, Grounds
 from fstune.results.outcomes import stored_pairs
 from fstune.results.records import ArmPair, Comparison, CurvePoint, RungRecord
+from fstune.results.sequential import Look
 from fstune.specs.sections import SearchSpec
 from fstune.specs.settings import ArmSettings, EvaluatedSplit, Scalar
 
@@ -132,12 +139,37 @@ def _on_the_way(
 
 
 def confirmed_arms(
-    spec: SearchSpec, candidate: Mapping[str, Scalar], cache: Path
+    spec: SearchSpec, candidate: Mapping[str, Scalar], cache: Path, seeds: int
 ) -> list[SeedArms]:
-    """The arms of a finalist's confirmation; arguments as of `confirm`."""
-    assert spec.confirm is not None
-    seeds = range(CONFIRMATION_SEEDS_FROM, CONFIRMATION_SEEDS_FROM + spec.confirm.seeds)
-    return arms_of(spec, candidate, cache, seeds, "test")
+    """The arms of a finalist's confirmation, of so many new seeds; arguments as of `confirm`."""
+    indices = range(CONFIRMATION_SEEDS_FROM, CONFIRMATION_SEEDS_FROM + seeds)
+    return arms_of(spec, candidate, cache, indices, "test")
+
+
+def look_at(
+    spec: SearchSpec,
+    candidate: Mapping[str, Scalar],
+    index: int,
+    cache: Path,
+    bench: Workbench,
+    grounds: Grounds = NO_GUESSES,
+) -> tuple[Comparison, Look]:
+    """Bring a finalist's arms to a look of its sequential confirmation, and take it.
+
+    Args:
+        spec: the search; has a section `confirm` with sequential looks.
+        candidate: the finalist.
+        index: of the look, from 0.
+        cache: folder of the tokenised splits.
+        bench: where arms are trained, and who hears of it.
+        grounds: what it is judged by; guesses on the test split.
+
+    Raises:
+        As `confirm`.
+    """
+    seeds = design_of(spec).looks[index]
+    compared = _confirmed(spec, confirmed_arms(spec, candidate, cache, seeds), bench, grounds)
+    return compare_at_look(spec, compared, grounds, index)
 
 
 def confirm(
@@ -148,7 +180,7 @@ def confirm(
     bench: Workbench,
     grounds: Grounds = NO_GUESSES,
 ) -> Comparison:
-    """Compare a finalist's arms on new seeds and the test split, at the last rung's steps.
+    """Compare a finalist's arms on new seeds and the test split, at the last rung's steps, once.
 
     The error of the intervals is shared among the finalists (`confirmation_confidence`), so that
     all of them hold together.
@@ -167,10 +199,18 @@ def confirm(
         InputError: if the data or the checkpoint cannot be used.
         FstuneError: if the objective's metric is no number.
     """
-    arms = confirmed_arms(spec, candidate, cache)
-    pairs = _advance(arms, "test", spec.rungs[-1].steps, bench)
-    compared = _compared(spec, arms, pairs, bench, grounds)
+    assert spec.confirm is not None
+    arms = confirmed_arms(spec, candidate, cache, spec.confirm.seeds)
+    compared = _confirmed(spec, arms, bench, grounds)
     return compare(spec, compared, grounds, confirmation_confidence(finalists), confirms=True)
+
+
+def _confirmed(
+    spec: SearchSpec, arms: Sequence[SeedArms], bench: Workbench, grounds: Grounds
+) -> ComparedArms:
+    """The outcomes of a confirmation's arms."""
+    pairs = _advance(arms, "test", spec.rungs[-1].steps, bench)
+    return _compared(spec, arms, pairs, bench, grounds)
 
 
 def _compared(

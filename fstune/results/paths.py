@@ -13,6 +13,7 @@ guesses-test.json on the confirmation's examples
 <runs>/searches/<name>/trials/0003/candidate.json
 <runs>/searches/<name>/trials/0003/rung-0.json
 <runs>/searches/<name>/trials/0003/end.json
+<runs>/searches/<name>/trials/0003/look-1.json     a confirmation's first look; then look-2.json
 <runs>/searches/<name>/trials/0003/confirmation.json
 <runs>/searches/<name>/trials/0003/model/      weights of a confirmed gain
 <runs>/searches/<name>/finalists.json          which trials are confirmed
@@ -71,6 +72,9 @@ class SearchPaths:
 
     def end(self, number: int) -> Path:
         return self._trial(number) / "end.json"
+
+    def look(self, number: int, look: int) -> Path:
+        return self._trial(number) / f"look-{look}.json"
 
     def confirmation(self, number: int) -> Path:
         return self._trial(number) / "confirmation.json"

@@ -8,6 +8,7 @@ from typing import Literal
 from fstune.arms.arm import Progress
 from fstune.files import canonical_json
 from fstune.results.deltas import Delta
+from fstune.results.sequential import Look
 from fstune.results.verdict import Verdict
 from fstune.specs.settings import Scalar
 
@@ -132,6 +133,15 @@ class Confirmation:
 
 
 @dataclass(frozen=True)
+class LookRecord:
+    """One look of a sequential confirmation at its data."""
+
+    at: Look
+    ended_at: float
+    """When it was taken, in seconds since the epoch."""
+
+
+@dataclass(frozen=True)
 class Finalists:
     """The trials that are confirmed, chosen once."""
 
@@ -169,6 +179,8 @@ class TrialRecord:
     progress: TrialProgress | None = None
     """None while nothing is done for it."""
     confirmation: Confirmation | None = None
+    looks: list[LookRecord] = field(default_factory=list)
+    """What its confirmation has looked at so far, where that adds seeds look by look."""
     equals: int | None = None
     """The trial that does the same, whose rungs and end these are: this one is its alias."""
 

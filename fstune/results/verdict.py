@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fstune.results.deltas import Delta
+from fstune.results.sequential import Decision
 from model.mechanisms.mechanism import OFF_IN_EFFECT
 
 VERDICT_RULES = 3
@@ -23,6 +24,7 @@ Verdict = Literal[
     "loss",
     "no effect",
     "not learnt",
+    "not worth it",
     "inconclusive",
     "diverged",
     "infeasible",
@@ -65,6 +67,18 @@ def verdict(
     if delta.worst > 0:
         return "gain" if confirms else "unconfirmed gain"
     return "loss" if delta.best < 0 else "inconclusive"
+
+
+def sequential_verdict(told: Verdict, decision: Decision) -> Verdict:
+    """What a sequential confirmation comes to at its last look.
+
+    Args:
+        told: what `verdict` says of the repeated interval there.
+        decision: what the look says (`sequential.look`): a gain there needs more than the interval.
+    """
+    if told in ("gain", "inconclusive"):
+        return "inconclusive" if decision == "more" else decision
+    return told
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ value. Nothing here knows torch, Ray, MLflow or Optuna.
 
 import dataclasses
 import importlib.resources
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,7 +184,12 @@ def read_resolved(path: Path) -> SearchSpec:
         SpecError: the file is not readable as a spec.
     """
     try:
-        return SearchSpec.model_validate_json(path.read_text(encoding="utf-8"), strict=True)
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(values, dict) and isinstance(values.get("confirm"), dict):
+            values["confirm"].setdefault("looks", "fixed")  # which goes unsaid
+        return SearchSpec.model_validate_json(json.dumps(values), strict=True)
+    except json.JSONDecodeError as error:
+        raise SpecError([f"{path}: is not a resolved spec: {error}"]) from error
     except OSError as error:
         raise SpecError([f"{path}: cannot be read: {error.strerror or error}"]) from error
     except ValidationError as error:

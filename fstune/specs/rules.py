@@ -261,6 +261,22 @@ def _a_confirmation_has_examples(partial: PartialSpec) -> Iterator[Problem]:
         )
 
 
+def _a_confirmation_knows_what_is_worth_it(partial: PartialSpec) -> Iterator[Problem]:
+    spec = partial.spec
+    if spec.confirm is None or spec.confirm.looks == "fixed":
+        return
+    if not spec.objective.worth_deciding:
+        rule = "needs `objective.worth`, the smallest gain that matters, where the margin is 0"
+        yield Problem(("confirm",), rule)
+
+
+def _worth_is_no_less_than_the_margin(partial: PartialSpec) -> Iterator[Problem]:
+    objective = partial.spec.objective
+    if objective.worth is not None and objective.worth < objective.margin:
+        rule = f"must be at least the margin, {objective.margin:g}, got {objective.worth:g}"
+        yield Problem(("objective", "worth"), rule)
+
+
 def place_of(section: str, path: str) -> KeyPath:
     return ("fixed", *path.split(".")) if section == "fixed" else (section, path)
 
@@ -293,5 +309,7 @@ _RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (("points",), _points_are_candidates),
     (("search",), _trials_suffice),
     (("confirm", "task"), _a_confirmation_has_examples),
+    (("confirm", "objective"), _a_confirmation_knows_what_is_worth_it),
+    (("objective",), _worth_is_no_less_than_the_margin),
 )
 """Each rule with the sections that it needs whole."""

@@ -15,8 +15,10 @@ from pydantic import (
     AfterValidator,
     Field,
     JsonValue,
+    SerializerFunctionWrapHandler,
     TypeAdapter,
     create_model,
+    model_serializer,
     model_validator,
 )
 
@@ -39,6 +41,10 @@ from tasks import registry
 
 if TYPE_CHECKING:
     from tasks.metrics import Metric
+
+
+LOOKS = (4, 6, 8, 12, 16, 24, 32)
+"""Seeds at each look of a sequential confirmation."""
 
 
 PROBE = "probe"
@@ -122,10 +128,25 @@ class Objective(Section):
     metric: str | None = None
     """One of the task's metrics; its primary one if absent."""
     bound: Literal["lower", "mean"] = "lower"
-    """Candidates are ranked by the delta's lower bound, or by its mean; of a metric of which less
-    is better, by those of the delta with its sign turned."""
+    """Candidates at the last rung are ranked by the delta's lower bound, or by its mean; of a
+    metric of which less is better, by those of the delta with its sign turned. Who climbs there is
+    decided by what a candidate may still be: the delta's upper bound."""
     margin: float = Field(0.01, ge=0, allow_inf_nan=False)
     """Practical equivalence: a delta that is surely smaller than this, either way, is no effect."""
+    worth: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """The smallest gain that matters: a confirmation goes on until there is one, or one of this
+    size is excluded. Twice the margin if absent."""
+
+    @model_serializer(mode="wrap")
+    def _without_worth(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A worth that is not given goes unsaid, as in specs from before it."""
+        values: dict[str, Any] = handler(self)
+        return {key: value for key, value in values.items() if (key, value) != ("worth", None)}
+
+    @property
+    def worth_deciding(self) -> float:
+        """`worth`, given or not; 0 where neither it nor a margin is."""
+        return 2 * self.margin if self.worth is None else self.worth
 
 
 class SearchSettings(Section):
@@ -157,11 +178,31 @@ class SearchSettings(Section):
 class Confirm(Section):
     """The confirmation: finalists again, on seeds and examples that the search has not seen."""
 
-    finalists: int = Field(2, ge=1)
-    """How many of the best trials at the last rung are confirmed."""
-    seeds: int = Field(5, ge=2)
-    """New seeds for each finalist and its baseline; of one alone, what is found would hold for that
-    seed only."""
+    finalists: int = Field(1, ge=1)
+    """How many of the best trials at the last rung are confirmed, one after the other: the next is
+    tried where the one before it is a gain (with `looks: fixed` all are)."""
+    looks: Literal["sequential", "fixed"] = "sequential"
+    """sequential: seeds are added, from 4, until there is a gain or `objective.worth` is excluded;
+    fixed: one look at all seeds."""
+    seeds: int = Field(LOOKS[-1], ge=2)
+    """New seeds for each finalist and its baseline at the most; with sequential looks one of 6, 8,
+    12, 16, 24 and 32."""
+
+    @model_validator(mode="after")
+    def _the_last_look_is_one(self) -> Self:
+        if self.looks == "sequential" and self.seeds not in LOOKS[1:]:
+            ends = ", ".join(map(str, LOOKS[1:]))
+            raise ValueError(
+                f"seeds must be one of {ends}, the last look, got {self.seeds}; with looks: fixed "
+                "it may be any"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _fixed_unsaid(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Fixed looks go unsaid, as in specs from before there were others."""
+        values: dict[str, Any] = handler(self)
+        return {key: value for key, value in values.items() if (key, value) != ("looks", "fixed")}
 
 
 class Resources(Section):

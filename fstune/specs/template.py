@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fstune.errors import InputError
 from fstune.specs.loading import known_task
-from fstune.specs.sections import mechanism_settings, plain_name, schema
+from fstune.specs.sections import LOOKS, mechanism_settings, plain_name, schema
 from model.mechanisms import registry as mechanisms
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _first_values(name: str, task: str, start: Start) -> dict[str, Any]:
         "rungs": [{"steps": count, "seeds": seeds} for count, seeds in steps],
         "space": _first_space(start),
         "search": {"trials": 8 if new else 24},
-        "confirm": {"finalists": 2, "seeds": 5},
+        "confirm": {"finalists": 1, "seeds": LOOKS[-1]},
         **({"resources": {"arms_at_once": 2, "cpu_threads": 1}} if new else {}),
     }
 

@@ -24,7 +24,10 @@ from tasks.task import Builder, Dropped, Guess, Material, require
 _WORD = re.compile(r"\w+")
 
 OPTION_ACCURACY = mean_of(
-    "option_accuracy", True, "1 where the right label is the likeliest of the question's labels"
+    "option_accuracy",
+    True,
+    "1 where the right label is the likeliest of the question's labels",
+    worst=0.0,
 )
 
 

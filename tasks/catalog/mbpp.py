@@ -33,11 +33,13 @@ from tasks.sources import Row, Shape
 from tasks.streams import stream_of
 from tasks.task import Builder, Dropped, Guess, Material, require
 
-PASS_AT_1 = mean_of("pass_at_1", True, "1 where the greedy program passes all tests")
+PASS_AT_1 = mean_of("pass_at_1", True, "1 where the greedy program passes all tests", worst=0.0)
 PASS_AT_K = mean_of(
-    "pass_at_k", True, "chance that one of `k` drawn programs passes all tests, unbiased"
+    "pass_at_k", True, "chance that one of `k` drawn programs passes all tests, unbiased", worst=0.0
 )
-TESTS_PASSED = mean_of("tests_passed", True, "share of tests that the greedy program passes")
+TESTS_PASSED = mean_of(
+    "tests_passed", True, "share of tests that the greedy program passes", worst=0.0
+)
 
 END = "\n\n\n"
 STOPS = (

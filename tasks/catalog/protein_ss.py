@@ -54,6 +54,7 @@ Q8_ACCURACY = Metric(
     (CORRECT, TOTAL),
     ratio,
     pooled=True,
+    worst=0.0,
 )
 Q3_ACCURACY = Metric(
     "q3_accuracy",
@@ -62,6 +63,7 @@ Q3_ACCURACY = Metric(
     (_Q3_CORRECT, TOTAL),
     ratio,
     pooled=True,
+    worst=0.0,
 )
 
 _C = TypeVar("_C", bound=ChainSettings)

@@ -100,12 +100,14 @@ def _f1(hits: Float64Array, said: Float64Array, true: Float64Array) -> Float64Ar
 
 def _f1_metric(measure: str, name: str, summary: str) -> Metric:
     needs = tuple(f"{measure}_{what}" for what in ("hits", "said", "true"))
-    return Metric(name, True, summary, needs, _f1, pooled=True)
+    return Metric(name, True, summary, needs, _f1, pooled=True, worst=0.0)
 
 
 MARK_F1 = _f1_metric("mark", "mark_f1", "F1 of all marks at their words")
 CASE_F1 = _f1_metric("case", "case_f1", "F1 of the cases of words that are not in lower case")
-CASE_ACCURACY = mean_of("case_accuracy", True, "share of words with letters whose case is right")
+CASE_ACCURACY = mean_of(
+    "case_accuracy", True, "share of words with letters whose case is right", worst=0.0
+)
 RESTORATION: tuple[Metric, ...] = (
     MARK_F1,
     *(_f1_metric(name, f"{name}_f1", f"F1 of {mark} at its words") for mark, name in MARKS.items()),

@@ -63,7 +63,10 @@ _B = TypeVar("_B", bound=_BoardSettings)
 
 
 VALID_UNITS = mean_of(
-    "valid_units", True, "share of the rows, columns and boxes with blanks that obey the rules"
+    "valid_units",
+    True,
+    "share of the rows, columns and boxes with blanks that obey the rules",
+    worst=0.0,
 )
 
 

@@ -15,8 +15,12 @@ from tasks.example import Example, Tokenizer
 from tasks.metrics import mean_of
 from tasks.scoring import Generation, Prediction, Scorer
 
-ANSWER_EM = mean_of("answer_em", True, "1 where the written answer is a gold one, normalised")
-ANSWER_F1 = mean_of("answer_f1", True, "F1 of the words of the written and the gold answer")
+ANSWER_EM = mean_of(
+    "answer_em", True, "1 where the written answer is a gold one, normalised", worst=0.0
+)
+ANSWER_F1 = mean_of(
+    "answer_f1", True, "F1 of the words of the written and the gold answer", worst=0.0
+)
 
 CLOSED = frozenset({"yes", "no", "noanswer"})
 """HotpotQA's answers that score nothing unless they are met exactly."""

@@ -34,6 +34,7 @@ def balanced_accuracy(count: int) -> Metric:
         (*map(_right, names), *map(_wanted, names)),
         _mean_recall,
         pooled=True,
+        worst=0.0,
     )
 
 
@@ -51,6 +52,7 @@ def matthews(count: int) -> Metric:
         (*map(_right, names), *map(_wanted, names), *map(_said, names)),
         _correlation,
         pooled=True,
+        worst=-1.0,
     )
 
 

@@ -6,11 +6,12 @@
 
 Outcomes are drawn by `outcome_model.py` with the spread of real arms. What decides is fstune's own
 code: `paired_deltas`, `verdict`, promotion between rungs, the ranking that picks the finalists, the
-level of a confirmation; sizes are those of the shipped searches. Four parts:
+looks of a confirmation; sizes are those of the shipped searches. Four parts:
 
     null      searches in which no candidate does anything: how often is there a gain?
     coverage  how often does an interval of nominal 95 % hold the true delta?
-    power     how often is a candidate of +2 points confirmed, alone and in a whole search?
+    power     what does a confirmation come to at 0, +1, +2, +5 points, after how many seeds; how
+              often does a whole search confirm a candidate of +2 points?
     earlier   the earlier work's protocol (fastdiscover on ARC) on outcomes of the same kind: three
               candidates, the best promoted at +0.8 points, a score the best of all evaluations
 """
@@ -24,139 +25,54 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from outcome_model import Model, Spread, measured, pairs, read_table, without_effect
+from outcome_model import Model, Spread, measured, read_table, without_effect
+from simulated_search import METRIC, Sizes, delta_of, finalists, looked_at, outcomes, searched
 
 from fstune.machine import describe
-from fstune.results.deltas import CONFIDENCE, Delta, confirmation_confidence, paired_deltas
-from fstune.results.ranking import ranked
-from fstune.results.records import RungRecord, TrialRecord
+from fstune.results.deltas import confirmation_confidence
+from fstune.results.sequential import Look
 from fstune.results.verdict import VERDICT_RULES, Verdict, verdict
-from fstune.search.promotion import Standing, next_climb
 from fstune.specs.loading import find, load
-from fstune.specs.sections import SearchSpec
-from tasks.metrics import TOKEN_ACCURACY
 
-METRIC = TOKEN_ACCURACY
-"""Of one target an example: right or wrong, the widest spread that a metric between 0 and 1 has."""
-
-EFFECT = 0.02
+EFFECTS = (0.0, 0.01, 0.02, 0.05)
 SEEDS = (1, 2, 3, 5, 8)
+FIXED_SEEDS = (5, 8, 16)
 EXAMPLES = (128, 256, 1000)
-POWER_EXAMPLES = (128, 256, 512, 1000, 2000)
 HALF_WIDTH = 1.96
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """What a shipped search asks for."""
-
-    name: str
-    trials: int
-    factor: int
-    rung_seeds: tuple[int, ...]
-    validation: int
-    test: int
-    finalists: int
-    confirm_seeds: int
-    margin: float
-
-    @classmethod
-    def of(cls, spec: SearchSpec) -> "Sizes":
-        assert spec.confirm is not None
-        return cls(
-            name=spec.name,
-            trials=spec.search.trials,
-            factor=spec.search.reduction_factor,
-            rung_seeds=tuple(rung.seeds for rung in spec.rungs),
-            validation=spec.task.validation_size,
-            test=spec.task.test_size,
-            finalists=spec.confirm.finalists,
-            confirm_seeds=spec.confirm.seeds,
-            margin=spec.objective.margin,
-        )
-
-
-@dataclass(frozen=True)
 class Found:
-    """What a search said."""
+    """What a search said, and its confirmation."""
 
     best: int
     """The best candidate at the last rung."""
     search: Verdict
     claimed: float
     """The best one's delta there."""
-    confirmed: dict[int, Delta]
-    verdicts: dict[int, Verdict]
-
-
-def delta_of(right: Any, arm: int, num_seeds: int, confidence: float = CONFIDENCE) -> Delta:
-    return paired_deltas(pairs(right, arm, num_seeds), [METRIC], confidence)[METRIC.name]
+    confirmed: dict[int, Look]
+    """The last look at each finalist that was tried."""
 
 
 def simulated(
     sizes: Sizes, model: Model, effects: Sequence[float], chance: np.random.Generator
 ) -> Found:
-    """One search and its confirmation; candidate k is arm k + 1 of what is drawn."""
-    last = len(sizes.rung_seeds) - 1
-    shape = (last + 1, max(sizes.rung_seeds), sizes.validation)
-    right_RASN, _ = model.draw([0.0, *effects], shape, chance)
-    trials: list[TrialRecord] = []
-    while (climb := _next(trials, sizes, last)) is not None:
-        number, rung = climb
-        if number == len(trials):
-            trials.append(TrialRecord(number, {}))
-        found = delta_of(right_RASN[rung], number + 1, sizes.rung_seeds[rung])
-        trials[number].rungs.append(_record(found, sizes, rung))
-    order = [trial for trial in ranked(trials) if len(trial.rungs) == last + 1]
-    finalists = [trial.number for trial in order[: sizes.finalists]]
-    right_ASN = model.draw(
-        [0.0, *(effects[number] for number in finalists)],
-        (1, sizes.confirm_seeds, sizes.test),
-        chance,
-    )[0][0]
-    level = confirmation_confidence(len(finalists))
-    confirmed = {
-        number: delta_of(right_ASN, place + 1, sizes.confirm_seeds, level)
-        for place, number in enumerate(finalists)
-    }
+    """One search and its sequential confirmation; candidate k is arm k + 1 of what is drawn."""
+    order = searched(sizes, outcomes(sizes, model, effects, chance))
+    chosen = finalists(order, sizes, sizes.finalists)
+    confirmed = {}
+    for number in chosen:
+        shape = (1, sizes.confirm_seeds, sizes.test)
+        right_RASN, _ = model.draw([0.0, effects[number]], shape, chance)
+        confirmed[number] = looked_at(right_RASN[0], sizes)
+        if confirmed[number].decision != "gain":
+            break
     best = order[0]
     return Found(
         best=best.number,
         search=best.verdict,
         claimed=best.rungs[-1].deltas[METRIC.name].mean,
         confirmed=confirmed,
-        verdicts={
-            number: verdict(delta, sizes.margin, confirms=True)
-            for number, delta in confirmed.items()
-        },
-    )
-
-
-def _next(trials: list[TrialRecord], sizes: Sizes, last: int) -> tuple[int, int] | None:
-    """Who is compared where next: with one slot, as `scheduler: asha_promote` decides."""
-    all_drawn = len(trials) >= sizes.trials
-    standings = [
-        Standing(t.number, tuple(r.objective for r in t.rungs), ended=len(t.rungs) == last + 1)
-        for t in trials
-    ]
-    climb = next_climb(standings, last, sizes.factor, all_drawn)
-    if climb is not None:
-        return climb.number, climb.rung
-    return None if all_drawn else (len(trials), 0)
-
-
-def _record(delta: Delta, sizes: Sizes, rung: int) -> RungRecord:
-    return RungRecord(
-        steps=rung + 1,
-        seeds=sizes.rung_seeds[rung],
-        deltas={METRIC.name: delta},
-        verdict=verdict(delta, sizes.margin),
-        objective=delta.gain("lower"),
-        largest_gate=1.0,
-        arms=[],
-        rung=rung,
-        curve=[],
-        wall_s=0.0,
     )
 
 
@@ -177,14 +93,14 @@ def share(hits: int, tries: int) -> dict[str, float | int]:
 def null(sizes: Sizes, model: Model, searches: int, chance: np.random.Generator) -> dict[str, Any]:
     """Searches in which no candidate does anything."""
     found = [simulated(sizes, model, [0.0] * sizes.trials, chance) for _ in range(searches)]
-    gains = sum("gain" in one.verdicts.values() for one in found)
-    first = [one.confirmed[one.best] for one in found]
+    first = [next(iter(one.confirmed.values())) for one in found]
     return {
         "gain_in_the_search": share(sum(o.search == "unconfirmed gain" for o in found), searches),
-        "gain_after_confirm": share(gains, searches),
-        "loss_after_confirm": share(sum("loss" in o.verdicts.values() for o in found), searches),
+        "gain_after_confirm": share(sum(each.decision == "gain" for each in first), searches),
+        "worth_excluded": share(sum(each.excluded for each in first), searches),
+        "seeds": round(float(np.mean([each.seeds for each in first])), 1),
         "mean_delta_in_the_search": round(float(np.mean([one.claimed for one in found])), 4),
-        "mean_delta_after_confirm": round(float(np.mean([each.mean for each in first])), 4),
+        "mean_delta_after_confirm": round(float(np.mean([each.estimate for each in first])), 4),
     }
 
 
@@ -213,16 +129,35 @@ def coverage(
 
 
 def power(
-    model: Model, sizes: Sizes, shape: tuple[int, int], tries: int, chance: np.random.Generator
+    model: Model, sizes: Sizes, effect: float, tries: int, chance: np.random.Generator
 ) -> dict[str, Any]:
-    """How often a finalist of +2 points, one of so many, is called a gain."""
-    level = confirmation_confidence(sizes.finalists)
-    told = 0
-    for _ in range(tries):
-        right, _ = model.draw([0.0, EFFECT], (1, *shape), chance)
-        found = delta_of(right[0], 1, shape[0], level)
-        told += verdict(found, sizes.margin, confirms=True) == "gain"
-    return {"seeds": shape[0], "examples": shape[1], **share(told, tries)}
+    """What the confirmation of a finalist of this effect comes to, and after how many seeds."""
+    shape = (1, sizes.confirm_seeds, sizes.test)
+    found = [looked_at(model.draw([0.0, effect], shape, chance)[0][0], sizes) for _ in range(tries)]
+    return {
+        "effect": effect,
+        "gain": share(sum(each.decision == "gain" for each in found), tries),
+        "worth_excluded": share(sum(each.excluded for each in found), tries),
+        "interval_holds": share(sum(each.low <= effect <= each.high for each in found), tries),
+        "seeds": round(float(np.mean([each.seeds for each in found])), 1),
+        "bias": round(float(np.mean([each.mean for each in found])) - effect, 4),
+        "bias_corrected": round(float(np.mean([each.estimate for each in found])) - effect, 4),
+    }
+
+
+def fixed(
+    model: Model, sizes: Sizes, effect: float, tries: int, chance: np.random.Generator
+) -> list[dict[str, Any]]:
+    """The same with one look, at so many seeds."""
+    rows = []
+    for seeds in FIXED_SEEDS:
+        told = 0
+        for _ in range(tries):
+            right, _ = model.draw([0.0, effect], (1, seeds, sizes.test), chance)
+            delta = delta_of(right[0], 1, seeds, confirmation_confidence(1))
+            told += verdict(delta, sizes.margin, confirms=True) == "gain"
+        rows.append({"effect": effect, "seeds": seeds, "gain": share(told, tries)})
+    return rows
 
 
 def planted(
@@ -233,11 +168,12 @@ def planted(
     for _ in range(searches):
         effects = [0.0] * sizes.trials
         planted_one = int(chance.integers(sizes.trials))
-        effects[planted_one] = EFFECT
-        found = simulated(sizes, model, effects, chance)
-        picked += planted_one in found.verdicts
-        confirmed += found.verdicts.get(planted_one) == "gain"
-        wrongly += any(v == "gain" for n, v in found.verdicts.items() if n != planted_one)
+        effects[planted_one] = sizes.worth
+        found = simulated(sizes, model, effects, chance).confirmed
+        picked += planted_one in found
+        gains = {number for number, seen in found.items() if seen.decision == "gain"}
+        confirmed += planted_one in gains
+        wrongly += bool(gains - {planted_one})
     return {
         "among_the_finalists": share(picked, searches),
         "confirmed": share(confirmed, searches),
@@ -330,15 +266,11 @@ def coverage_part(
 
 def power_part(kinds: Models, arguments: argparse.Namespace, chance: np.random.Generator) -> Titled:
     sizes = Sizes.of(load(find("arc")).spec)
+    for name, model in kinds.items():
+        found = [power(model, sizes, effect, arguments.tries, chance) for effect in EFFECTS]
+        yield f"one finalist, {name}", found
+        yield f"one look, {name}", fixed(model, sizes, sizes.worth, arguments.tries, chance)
     for name in ("text", PAIRED):
-        yield (
-            f"one of two finalists, {name}",
-            [
-                power(kinds[name], sizes, (num_seeds, num_examples), arguments.tries, chance)
-                for num_seeds in SEEDS
-                for num_examples in POWER_EXAMPLES
-            ],
-        )
         whole = planted(sizes, kinds[name], arguments.tries, chance)
         yield f"whole searches of arc's sizes, {name}", whole
 

@@ -94,7 +94,7 @@ def overrides(name: str, key: str, contender: Contender) -> list[str]:
         "rungs": rungs,
         "search": {"trials": trials},
         "train.batch_size": batch,
-        "confirm": {"finalists": 1, "seeds": SEEDS},
+        "confirm": {"finalists": 1, "looks": "fixed", "seeds": SEEDS},
     }
     return [f"{path}={json.dumps(value)}" for path, value in values.items()]
 

@@ -29,7 +29,7 @@ model: {init: {num_layers: 2, width: 64, head_size: 32, vocab_size: 256}, tokeni
 train: {lr: 4e-3, weight_decay: 0.0, batch_size: 16}
 rungs: [{steps: 30, seeds: 1}, {steps: 60, seeds: 1}, {steps: 120, seeds: 3}]
 objective: {metric: token_accuracy}
-confirm: {finalists: 2, seeds: 5}
+confirm: {finalists: 2, looks: fixed, seeds: 5}
 resources: {gpus: 0, cpu_threads: 1}
 """
 SIZES = "train_size: 4096, validation_size: 128, test_size: 128"

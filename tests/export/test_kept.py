@@ -28,7 +28,7 @@ fixed:
   future_seed: {gate: head, alpha_lr: 0.1, norm: true}
   learned_state: {lr: 0.1}
   second_pass: {alpha_lr: 0.1}
-confirm: {finalists: 1, seeds: 2}
+confirm: {finalists: 1, looks: fixed, seeds: 2}
 """
 LOADED = """
 import sys, mlflow

@@ -23,7 +23,7 @@ from model.checkpoint import load, load_mechanism
 
 SEARCHED = SPEC.replace("validation_size: 6", "validation_size: 6, test_size: 4") + (
     "fixed: {future_seed: {alpha_lr: 0.1, gate: head, schedule: {kind: linear, min: 0.5}}}\n"
-    "confirm: {finalists: 1, seeds: 2}\n"
+    "confirm: {finalists: 1, looks: fixed, seeds: 2}\n"
     "resources: {gpus: 0, cpu_threads: 1}\n"
 )
 CANDIDATES = ({"future_seed.alpha": 0.5}, {"future_seed.alpha": 1.5})

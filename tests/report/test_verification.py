@@ -219,7 +219,7 @@ def test_what_differs_is_told_in_a_line_that_can_be_read(search):
 def confirmed(tmp_path):
     """A search with two finalists, of which the first alone is confirmed."""
     text = SPEC.replace("validation_size: 6", "validation_size: 6, test_size: 5")
-    made_of = spec(tmp_path, text + "confirm: {finalists: 2, seeds: 2}\n")
+    made_of = spec(tmp_path, text + "confirm: {finalists: 2, looks: fixed, seeds: 2}\n")
     records = made(tmp_path, made_of)
     for number in (0, 1):
         candidate = {"future_seed.alpha": 1.0 - number}

@@ -69,7 +69,7 @@ def test_its_arms_have_the_digests_that_they_had(folder):
             arms = arms_of(spec, trial.candidate, records.cache, range(rung.seeds))
             assert [as_recorded(both) for both in arms] == rung.arms
         if trial.confirmation is not None:
-            arms = confirmed_arms(spec, trial.candidate, records.cache)
+            arms = confirmed_arms(spec, trial.candidate, records.cache, spec.confirm.seeds)
             assert [as_recorded(both) for both in arms] == trial.confirmation.comparison.arms
 
 

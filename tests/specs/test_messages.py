@@ -38,7 +38,8 @@ BROKEN = {
     "not finite": ("trials: 6", "trials: 6, prune_below: .inf", [
         "19: search.prune_below: must be finite, got inf"]),
     "no such word": ("trials: 6", "trials: 6, sampler: tpee", [
-        "19: search.sampler: must be 'tpe', 'random' or 'gp', got 'tpee'; did you mean 'tpe'?"]),
+        "19: search.sampler: must be 'tpe', 'random', 'gp' or 'grid', got 'tpee'; did you "
+        "mean 'tpe'?"]),
     "list for a mapping": ("{lr: 1e-3, batch_size: 8}", "[1]", [
         "5: train: must hold `key: value` lines, got [1]"]),
     "nothing for a mapping": ("{lr: 1e-3, batch_size: 8}", "", [

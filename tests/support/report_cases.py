@@ -14,7 +14,7 @@ from fstune.specs.sections import SearchSpec
 from tasks.example import Example, Split
 
 MORE = """\
-confirm: {finalists: 2, seeds: 2}
+confirm: {finalists: 2, looks: fixed, seeds: 2}
 """
 TOKENS = b"L=12|M=__|R=34"
 CORRECT = {"base": [0, 1, 2, 1, 0, 2], "variant": [2, 2, 0, 1, 1, 2]}

@@ -30,7 +30,7 @@ space:
   future_seed.norm: {choice: [true, false]}
 objective: {metric: nll}
 search: {trials: 6, reduction_factor: 2, scheduler: asha}
-confirm: {finalists: 1, seeds: 2}
+confirm: {finalists: 1, looks: fixed, seeds: 2}
 resources: {gpus: 0, cpu_threads: 1}
 """
 NAME = "small"
