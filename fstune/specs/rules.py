@@ -129,6 +129,26 @@ def _evaluations_add(partial: PartialSpec) -> Iterator[Problem]:
         )
 
 
+def _weights_come_to_rest(partial: PartialSpec) -> Iterator[Problem]:
+    evaluation, steps = partial.spec.evaluation, [rung.steps for rung in partial.spec.rungs]
+    decay = evaluation.mean_decay
+    if (
+        evaluation.weights == "last"
+        and decay != type(evaluation).model_fields["mean_decay"].default
+    ):
+        rule = f"has no effect while evaluation.weights is last, got {decay}"
+        yield Problem(("evaluation", "mean_decay"), rule)
+    if evaluation.weights == "mean" and max(steps) == 1:
+        rule = "has no effect: after 1 step the mean is the last, got 'mean'"
+        yield Problem(("evaluation", "weights"), rule)
+    if evaluation.cooldown and not evaluation.cooled_steps(min(steps)):
+        yield Problem(
+            ("evaluation", "cooldown"),
+            f"must come to a step or more of each rung's: of {min(steps)} steps it is none, got "
+            f"{evaluation.cooldown}",
+        )
+
+
 def _repetitions_differ(partial: PartialSpec) -> Iterator[Problem]:
     spec = partial.spec
     new_weights = spec.seeds.init and spec.model.init is not None
@@ -277,6 +297,7 @@ _RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (("rungs",), _rungs_rise),
     (("objective", "task"), _metric_is_known),
     (("evaluation", "rungs"), _evaluations_add),
+    (("evaluation", "rungs"), _weights_come_to_rest),
     (("seeds", "model", "rungs", "confirm"), _repetitions_differ),
     (("search", "rungs"), _search_settings_act),
     ((), _paths_are_settings),
