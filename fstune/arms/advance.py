@@ -4,7 +4,6 @@ Knows the store and to whom progress is reported; no pairs, no Ray, no MLflow. W
 step is in `trainer`.
 """
 
-import gc
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -109,72 +108,53 @@ def train_again(arm: ArmSpec, materials: ArmInputs, to_step: int, bench: Workben
 class _Training:
     """An arm on its way to a step, in memory and in the store.
 
-    Where a branch is evaluated at that step (`cooldown`), the arm itself goes no further than the
-    branch begins, or the last evaluation on the way demands; from its checkpoint there it goes on.
+    Where a branch is evaluated at that step (`cooldown`), the arm itself stops where the branch
+    begins, and goes on from its checkpoint there.
     """
 
     def __init__(self, arm: ArmSpec, materials: ArmInputs, to_step: int, bench: Workbench) -> None:
-        self._arm, self._materials = arm, materials
-        self._to_step, self._bench = to_step, bench
+        self._arm, self._to_step, self._bench = arm, to_step, bench
         self._branches_at = arm.settings.evaluation.branches_at(to_step)
-        newest = bench.store.latest_checkpoint(arm.digest)
-        self._newest = 0 if newest is None else newest[0]
-        self._run = self._begun(self._branches_at)
+        held = bench.store.latest_checkpoint(arm.digest)
+        self._newest = 0 if held is None else held[0]
+        usable = held[1] if held is not None and held[0] <= self._branches_at else None
+        self._run = _begun(arm, materials, bench, usable)
 
     def finish(self) -> None:
         """Train to the step and evaluate there and on the way, as far as the store lacks it."""
+        self._count_branches()
         on_the_way = self._on_the_way()
         for stop in sorted({*on_the_way, self._branches_at}):
-            self._go(stop)
+            self._train_to(stop)
+            # The checkpoint goes first: after a kill between the two nothing is trained again.
+            if stop > self._newest:
+                self._keep(self._bench.store.save_checkpoint, self._run.save)
             if stop in on_the_way or stop == self._to_step:
                 self._evaluate()
-            if stop == self._branches_at < self._to_step:
-                self._cool()
+        if self._branches_at < self._to_step:
+            self._cool()
+
+    def _count_branches(self) -> None:
+        """Add what branches have cost that began where the arm stands: its checkpoint is older."""
+        chosen, run = self._arm.settings.evaluation, self._run
+        for step in chosen.cooled_at:
+            branch = self._bench.store.outcome(self._arm.digest, step)
+            if branch is not None and chosen.branches_at(step) == run.step:
+                run.tokens = max(run.tokens, branch.train_tokens)
+                run.train_wall_s = max(run.train_wall_s, branch.train_wall_s)
 
     def _on_the_way(self) -> set[int]:
         """Steps before the last at which the arm is evaluated as it trains."""
         at, every = self._run.step, self._bench.evaluate_every or self._to_step
+        chosen = self._arm.settings.evaluation
         stops = {*range(at - at % every + every, self._to_step, every)}
-        cooled = self._arm.settings.evaluation.cooled_at
-        # A checkpoint whose evaluation a kill prevented; a branch's beginning has none.
-        if 0 < at < self._to_step and (not cooled or at % every == 0):
+        # A checkpoint whose evaluation a kill prevented; where a branch begins there is none.
+        if 0 < at < self._to_step and (not chosen.cooled_at or at % every == 0):
             stops.add(at)
-        return stops.difference(cooled)
-
-    def _begun(self, at_most: int) -> ArmTrainer:
-        """The arm in memory, where its newest checkpoint has it, or else at its beginning.
-
-        Args:
-            at_most: the step that it is wanted at; a checkpoint beyond is of no use.
-        """
-        arm, store = self._arm, self._bench.store
-        held = store.latest_checkpoint(arm.digest)
-        run = _begun(
-            arm, self._materials, self._bench, held[1] if held and held[0] <= at_most else None
-        )
-        for step in arm.settings.evaluation.cooled_at:
-            branch = store.outcome(arm.digest, step)
-            if branch is not None and arm.settings.evaluation.branches_at(step) == run.step:
-                # The checkpoint is older than the branch that began there.
-                run.tokens = max(run.tokens, branch.train_tokens)
-                run.train_wall_s = max(run.train_wall_s, branch.train_wall_s)
-        return run
-
-    def _go(self, stop: int) -> None:
-        """Train to a step, and keep a checkpoint there."""
-        if self._run.step > stop:
-            del self._run
-            # Optimisers and their schedules hold each other: their memory is wanted now.
-            gc.collect()
-            self._run = self._begun(stop)
-        self._train_to(stop)
-        # The checkpoint goes first: after a kill between the two nothing is trained again.
-        if stop > self._newest:
-            self._keep(self._bench.store.save_checkpoint, self._run.save)
-            self._newest = stop
+        return {stop for stop in stops if not chosen.is_cooling(stop, chosen.cooled_at)}
 
     def _cool(self) -> None:
-        """Train the branch and evaluate it; the arm in memory is then no longer of use."""
+        """Train the branch, keep its weights and evaluate them."""
         self._train_to(self._to_step, cooling_from=self._branches_at)
         self._keep(self._bench.store.save_cooled, self._run.save_evaluated)
         self._evaluate()

@@ -132,6 +132,7 @@ def setting(spec: SearchSpec) -> list[Fact]:
             f"{train.optimizer}, lr {train.lr:g}, {train.batch_size} examples a step, "
             f"{spec.model.precision}",
         ),
+        *_weights(spec),
         (
             "Budget",
             f"{spec.search.trials} candidates ({spec.search.sampler}, {spec.search.scheduler}): "
@@ -143,6 +144,18 @@ def setting(spec: SearchSpec) -> list[Fact]:
             f"±{spec.objective.margin:g} it is no effect",
         ),
     ]
+
+
+def _weights(spec: SearchSpec) -> list[Fact]:
+    """Which weights were evaluated, where they are not those of the last step."""
+    chosen, told = spec.evaluation, []
+    if chosen.cooldown:
+        told.append(
+            f"after a branch whose rates fall to 0 over {percent(chosen.cooldown)} of the rung"
+        )
+    if chosen.weights == "mean":
+        told.append(f"their exponential mean over the steps, decay {chosen.mean_decay:g}")
+    return [("Weights evaluated", "; ".join(told))] if told else []
 
 
 def without_understanding(records: SearchFolder, spec: SearchSpec) -> list[Fact]:

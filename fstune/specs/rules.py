@@ -119,13 +119,14 @@ def _metric_is_known(partial: PartialSpec) -> Iterator[Problem]:
 
 
 def _evaluations_add(partial: PartialSpec) -> Iterator[Problem]:
-    every = partial.spec.evaluation.every
-    rungs = {rung.steps for rung in partial.spec.rungs}
-    last = max(rungs)
-    if every and rungs.issuperset(range(every, last, every)):
+    evaluation, rungs = partial.spec.evaluation, {rung.steps for rung in partial.spec.rungs}
+    every, last = evaluation.every, max(rungs)
+    steps = range(every, last, every) if every else ()
+    if every and all(step in rungs or evaluation.is_cooling(step, rungs) for step in steps):
+        unless = " outside of branches that cool" if evaluation.cooldown else ""
         yield Problem(
             ("evaluation", "every"),
-            f"has no effect: no step before the last rung's {last} is added, got {every}",
+            f"has no effect: no step before the last rung's {last} is added{unless}, got {every}",
         )
 
 

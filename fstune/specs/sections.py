@@ -70,20 +70,18 @@ class EvaluationSettings(EvaluatedWeights):
     """What of an arm is evaluated, and when beside the rungs."""
 
     every: int = Field(0, ge=0)
-    """Steps between evaluations beside those at the rungs; 0 for none."""
+    """Steps between evaluations beside those at the rungs; 0 for none. While a branch cools there
+    is none."""
 
     def steps_taken(self, rungs: Iterable[int]) -> int:
         """The optimiser steps of an arm that was compared at these rungs, branches included.
 
         Args:
-            rungs: their steps; the arm itself goes no further than the last asks for.
+            rungs: their steps; the arm itself goes on to where the last one's branch begins.
         """
         reached = set(rungs)
         last = max(reached)
-        way = last - self.cooled_steps(last)
-        if self.every:
-            way = max(way, (last - 1) // self.every * self.every)
-        return way + sum(map(self.cooled_steps, reached))
+        return last - self.cooled_steps(last) + sum(map(self.cooled_steps, reached))
 
 
 FixedValues = dict[str, ScalarField | dict[str, ScalarField]]

@@ -3,7 +3,7 @@
 The other sections of a spec are in `sections`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -170,6 +170,17 @@ class EvaluatedWeights(Section):
     def cooled_steps(self, rung: int) -> int:
         """The steps of the branch at a rung of so many steps."""
         return round(self.cooldown * rung)
+
+    def is_cooling(self, step: int, rungs: Iterable[int]) -> bool:
+        """Whether a branch is on its way after so many steps, at whose end a rung is.
+
+        Nothing else is evaluated there: the arm itself is there only if a later rung wants it.
+
+        Args:
+            step: the steps.
+            rungs: those of all rungs.
+        """
+        return any(rung - self.cooled_steps(rung) < step <= rung for rung in rungs)
 
 
 class ArmEvaluation(EvaluatedWeights):
