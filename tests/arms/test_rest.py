@@ -335,3 +335,13 @@ def test_the_weights_of_an_arm_are_those_of_its_last_outcome(tmp_path, way):
         run.subject.model.load_state_dict(model)
         run.subject.acting["future_seed"].load_state_dict(acting["future_seed"])
         assert_same_measures(run.outcome(), stored)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_weights_of_an_earlier_rung_are_not_those_of_a_later_one(tmp_path, way):
+    place, through = (Place(tmp_path / name, arm(WAYS[way])) for name in ("short", "through"))
+    place.advance(4)
+    bring_up(through)
+    folders = [train_again(each.arm, each.data, 8, each.bench) for each in (place, through)]
+    found, wanted = (torch.load(at / "run.pt", weights_only=True)["model"] for at in folders)
+    assert all(torch.equal(found[name], x) for name, x in wanted.items())

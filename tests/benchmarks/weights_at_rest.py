@@ -130,9 +130,9 @@ def row(name: str, ways: dict[str, dict[str, dict[str, Any]]]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def store_row(out: Path, name: str, seeds: int, ways: dict[str, Any]) -> None:
+def store_row(out: Path, runs: Path, name: str, seeds: int, ways: dict[str, Any]) -> None:
     """Put a search's figures into the report, beside those that other processes have put there."""
-    with FileLock(out.with_suffix(".lock")):
+    with FileLock(runs / "report.lock"):
         kept = json.loads(out.read_text())["searches"] if out.exists() else {}
         kept[name] = {"seeds": seeds, "ways": ways}
         report = {
@@ -153,11 +153,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--out", type=Path, default=Path("docs/results/weights_at_rest.json"))
     arguments = parser.parse_args()
+    runs = arguments.runs.resolve()
     for name in arguments.names or NAMES:
         specs = {way: search(name, way, arguments.seeds, arguments.data) for way in WAYS}
-        ways = spreads(specs, arguments.runs.resolve())
+        ways = spreads(specs, runs)
         print(row(name, ways), flush=True)
-        store_row(arguments.out, name, arguments.seeds, ways)
+        store_row(arguments.out, runs, name, arguments.seeds, ways)
 
 
 if __name__ == "__main__":
