@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -20,6 +21,9 @@ from fstune.machine import cores, use_fast_matmul
 from fstune.specs.sections import SearchSpec
 from fstune.specs.settings import EvaluatedSplit
 from tasks.metrics import NLL_SUM
+
+_Save = Callable[[str, int, Callable[[Path], None]], None]
+"""How the store keeps an arm's files: by digest, step and what writes them."""
 
 
 class DivergedError(FstuneError):
@@ -73,13 +77,17 @@ def advance(arm: ArmSpec, materials: ArmInputs, to_step: int, bench: Workbench) 
         ended = store.divergence(digest)
         if ended is not None and ended.step <= to_step:
             raise DivergedError(digest, ended)
-        return _train(arm, materials, to_step, bench)
+        _Training(arm, materials, to_step, bench).finish()
+        outcome = store.outcome(digest, to_step)
+        assert outcome is not None
+        return outcome
 
 
 def train_again(arm: ArmSpec, materials: ArmInputs, to_step: int, bench: Workbench) -> Path:
-    """The folder of an arm's newest checkpoint, trained anew if none at `to_step` is stored.
+    """The folder of the weights that an arm is evaluated with, trained anew if they are not stored.
 
-    Evaluations that are stored stay as they are.
+    They are those of `to_step`, or of a later step that it has come to. Evaluations that are stored
+    stay as they are.
 
     Raises:
         DivergedError: if a loss was not finite at or before `to_step`.
@@ -88,48 +96,103 @@ def train_again(arm: ArmSpec, materials: ArmInputs, to_step: int, bench: Workben
     store = bench.store
     digest = store.register(arm)
     with store.lock(digest, lambda: bench.on_progress(Progress(digest, "wait", 0, to_step))):
-        held = store.latest_checkpoint(digest)
+        cooled = arm.settings.evaluation.cooldown > 0
+        held = store.latest_weights(digest, cooled)
         if held is None or held[0] < to_step:
-            _train(arm, materials, to_step, bench)
-            held = store.latest_checkpoint(digest)
+            _Training(arm, materials, to_step, bench).finish()
+            held = store.latest_weights(digest, cooled)
         assert held is not None
         return held[1]
 
 
-def _train(arm: ArmSpec, materials: ArmInputs, to_step: int, bench: Workbench) -> Outcome:
-    store, digest, seed = bench.store, arm.digest, arm.seeds.index
-    checkpoint = store.latest_checkpoint(digest)
-    newest = 0 if checkpoint is None else checkpoint[0]
-    usable = None if checkpoint is None or newest > to_step else checkpoint[1]
-    run = _begun(arm, materials, bench, usable)
-    every = bench.evaluate_every or max(to_step, 1)
-    stops = sorted({*range(run.step - run.step % every + every, to_step, every), run.step, to_step})
-    for stop in (stop for stop in stops if stop > 0 or to_step == 0):
+class _Training:
+    """An arm on its way to a step, in memory and in the store.
+
+    Where a branch is evaluated at that step (`cooldown`), the arm itself stops where the branch
+    begins, and goes on from its checkpoint there.
+    """
+
+    def __init__(self, arm: ArmSpec, materials: ArmInputs, to_step: int, bench: Workbench) -> None:
+        self._arm, self._to_step, self._bench = arm, to_step, bench
+        self._branches_at = arm.settings.evaluation.branches_at(to_step)
+        held = bench.store.latest_checkpoint(arm.digest)
+        self._newest = 0 if held is None else held[0]
+        usable = held[1] if held is not None and held[0] <= self._branches_at else None
+        self._run = _begun(arm, materials, bench, usable)
+
+    def finish(self) -> None:
+        """Train to the step and evaluate there and on the way, as far as the store lacks it."""
+        self._count_branches()
+        on_the_way = self._on_the_way()
+        for stop in sorted({*on_the_way, self._branches_at}):
+            self._train_to(stop)
+            # The checkpoint goes first: after a kill between the two nothing is trained again.
+            if stop > self._newest:
+                self._keep(self._bench.store.save_checkpoint, self._run.save)
+            if stop in on_the_way or stop == self._to_step:
+                self._evaluate()
+        if self._branches_at < self._to_step:
+            self._cool()
+
+    def _count_branches(self) -> None:
+        """Add what branches have cost that began where the arm stands: its checkpoint is older."""
+        chosen, run = self._arm.settings.evaluation, self._run
+        for step in chosen.cooled_at:
+            branch = self._bench.store.outcome(self._arm.digest, step)
+            if branch is not None and chosen.branches_at(step) == run.step:
+                run.tokens = max(run.tokens, branch.train_tokens)
+                run.train_wall_s = max(run.train_wall_s, branch.train_wall_s)
+
+    def _on_the_way(self) -> set[int]:
+        """Steps before the last at which the arm is evaluated as it trains."""
+        at, every = self._run.step, self._bench.evaluate_every or max(self._to_step, 1)
+        chosen = self._arm.settings.evaluation
+        stops = {*range(at - at % every + every, self._to_step, every)}
+        # A checkpoint whose evaluation a kill prevented; where a branch begins there is none.
+        if 0 < at < self._to_step and (not chosen.cooled_at or at % every == 0):
+            stops.add(at)
+        return {stop for stop in stops if not chosen.is_cooling(stop, chosen.cooled_at)}
+
+    def _cool(self) -> None:
+        """Train the branch, keep its weights and evaluate them."""
+        self._train_to(self._to_step, cooling_from=self._branches_at)
+        self._keep(self._bench.store.save_cooled, self._run.save_evaluated)
+        self._evaluate()
+
+    def _keep(self, save: _Save, write: Callable[[Path], None]) -> None:
+        save(self._arm.digest, self._run.step, lambda folder: write(folder / CHECKPOINT_FILE))
+
+    def _train_to(self, stop: int, cooling_from: int | None = None) -> None:
+        run = self._run
         if not run.trains:
             run.step = stop
         while run.step < stop:
-            loss = run.train_step()
-            if not math.isfinite(loss):
-                raise _diverged(store, digest, run.step, loss)
-            bench.on_progress(Progress(digest, "train", run.step, to_step, loss, seed))
-        # The checkpoint goes first: after a kill between the two nothing is trained again.
-        if stop > newest:
-            store.save_checkpoint(digest, stop, lambda path: run.save(path / CHECKPOINT_FILE))
-        if store.outcome(digest, stop) is None:
-            bench.on_progress(Progress(digest, "evaluate", stop, to_step, seed=seed))
-            outcome = run.outcome()
-            loss = float(outcome.measures[NLL_SUM].sum())
-            if not math.isfinite(loss):
-                raise _diverged(store, digest, stop, loss)
+            rate = 1.0 if cooling_from is None else (stop - run.step) / (stop - cooling_from)
+            loss = run.train_step(rate)
+            self._require_finite(loss)
+            self._tell("train", loss)
+
+    def _evaluate(self) -> None:
+        store = self._bench.store
+        if store.outcome(self._arm.digest, self._run.step) is None:
+            self._tell("evaluate")
+            outcome = self._run.outcome()
+            self._require_finite(float(outcome.measures[NLL_SUM].sum()))
             store.save_outcome(outcome)
-    final = store.outcome(digest, to_step)
-    assert final is not None
-    return final
+
+    def _require_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise _diverged(self._bench.store, self._arm.digest, self._run.step, loss)
+
+    def _tell(self, doing: Literal["train", "evaluate"], loss: float | None = None) -> None:
+        seed = self._arm.seeds.index
+        progress = Progress(self._arm.digest, doing, self._run.step, self._to_step, loss, seed)
+        self._bench.on_progress(progress)
 
 
 def _begun(
     arm: ArmSpec, materials: ArmInputs, bench: Workbench, checkpoint: Path | None
-) -> "ArmTrainer":
+) -> ArmTrainer:
     """The arm in memory, where a checkpoint has it."""
     try:
         run = ArmTrainer(arm, materials, bench.device, bench.checkpoint_layers)

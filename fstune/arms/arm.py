@@ -70,6 +70,8 @@ class ArmSpec:
         # Younger than the arms that have all trained: theirs stay the digests they are.
         if settings["train"]["parameters"] == "all":
             settings["train"].pop("parameters")
+        if not settings["evaluation"]:
+            settings.pop("evaluation")
         # Only the settings of the optimiser that there is; given or not, they are the same.
         for name in optimizers.names():
             settings["train"].pop(name, None)
@@ -119,9 +121,9 @@ class Outcome:
     events: tuple[str, ...]
     """What happened to the arm up to this step beside training, a line each."""
     train_tokens: int
-    """Tokens trained on up to this step."""
+    """Tokens that the arm was trained on up to this evaluation, those of branches included."""
     train_wall_s: float
-    """Seconds of training up to this step."""
+    """Seconds of training up to this evaluation, those of branches included."""
     eval_wall_s: float
     """Seconds of this evaluation."""
     ended_at: float

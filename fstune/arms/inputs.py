@@ -11,7 +11,13 @@ from pathlib import Path
 from fstune.arms.arm import ArmSpec, Seeds
 from fstune.errors import InputError
 from fstune.files import file_digest
-from fstune.specs.settings import ArmSettings, EvaluatedSplit, TrainSettings, VariedSeeds
+from fstune.specs.settings import (
+    ArmEvaluation,
+    ArmSettings,
+    EvaluatedSplit,
+    TrainSettings,
+    VariedSeeds,
+)
 from model.checkpoint import read_config
 from model.config import ModelConfig
 from model.tokenizer import Tokenizer, for_vocabulary
@@ -98,7 +104,8 @@ def gather(settings: ArmSettings, cache: Path, split: EvaluatedSplit = "validati
     Raises:
         InputError: if the checkpoint or the data cannot be used, with what there was.
     """
-    context = settings.without().model_copy(update={"train": TrainSettings()})
+    rest = {"train": TrainSettings(), "evaluation": ArmEvaluation()}
+    context = settings.without().model_copy(update=rest)
     path = settings.model.checkpoint
     # Arms read the file each for itself: one that became another stands for other arms.
     digest = None if path is None else _digest_of(Path(path))

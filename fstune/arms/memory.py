@@ -3,7 +3,8 @@
     step(B) = bytes of parameters + B · (a + b · tokens + logits)
 
 A parameter has a weight and a gradient in float32 and what its optimiser keeps of it (AdamW: two
-moments, 16 bytes in all); the weight alone where only mechanisms' parameters are trained. a and b
+moments, 16 bytes in all), and a mean where that is evaluated; the weight alone where only
+mechanisms' parameters are trained. a and b
 are measured: what one row more has alive at the most, going forward and backward at two lengths, on
 a CPU. Nothing here sees what an allocator wastes: a margin is added for that of a GPU; on a CPU,
 measure (`search.probe`).
@@ -29,6 +30,10 @@ BYTES_PER_FROZEN_PARAMETER = 4
 
 
 BYTES_WITH_GRADIENT = 8
+
+
+BYTES_OF_A_MEAN = 4
+"""Of a trained parameter, where the mean of the weights is evaluated."""
 
 
 LENGTHS = (128, 256)
@@ -81,6 +86,8 @@ class Step:
     """Whether layers' inner values are computed again."""
     optimizer: str | None = "adamw"
     """Of the model; None where only mechanisms' parameters are trained."""
+    mean: bool = False
+    """Whether the mean of the weights is kept beside them."""
 
 
 def step_memory(step: Step, tokens: int, scored: int) -> StepMemory:
@@ -98,6 +105,7 @@ def step_memory(step: Step, tokens: int, scored: int) -> StepMemory:
 def _fixed_bytes(step: Step, model: RWKV7) -> float:
     """Parameters, their gradients and what optimisers keep of them."""
     total = 0.0
+    mean = BYTES_OF_A_MEAN if step.mean else 0
     for name, parameter in model.named_parameters():
         entries = parameter.numel()
         if name in ("emb.weight", "head.weight"):  # a row for each entry of the vocabulary
@@ -105,12 +113,12 @@ def _fixed_bytes(step: Step, model: RWKV7) -> float:
         each = BYTES_PER_FROZEN_PARAMETER
         if step.optimizer is not None:
             kept = optimizers.get(step.optimizer).state_bytes(name, parameter.shape)
-            each = BYTES_WITH_GRADIENT + kept
+            each = BYTES_WITH_GRADIENT + kept + mean
         total += each * entries
     of_mechanisms = sum(
         parameter.numel() for acting in _acting(step, model) for parameter in acting.parameters()
     )
-    return total + (BYTES_WITH_GRADIENT + 8) * of_mechanisms
+    return total + (BYTES_WITH_GRADIENT + 8 + mean) * of_mechanisms
 
 
 def _acting(step: Step, model: RWKV7) -> list[Acting]:

@@ -3,6 +3,7 @@
     <root>/<digest>/arm.json                   what the digest covers
     <root>/<digest>/evaluations/<step>.npz     an `Outcome`, every example of the split
     <root>/<digest>/checkpoints/<step>/        files of the trainer's, and manifest.json with hashes
+    <root>/<digest>/cooled/<step>/             likewise, the weights of the last branch that cooled
     <root>/<digest>/diverged.json              where and how training ended, if it did
     <root>/<digest>/lock                       held while an arm is trained
 
@@ -27,6 +28,9 @@ from fstune.errors import StoreError
 from fstune.files import file_digest, whole_file, whole_folder, write_json
 
 MANIFEST = "manifest.json"
+
+
+_CHECKPOINTS, _COOLED = "checkpoints", "cooled"
 
 
 _MEASURE = "measure/"
@@ -131,11 +135,16 @@ class ArmStore:
 
         A damaged one is passed over: the arm is then trained again from what is left.
         """
-        folder = self.root / digest / "checkpoints"
-        for path in sorted(folder.glob("[0-9]*"), reverse=True):
-            if _is_whole(path):
-                return int(path.name), path
-        return None
+        return _latest(self.root / digest / _CHECKPOINTS)
+
+    def latest_weights(self, digest: str, cooled: bool) -> tuple[int, Path] | None:
+        """Step and folder of the newest weights that the arm was evaluated with.
+
+        Args:
+            digest: the arm.
+            cooled: whether a branch is evaluated at its rungs; else the newest checkpoint has them.
+        """
+        return _latest(self.root / digest / (_COOLED if cooled else _CHECKPOINTS))
 
     def save_checkpoint(self, digest: str, step: int, write: Callable[[Path], None]) -> None:
         """Keep a checkpoint; the one before it goes only when this one was read back whole.
@@ -145,30 +154,29 @@ class ArmStore:
             step: the optimiser step that it holds.
             write: writes the checkpoint's files into the folder it is given.
         """
-        folder = self.root / digest / "checkpoints"
-        final = folder / f"{step:09d}"
-        with whole_folder(final) as draft:
-            write(draft)
-            hashes = {path.name: file_digest(path) for path in sorted(draft.iterdir())}
-            write_json(draft / MANIFEST, {"step": step, "files": hashes})
-        if not _is_whole(final):
-            raise StoreError(
-                f"{final} cannot be read back as written; is the disk damaged or full?"
-            )
-        for path in folder.iterdir():
-            if path.name < final.name:
-                shutil.rmtree(path, ignore_errors=True)
+        _save(self.root / digest / _CHECKPOINTS, step, write)
+
+    def save_cooled(self, digest: str, step: int, write: Callable[[Path], None]) -> None:
+        """Keep a branch's weights, as `save_checkpoint` keeps a checkpoint.
+
+        Those of a later step stay the arm's, and these are not kept.
+        """
+        folder = self.root / digest / _COOLED
+        held = _latest(folder)
+        if held is None or held[0] < step:
+            _save(folder, step, write)
 
     def drop_checkpoints(self, digest: str) -> None:
         """Free the space of an arm that will not go on; its evaluations stay.
 
         One that a process trains at this moment, for another search, keeps what it has.
         """
-        folder = self.root / digest / "checkpoints"
-        if not folder.exists():
+        folders = [self.root / digest / name for name in (_CHECKPOINTS, _COOLED)]
+        if not any(folder.exists() for folder in folders):
             return
         with contextlib.suppress(Timeout), FileLock(self.root / digest / "lock", timeout=0):
-            shutil.rmtree(folder, ignore_errors=True)
+            for folder in folders:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _evaluation(self, digest: str, step: int) -> Path:
         return self.root / digest / "evaluations" / f"{step:09d}.npz"
@@ -184,6 +192,27 @@ def _read_outcome(digest: str, path: Path) -> Outcome:
         }
     rest |= {name: tuple(rest[name]) for name in ("predictions", "events")}
     return Outcome(arm=digest, measures=measures, **rest)
+
+
+def _latest(folder: Path) -> tuple[int, Path] | None:
+    """Step and folder of the newest that is whole."""
+    for path in sorted(folder.glob("[0-9]*"), reverse=True):
+        if _is_whole(path):
+            return int(path.name), path
+    return None
+
+
+def _save(folder: Path, step: int, write: Callable[[Path], None]) -> None:
+    final = folder / f"{step:09d}"
+    with whole_folder(final) as draft:
+        write(draft)
+        hashes = {path.name: file_digest(path) for path in sorted(draft.iterdir())}
+        write_json(draft / MANIFEST, {"step": step, "files": hashes})
+    if not _is_whole(final):
+        raise StoreError(f"{final} cannot be read back as written; is the disk damaged or full?")
+    for path in folder.iterdir():
+        if path.name < final.name:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _is_whole(checkpoint: Path) -> bool:

@@ -6,10 +6,11 @@ goes on as if it had not. Where memory is short, work is done in smaller pieces.
 and what is kept of it is in `advance`.
 """
 
+import contextlib
 import hashlib
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from fstune.arms.diagnostics import mechanism_values, memory_gb, observed, sampl
 from fstune.arms.evaluation import PADDED_TOKENS_PER_BATCH, Evaluation, evaluate, largest_batch
 from fstune.arms.inputs import ArmInputs
 from fstune.arms.loss import Subject, TokenScores, token_scores
+from fstune.arms.mean import WeightMean
+from fstune.arms.order import BatchStream
 from fstune.errors import FstuneError
 from fstune.specs.settings import TrainSettings
 from model.checkpoint import load
@@ -85,6 +88,15 @@ class ArmTrainer:
         self._optimise(settings.train)
         for name, own in settings.mechanisms.items():
             self._optimise_mechanism(acting[name], registry.get(name).learning_rate(own))
+        self._model_mean, self._acting_means = self._new_means()
+
+    def _new_means(self) -> tuple[WeightMean | None, dict[str, WeightMean]]:
+        """Of the model's and of each mechanism's weights, where they are what is evaluated."""
+        chosen, acting = self.arm.settings.evaluation, self.subject.acting
+        if chosen.weights == "last":
+            return None, {}
+        of_model = WeightMean(self.subject.model, chosen.mean_decay)
+        return of_model, {n: WeightMean(each, chosen.mean_decay) for n, each in acting.items()}
 
     def _optimise(self, train: TrainSettings) -> None:
         """Optimisers of the model, and how their rates go; none where it is not trained."""
@@ -120,35 +132,41 @@ class ArmTrainer:
         """Whether there is anything to train: a baseline of `parameters: gates` has nothing."""
         return bool(self._optimizers)
 
-    def train_step(self) -> float:
+    def train_step(self, rate: float = 1.0) -> float:
         """One optimiser step; returns its loss. If that is not finite, no parameter moves.
 
         Where memory does not suffice, the step is done again in smaller pieces, whose gradients
         add up to the same.
+
+        Args:
+            rate: what the learning rates of the model and of all mechanisms are multiplied by.
 
         Raises:
             InfeasibleError: if a single example does not fit.
         """
         started = time.perf_counter()
         indices = self._batches.indices(self.step)
-        while (done := self._try_step(indices)) is None:
+        while (done := self._try_step(indices, rate)) is None:
             self._halve(f"training batch {self._micro_batch}")
         value, tokens = done
         self.step += 1
+        if math.isfinite(value):
+            for mean in self._means:
+                mean.update(self.step)
         self.tokens += tokens
         self.train_wall_s += time.perf_counter() - started
         return value
 
-    def _try_step(self, indices: Sequence[int]) -> tuple[float, int] | None:
+    def _try_step(self, indices: Sequence[int], rate: float) -> tuple[float, int] | None:
         """Loss and tokens of a step, or None, with nothing moved, if memory did not suffice."""
         try:
-            return self._step(indices)
+            return self._step(indices, rate)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
             return None
 
-    def _step(self, indices: Sequence[int]) -> tuple[float, int]:
+    def _step(self, indices: Sequence[int], rate: float = 1.0) -> tuple[float, int]:
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
         weight = self.arm.settings.train.first_token_weight
@@ -163,7 +181,7 @@ class ArmTrainer:
             if math.isfinite(value) and self.trains:
                 loss.backward()  # type: ignore[no-untyped-call]
         if math.isfinite(value):
-            self._move()
+            self._move(rate)
         return value, tokens
 
     def _tokens_read(self, batch: Batch) -> int:
@@ -187,7 +205,7 @@ class ArmTrainer:
             batch = collate(evaluated, largest_batch(evaluated, self._padded_tokens))
             token_scores(self.subject, batch.to(self.subject.device))
 
-    def _move(self) -> None:
+    def _move(self, rate: float) -> None:
         """Apply the gradients."""
         if self._schedules:
             clip = self.arm.settings.train.grad_clip or math.inf
@@ -198,8 +216,9 @@ class ArmTrainer:
             norm = torch.nn.utils.get_total_norm(gradients)
             self._note(registry.get(name).parameters, norm)
         try:
-            for optimizer in self._optimizers:
-                optimizer.step()
+            with _rates_times(rate, self._optimizers):
+                for optimizer in self._optimizers:
+                    optimizer.step()
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
@@ -230,12 +249,33 @@ class ArmTrainer:
     def _tell(self, event: str) -> None:
         self._events.append(f"step {self.step}: {event}")
 
+    @property
+    def _means(self) -> list[WeightMean]:
+        """All means that there are."""
+        of_model = [] if self._model_mean is None else [self._model_mean]
+        return [*of_model, *self._acting_means.values()]
+
+    @contextlib.contextmanager
+    def _evaluated_weights(self) -> Iterator[None]:
+        """The model has the weights that are evaluated; afterwards those that are trained."""
+        for mean in self._means:
+            mean.exchange()
+        try:
+            yield
+        finally:
+            for mean in self._means:
+                mean.exchange()
+
     def outcome(self) -> Outcome:
-        """Evaluate the arm where it stands.
+        """Evaluate the arm where it stands, with the weights that its settings choose.
 
         Raises:
             InfeasibleError: if a single example does not fit into memory.
         """
+        with self._evaluated_weights():
+            return self._outcome()
+
+    def _outcome(self) -> Outcome:
         started = time.perf_counter()
         split = self.data.evaluated
         while (found := self._try_evaluation()) is None:
@@ -293,15 +333,29 @@ class ArmTrainer:
                 "events": self._events,
                 "grad_norms": self._grad_norms,
                 "model": self.subject.model.state_dict(),
-                "mechanisms": {
-                    name: acting.state_dict() for name, acting in self.subject.acting.items()
-                },
+                "mechanisms": _states(self.subject.acting),
+                **self._saved_means(),
                 "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
                 "schedules": [schedule.state_dict() for schedule in self._schedules],
                 "random": torch.get_rng_state(),
             },
             path,
         )
+
+    def _saved_means(self) -> dict[str, Any]:
+        if self._model_mean is None:
+            return {}
+        mechanisms = _states(self._acting_means)
+        return {"means": {"model": self._model_mean.state_dict(), "mechanisms": mechanisms}}
+
+    def save_evaluated(self, path: Path) -> None:
+        """Write the weights that are evaluated, which nothing can go on from."""
+        with self._evaluated_weights():
+            states = {
+                "model": self.subject.model.state_dict(),
+                "mechanisms": _states(self.subject.acting),
+            }
+            torch.save({"step": self.step, **states}, path)
 
     def restore(self, path: Path) -> None:
         """Go on from what `save` wrote."""
@@ -315,36 +369,15 @@ class ArmTrainer:
         states = saved["schedules"] if "schedules" in saved else [saved["schedule"]]
         for schedule, state in zip(self._schedules, states, strict=False):
             schedule.load_state_dict(state)
+        if self._model_mean is not None:
+            self._model_mean.load_state_dict(saved["means"]["model"])
+            for name, mean in self._acting_means.items():
+                mean.load_state_dict(saved["means"]["mechanisms"][name])
         torch.set_rng_state(saved["random"].cpu())
         self.step, self.tokens = saved["step"], saved["tokens"]
         self.train_wall_s = saved["train_wall_s"]
         self._micro_batch, self._padded_tokens = saved["micro_batch"], saved["padded_tokens"]
         self._events, self._grad_norms = saved["events"], saved["grad_norms"]
-
-
-class BatchStream:
-    """Which examples a step sees: every epoch all of them once, in an order of its own.
-
-    A batch may reach over the end of an epoch. Steps are random access: nothing has to be saved.
-    """
-
-    def __init__(self, num_examples: int, batch_size: int, order_seed: int) -> None:
-        self._num_examples = num_examples
-        self._batch_size = batch_size
-        self._order_seed = order_seed
-        self._epoch: tuple[int, list[int]] = (-1, [])
-
-    def indices(self, step: int) -> list[int]:
-        """Examples of the batch after `step` optimiser steps."""
-        first = step * self._batch_size
-        return [self._example(place) for place in range(first, first + self._batch_size)]
-
-    def _example(self, place: int) -> int:
-        epoch, offset = divmod(place, self._num_examples)
-        if self._epoch[0] != epoch:
-            rng = np.random.default_rng([self._order_seed, epoch])
-            self._epoch = (epoch, rng.permutation(self._num_examples).tolist())
-        return self._epoch[1][offset]
 
 
 def _weighted_sum(scores: TokenScores, first_token_weight: float) -> torch.Tensor:
@@ -369,6 +402,41 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return any(text in str(error) for text in _MEMORY_ERRORS)
+
+
+@contextlib.contextmanager
+def _rates_times(factor: float, optimizers: Iterable[torch.optim.Optimizer]) -> Iterator[None]:
+    """All learning rates are multiplied; afterwards they are what they were."""
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    rates = [group["lr"] for group in groups]
+    for group, rate in zip(groups, rates, strict=True):
+        group["lr"] = rate * factor
+    try:
+        yield
+    finally:
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
+
+
+def _states(parts: Mapping[str, Acting | WeightMean]) -> dict[str, dict[str, torch.Tensor]]:
+    return {name: each.state_dict() for name, each in parts.items()}
+
+
+def evaluated_states(
+    saved: Mapping[str, Any], names: Iterable[str]
+) -> tuple[dict[str, torch.Tensor], dict[str, dict[str, torch.Tensor]]]:
+    """The weights in a checkpoint's content that are evaluated: the model's, each mechanism's.
+
+    Args:
+        saved: what `ArmTrainer.save` or `save_evaluated` wrote.
+        names: of the arm's mechanisms.
+    """
+    means = saved.get("means", {"model": {}, "mechanisms": {}})
+    states = mechanism_states(saved, names)
+    acting = {
+        name: {**state, **means["mechanisms"].get(name, {})} for name, state in states.items()
+    }
+    return {**saved["model"], **means["model"]}, acting
 
 
 def mechanism_states(

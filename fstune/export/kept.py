@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fstune.arms.inputs import gather
 from fstune.arms.store import ArmStore
-from fstune.arms.trainer import CHECKPOINT_FILE, mechanism_states
+from fstune.arms.trainer import CHECKPOINT_FILE, evaluated_states
 from fstune.files import write_atomic
 from fstune.results.folder import SearchFolder
 from fstune.results.ranking import ranked
@@ -33,7 +33,7 @@ file under its name, with its settings and parameters."""
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """An arm's model as training left it, in float32."""
+    """An arm's model as it was evaluated, in float32."""
 
     step: int
     model: RWKV7
@@ -42,12 +42,12 @@ class TrainedModel:
 
 
 def read_checkpoint(folder: Path, settings: ArmSettings) -> TrainedModel:
-    """The model in an arm's checkpoint."""
+    """The model that was evaluated, in an arm's checkpoint or a branch's weights."""
     path = folder / CHECKPOINT_FILE
     # Mapped: the optimiser's moments, two thirds of the file, are never read.
     saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    states = mechanism_states(saved, settings.mechanisms)
-    return _trained(saved["step"], assemble(saved["model"], path), states, settings)
+    model, states = evaluated_states(saved, settings.mechanisms)
+    return _trained(saved["step"], assemble(model, path), states, settings)
 
 
 def read_kept(folder: Path, settings: ArmSettings) -> TrainedModel:
@@ -87,7 +87,7 @@ def keep(
         records: the search's.
         number: the trial.
     """
-    checkpoint = store.latest_checkpoint(digest)
+    checkpoint = store.latest_weights(digest, settings.evaluation.cooldown > 0)
     if checkpoint is None:
         return
     trained = read_checkpoint(checkpoint[1], settings)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Literal
 
 from fstune.arms.advance import train_again, workbench
-from fstune.arms.store import ArmStore
 from fstune.errors import InputError
 from fstune.export.kept import FILES, TrainedModel, read_checkpoint, read_kept
 from fstune.results.folder import SearchFolder
@@ -57,7 +56,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Exported:
-    """An arm's model as it was trained."""
+    """An arm's model as it was evaluated."""
 
     place: Place
     step: int
@@ -84,14 +83,14 @@ def take(records: SearchFolder, spec: SearchSpec, wanted: Wanted, again: bool) -
     store = records.store
     for place in places:
         settings = _settings(spec, place)
-        checkpoint = store.latest_checkpoint(place.digest)
+        checkpoint = store.latest_weights(place.digest, _cools(spec))
         if checkpoint is not None:
             return _exported(place, read_checkpoint(checkpoint[1], settings), settings)
         if _is_kept(records, place):
             kept = read_kept(records.model_folder(place.trial.number), settings)
             return _exported(place, kept, settings)
     if not again:
-        raise InputError(_gone(records, spec, store, places[0]))
+        raise InputError(_gone(records, spec, places[0]))
     settings = _settings(spec, places[0])
     trained = read_checkpoint(_train_again(records, spec, places[0]), settings)
     return _exported(places[0], trained, settings)
@@ -170,14 +169,14 @@ def _places(trial: TrialRecord, wanted: Wanted) -> list[Place]:
     return chosen
 
 
-def _gone(records: SearchFolder, spec: SearchSpec, store: ArmStore, place: Place) -> str:
+def _gone(records: SearchFolder, spec: SearchSpec, place: Place) -> str:
     kept = spec.resources.keep_checkpoints
     why = (
         " (`resources.keep_checkpoints: open` frees them when a trial ends; `all` would keep them)"
         if kept == "open"
         else ""
     )
-    others = ", ".join(map(str, _stored(records, store, place.side))) or "none"
+    others = ", ".join(map(str, _stored(records, spec, place.side))) or "none"
     return (
         f"{place}: its weights are no longer stored{why}. --train-again trains it once more, "
         f"{place.steps} steps on the same data in the same order. "
@@ -185,11 +184,16 @@ def _gone(records: SearchFolder, spec: SearchSpec, store: ArmStore, place: Place
     )
 
 
-def _stored(records: SearchFolder, store: ArmStore, side: Role) -> Iterator[int]:
+def _cools(spec: SearchSpec) -> bool:
+    """Whether a branch is what is evaluated at the rungs."""
+    return spec.evaluation.cooldown > 0
+
+
+def _stored(records: SearchFolder, spec: SearchSpec, side: Role) -> Iterator[int]:
     """Trials of which an arm's weights are stored."""
     for trial in records.trials():
         if trial.rungs and any(
-            store.latest_checkpoint(place.digest) or _is_kept(records, place)
+            records.store.latest_weights(place.digest, _cools(spec)) or _is_kept(records, place)
             for place in _places(trial, Wanted(side=side))
         ):
             yield trial.number

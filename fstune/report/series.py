@@ -268,16 +268,17 @@ def search_path(trials: Sequence[TrialRecord], spec: SearchSpec) -> SearchPath:
         ),
         key=lambda item: (item[0], item[1], item[2].rung),
     )
-    trained: dict[str, int] = {}
+    trained: dict[str, set[int]] = {}
     best: dict[int, float] = {}
     points = []
     for _, number, rung in reached:
         for pair in rung.arms:
             for arm in (pair.baseline, pair.variant):
-                trained[arm] = max(trained.get(arm, 0), rung.steps)
+                trained.setdefault(arm, set()).add(rung.steps)
         if math.isfinite(rung.objective):
             best[rung.rung] = max(best.get(rung.rung, -math.inf), rung.objective)
-        spent, so_far = sum(trained.values()), best.get(rung.rung, math.nan)
+        spent = sum(map(spec.evaluation.steps_taken, trained.values()))
+        so_far = best.get(rung.rung, math.nan)
         points.append(PathPoint(number, rung.rung, spent, rung.objective, so_far))
     rungs = [(rung.steps, rung.seeds) for rung in spec.rungs]
     return SearchPath(spec.metric().name, rungs, points)

@@ -113,7 +113,7 @@ def summarise(records: SearchFolder, spec: SearchSpec) -> Summary:
         question=words.question(spec),
         setting=[*words.setting(spec, records.rules), *words.without_understanding(records, spec)],
         answer=words.answer(spec, order, best, finalists),
-        cost=words.cost(trials, store),
+        cost=words.cost(trials, spec, store),
         results=all_candidates(spec, order),
         confirmed=confirmed_finalists(spec, order, finalists),
         figures=figures,

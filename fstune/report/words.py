@@ -142,6 +142,7 @@ def setting(spec: SearchSpec, rules: int) -> list[Fact]:
             f"{train.optimizer}, lr {train.lr:g}, {train.batch_size} examples a step, "
             f"{spec.model.precision}",
         ),
+        *_weights(spec),
         (
             "Budget",
             f"{spec.search.trials} candidates ({spec.search.sampler}, {spec.search.scheduler}): "
@@ -165,6 +166,18 @@ def ranked_by(spec: SearchSpec, rules: int) -> str:
         f"what it may still be (the upper bound for the seeds that were run), and at the last rung "
         f"by {at_last}; what is surely no better than the margin comes last"
     )
+
+
+def _weights(spec: SearchSpec) -> list[Fact]:
+    """Which weights were evaluated, where they are not those of the last step."""
+    chosen, told = spec.evaluation, []
+    if chosen.cooldown:
+        told.append(
+            f"after a branch whose rates fall to 0 over {percent(chosen.cooldown)} of the rung"
+        )
+    if chosen.weights == "mean":
+        told.append(f"their exponential mean over the steps, decay {chosen.mean_decay:g}")
+    return [("Weights evaluated", "; ".join(told))] if told else []
 
 
 def without_understanding(records: SearchFolder, spec: SearchSpec) -> list[Fact]:
@@ -276,15 +289,16 @@ def _unconfirmed(spec: SearchSpec, chosen: TrialRecord) -> str:
     return f"{picked} `fstune confirm {spec.name}` tries it on new seeds and the test examples."
 
 
-def cost(trials: Sequence[TrialRecord], store: ArmStore) -> list[Fact]:
+def cost(trials: Sequence[TrialRecord], spec: SearchSpec, store: ArmStore) -> list[Fact]:
     """What was spent: steps, tokens and seconds of every arm, each counted once."""
-    reached: dict[str, int] = {}
+    reached: dict[str, set[int]] = {}
     trials = own_trials(trials)
     for trial in trials:
         for at in trial.comparisons:
             for arm in (arm for pair in at.arms for arm in (pair.baseline, pair.variant)):
-                reached[arm] = max(reached.get(arm, 0), at.steps)
-    outcomes = [store.outcome(arm, step) for arm, step in reached.items()]
+                reached.setdefault(arm, set()).add(at.steps)
+    outcomes = [store.outcome(arm, max(steps)) for arm, steps in reached.items()]
+    steps_taken = sum(map(spec.evaluation.steps_taken, reached.values()))
     known = [outcome for outcome in outcomes if outcome is not None]
     rungs = [rung for trial in trials for rung in trial.rungs]
     asked, reused = 2 * sum(rung.seeds for rung in rungs), sum(rung.reused for rung in rungs)
@@ -294,7 +308,7 @@ def cost(trials: Sequence[TrialRecord], store: ArmStore) -> list[Fact]:
             f"{len(reached)}; of {asked} that the rungs asked for, {reused} had been trained that "
             "far before: for another candidate or search, or by an arm worker",
         ),
-        ("Optimiser steps", f"{sum(reached.values()):,}"),
+        ("Optimiser steps", f"{steps_taken:,}"),
     ]
     if len(known) == len(outcomes):
         tokens = sum(outcome.train_tokens for outcome in known)

@@ -126,7 +126,14 @@ def estimated(
     for recompute in (False, True):
         bf16 = variant.model.precision == "bf16"
         optimizer = variant.train.optimizer if variant.train.parameters == "all" else None
-        step = Step(config, variant.mechanisms, bf16, recompute, optimizer)
+        step = Step(
+            config,
+            variant.mechanisms,
+            bf16,
+            recompute,
+            optimizer,
+            mean=variant.evaluation.weights == "mean",
+        )
         memory = step_memory(step, tokens, answer)
         how = "layers recomputed" if recompute else "all activations kept"
         lines.append(

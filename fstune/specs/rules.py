@@ -120,13 +120,34 @@ def _metric_is_known(partial: PartialSpec) -> Iterator[Problem]:
 
 
 def _evaluations_add(partial: PartialSpec) -> Iterator[Problem]:
-    every = partial.spec.evaluation.every
-    rungs = {rung.steps for rung in partial.spec.rungs}
-    last = max(rungs)
-    if every and rungs.issuperset(range(every, last, every)):
+    evaluation, rungs = partial.spec.evaluation, {rung.steps for rung in partial.spec.rungs}
+    every, last = evaluation.every, max(rungs)
+    steps = range(every, last, every) if every else ()
+    if every and all(step in rungs or evaluation.is_cooling(step, rungs) for step in steps):
+        unless = " outside of branches that cool" if evaluation.cooldown else ""
         yield Problem(
             ("evaluation", "every"),
-            f"has no effect: no step before the last rung's {last} is added, got {every}",
+            f"has no effect: no step before the last rung's {last} is added{unless}, got {every}",
+        )
+
+
+def _weights_come_to_rest(partial: PartialSpec) -> Iterator[Problem]:
+    evaluation, steps = partial.spec.evaluation, [rung.steps for rung in partial.spec.rungs]
+    decay = evaluation.mean_decay
+    if (
+        evaluation.weights == "last"
+        and decay != type(evaluation).model_fields["mean_decay"].default
+    ):
+        rule = f"has no effect while evaluation.weights is last, got {decay}"
+        yield Problem(("evaluation", "mean_decay"), rule)
+    if evaluation.weights == "mean" and max(steps) == 1:
+        rule = "has no effect: after 1 step the mean is the last, got 'mean'"
+        yield Problem(("evaluation", "weights"), rule)
+    if evaluation.cooldown and not evaluation.cooled_steps(min(steps)):
+        yield Problem(
+            ("evaluation", "cooldown"),
+            f"must come to a step or more of each rung's: of {min(steps)} steps it is none, got "
+            f"{evaluation.cooldown}",
         )
 
 
@@ -298,6 +319,7 @@ _RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (("rungs",), _rungs_rise),
     (("objective", "task"), _metric_is_known),
     (("evaluation", "rungs"), _evaluations_add),
+    (("evaluation", "rungs"), _weights_come_to_rest),
     (("seeds", "model", "rungs", "confirm"), _repetitions_differ),
     (("search", "rungs"), _search_settings_act),
     ((), _paths_are_settings),

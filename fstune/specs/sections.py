@@ -6,7 +6,7 @@ file becomes a spec in `loading`.
 
 import copy
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -25,6 +25,7 @@ from pydantic import (
 from fstune.files import digest_of
 from fstune.specs.settings import (
     ArmSettings,
+    EvaluatedWeights,
     ModelSettings,
     OfMechanisms,
     Scalar,
@@ -71,11 +72,22 @@ class Rung(Section):
     """Pairs of arms that are compared here, each pair with its own seed."""
 
 
-class EvaluationSettings(Section):
-    """Evaluations beside those at the rungs."""
+class EvaluationSettings(EvaluatedWeights):
+    """What of an arm is evaluated, and when beside the rungs."""
 
     every: int = Field(0, ge=0)
-    """Steps between them; 0 for none."""
+    """Steps between evaluations beside those at the rungs; 0 for none. While a branch cools there
+    is none."""
+
+    def steps_taken(self, rungs: Iterable[int]) -> int:
+        """The optimiser steps of an arm that was compared at these rungs, branches included.
+
+        Args:
+            rungs: their steps; the arm itself goes on to where the last one's branch begins.
+        """
+        reached = set(rungs)
+        last = max(reached)
+        return last - self.cooled_steps(last) + sum(map(self.cooled_steps, reached))
 
 
 FixedValues = dict[str, ScalarField | dict[str, ScalarField]]
@@ -237,7 +249,7 @@ class SearchSpec(Section):
     train: TrainSettings = TrainSettings()
     """How both arms are trained."""
     evaluation: EvaluationSettings = EvaluationSettings()
-    """Evaluations beside those at the rungs."""
+    """What of an arm is evaluated, and when beside the rungs."""
     seeds: VariedSeeds = VariedSeeds()
     """What the seeds of a rung, and of the confirmation, differ in."""
     rungs: tuple[Rung, ...] = Field(min_length=1)
@@ -297,8 +309,16 @@ class SearchSpec(Section):
 
     def _arm(self, has: Sequence[str], values: Point) -> ArmSettings:
         base = self.model_dump(mode="json", include={"model", "task", "train"})
+        base["evaluation"] = self._evaluation()
         arm = with_values({**base, **{name: self.fixed_settings(name) for name in has}}, values)
         return checked(ArmSettings, arm)
+
+    def _evaluation(self) -> dict[str, JsonValue]:
+        """The part of `evaluation` that decides what an arm's outcomes are."""
+        values = self.evaluation.model_dump(mode="json", exclude={"every"})
+        if self.evaluation.cooldown:
+            values["cooled_at"] = sorted({rung.steps for rung in self.rungs})
+        return values
 
     @property
     def task_name(self) -> str:

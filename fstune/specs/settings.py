@@ -3,7 +3,7 @@
 The other sections of a spec are in `sections`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -146,6 +146,54 @@ class VariedSeeds(Section):
     """What sampled answers draw."""
 
 
+class EvaluatedWeights(Section):
+    """Which weights of an arm are evaluated: as training left them, or come to rest."""
+
+    weights: Literal["last", "mean"] = "last"
+    """What is evaluated, and exported: the weights after the last step, or their exponential mean
+    over all steps, which rattles less at a constant learning rate."""
+    mean_decay: float = Field(0.97, gt=0, lt=1)
+    """mean: what weight a step's weights keep with every step after it; 0.97 looks back over some
+    33 steps."""
+    cooldown: float = Field(0.0, ge=0, lt=1)
+    """Share of a rung's steps over which all learning rates fall to 0 in a branch, which is
+    evaluated at the rung and left there; training goes on from where it began. 0 is none."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What is off goes unsaid, as in specs and arms from before it."""
+        values: dict[str, Any] = handler(self)
+        unsaid = {"weights", "mean_decay"} if self.weights == "last" else set()
+        unsaid |= {"cooldown", "cooled_at"} if self.cooldown == 0 else set()
+        return {name: value for name, value in values.items() if name not in unsaid}
+
+    def cooled_steps(self, rung: int) -> int:
+        """The steps of the branch at a rung of so many steps."""
+        return round(self.cooldown * rung)
+
+    def is_cooling(self, step: int, rungs: Iterable[int]) -> bool:
+        """Whether a branch is on its way after so many steps, at whose end a rung is.
+
+        Nothing else is evaluated there: the arm itself is there only if a later rung wants it.
+
+        Args:
+            step: the steps.
+            rungs: those of all rungs.
+        """
+        return any(rung - self.cooled_steps(rung) < step <= rung for rung in rungs)
+
+
+class ArmEvaluation(EvaluatedWeights):
+    """How one arm is evaluated; at which steps a branch cools is its rungs' to say."""
+
+    cooled_at: tuple[int, ...] = ()
+    """Steps at which a branch is evaluated, rising; at all others it is the arm as it trains."""
+
+    def branches_at(self, step: int) -> int:
+        """Where the branch begins that is evaluated at `step`; that step itself if none is."""
+        return step - self.cooled_steps(step) if step in self.cooled_at else step
+
+
 class OfMechanisms(Section):
     """Base of what has a section for each mechanism, None where it has not that mechanism."""
 
@@ -169,6 +217,7 @@ class _ArmSettings(OfMechanisms):
     model: ModelSettings
     task: TaskSettings
     train: TrainSettings = TrainSettings()
+    evaluation: ArmEvaluation = ArmEvaluation()
 
     @property
     def mechanisms(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from arm_cases import (
     SEED,
     Place,
+    assert_same_checkpoint,
     assert_same_numbers,
     new_run,
     on_a_checkpoint,
@@ -17,20 +18,10 @@ from arm_cases import (
     trained,
     weights,
 )
-from torch.utils._pytree import tree_flatten
 
 from fstune.arms.advance import DivergedError, advance
 from fstune.arms.store import Divergence
 from model.checkpoint import load
-
-
-def assert_same_checkpoint(found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    del found["train_wall_s"], wanted["train_wall_s"]
-    (ours, one), (theirs, other) = map(tree_flatten, (found, wanted))
-    assert one == other
-    for mine, its in zip(ours, theirs, strict=True):
-        assert torch.equal(mine, its) if torch.is_tensor(mine) else mine == its
-
 
 # --- Stopping and going on.
 

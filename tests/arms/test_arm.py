@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 
 from fstune.arms.arm import ArmSpec, Pair, Seeds
 from fstune.files import derive_seed, digest_of
-from fstune.specs.settings import ArmSettings, ModelSettings, TrainSettings, VariedSeeds
+from fstune.specs.settings import (
+    ArmEvaluation,
+    ArmSettings,
+    ModelSettings,
+    TrainSettings,
+    VariedSeeds,
+)
 from model.config import ModelConfig
 from model.future_seed import Schedule
 from model.mechanisms import registry as mechanisms
@@ -121,6 +127,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "steps": 4,
         "scale": "match_rms_adamw",
     },
+    "evaluation": {"weights": "last", "mean_decay": 0.9, "cooldown": 0.5, "cooled_at": (4, 8)},
     "model": {"precision": "bf16", "tokenizer": "bytes"},
     "init": {name: 2 * value for name, value in SHAPES.items()},
     "rightcopy": {
@@ -202,6 +209,7 @@ WITHOUT_EFFECT = {
 FIELDS = {
     "train": set(TrainSettings.model_fields),
     "schedule": names_of(Schedule),
+    "evaluation": set(ArmEvaluation.model_fields),
     "model": set(ModelSettings.model_fields),
     "init": names_of(ModelConfig),
     "muon": names_of(MuonSettings),
@@ -234,6 +242,9 @@ def with_change(section: str, changes: dict[str, Any]) -> ArmSettings:
         return settings(train={"optimizer": "muon", "muon": changes})
     if section == "schedule":
         return settings(SEED | {"schedule": {"kind": "linear", "min": 0.5} | changes})
+    if section == "evaluation":
+        at_rest = {"weights": "mean", "cooldown": 0.2, "cooled_at": (8,)}
+        return settings(SEED, evaluation=at_rest | changes)
     if section == "model":
         return settings(SEED, model={"init": SHAPES} | changes)
     if section == "init":
@@ -294,6 +305,12 @@ def test_seeds_and_contents_change_the_digest(changes):
 
 def test_arms_of_which_all_is_trained_keep_the_digests_that_they_had():
     assert "parameters" not in arm().as_json()["settings"]["train"]
+
+
+@pytest.mark.parametrize("chosen", [{}, {"evaluation": {"weights": "last", "cooldown": 0.0}}])
+def test_arms_of_the_last_weights_keep_the_digests_that_they_had(chosen):
+    assert arm(settings(**chosen)).digest == "ade745471fcbb7f1"
+    assert arm(settings(SEED, **chosen)).digest == "34e7e933dacff824"
 
 
 def test_settings_of_an_optimiser_count_while_it_is_the_one():

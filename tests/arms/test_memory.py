@@ -90,3 +90,13 @@ def test_the_estimate_needs_no_data_but_a_memory():
     assert told.output.count("largest batch") == 2
     refused = CliRunner().invoke(app, ["probe", "quickstart", "--estimate", "64"])
     assert "--estimate needs --memory-gb" in str(refused.exception)
+
+
+def test_a_mean_is_a_float32_more_of_every_trained_parameter():
+    count = sum(x.numel() for x in initialise(SHAPES, 0).parameters()) + GATES
+    plain, mean = (
+        step_memory(Step(SHAPES, {"future_seed": FutureSeed()}, False, False, mean=mean), 128, 1)
+        for mean in (False, True)
+    )
+    assert mean.fixed - plain.fixed == 4 * count
+    assert mean.per_row == plain.per_row

@@ -12,12 +12,12 @@ from arm_cases import SPEC, made, spec
 
 from fstune.arms.advance import workbench
 from fstune.arms.store import ArmStore
-from fstune.arms.trainer import CHECKPOINT_FILE
+from fstune.arms.trainer import CHECKPOINT_FILE, ArmTrainer
 from fstune.cli.commands import main
 from fstune.errors import InputError
-from fstune.export.kept import keep
+from fstune.export.kept import FILES, keep
 from fstune.export.weights import Wanted, take, write_pth
-from fstune.results.pairing import confirm, run_rung
+from fstune.results.pairing import arms_of, confirm, run_rung
 from fstune.results.records import Confirmation, EndRecord
 from model.checkpoint import load, load_mechanism
 
@@ -91,6 +91,36 @@ def test_the_rwkv_package_runs_it_with_the_same_logits(searched, tmp_path):
     with torch.inference_mode():
         logits_BTV, _ = exported.model(PROMPT)
     assert np.abs(logits_BTV[0].numpy() - official).max() <= 1e-4 * official.std()
+
+
+@pytest.mark.parametrize(
+    "chosen", ["weights: mean", "cooldown: 0.5", "weights: mean, cooldown: 0.5"]
+)
+@pytest.mark.parametrize("again", [False, True], ids=["stored", "trained again"])
+def test_what_is_exported_is_what_was_evaluated(tmp_path, chosen, again):
+    made_of = spec(tmp_path, SEARCHED, f"evaluation: {{{chosen}}}\n")
+    records = made(tmp_path / "runs", made_of)
+    records.write_candidate(0, CANDIDATES[0])
+    for rung in (0, 1):
+        here = workbench(records.store, made_of)
+        record = run_rung(made_of, CANDIDATES[0], rung, records.cache, here)
+        records.write_rung(0, record)
+    pair = record.arms[0]
+    if again:
+        records.store.drop_checkpoints(pair.variant)
+    exported = take(records, made_of, Wanted(seed=0), again)
+    plain = spec(tmp_path, SEARCHED)
+    [both] = arms_of(plain, CANDIDATES[0], records.cache, [0])
+    run = ArmTrainer(both.variant, both.variant_data, torch.device("cpu"))
+    run.subject.model.load_state_dict(exported.model.state_dict())
+    run.subject.acting["future_seed"].load_state_dict(exported.acting["future_seed"].state_dict())
+    wanted, found = records.store.outcome(pair.variant, record.steps), run.outcome()
+    assert exported.step == record.steps
+    np.testing.assert_array_equal(found.measures["nll_sum"], wanted.measures["nll_sum"])
+    assert found.predictions == wanted.predictions
+    keep(pair.variant, made_of.settings(CANDIDATES[0])[1], records.store, records, 0)
+    kept = load(records.model_folder(0) / FILES["weights"]).state_dict()
+    assert all(torch.equal(kept[name], x) for name, x in exported.model.state_dict().items())
 
 
 def test_a_baseline_has_no_gates(searched, tmp_path):

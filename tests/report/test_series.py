@@ -347,8 +347,8 @@ def test_the_question_is_of_what_the_arms_differ_in(
 
 
 def test_the_cost_counts_arms_once(search):
-    records, _ = search
-    facts = dict(words.cost(records.trials(), store_of(records)))
+    records, made_of = search
+    facts = dict(words.cost(records.trials(), made_of, store_of(records)))
     # Three trials of one arm name: base0, base1, variant0, variant1, used by 2, 2 and 1 trials.
     # Two trials asked for 2 and then 4 arms, one for 2.
     assert facts["Arms"].startswith("4; of 14 that the rungs asked for, 0 had been trained that")
@@ -356,6 +356,19 @@ def test_the_cost_counts_arms_once(search):
     assert facts["Tokens trained on"] == "400"
     assert facts["Training of all arms"] == "6 s"
     assert facts["Not counted"].startswith("what 1 candidate took")
+
+
+def test_the_cost_counts_the_steps_of_branches(tmp_path):
+    records, _ = searched(tmp_path)
+    cooled = spec(tmp_path, SPEC, "evaluation: {weights: mean, cooldown: 0.5}\n")
+    facts = dict(words.cost(records.trials(), cooled, store_of(records)))
+    # base0 and variant0 at 2 and 4: branches of 1 and 2 steps, 2 on the way; the others at 4.
+    assert facts["Optimiser steps"] == str(2 * 5 + 2 * 4)
+    assert search_path(records.trials(), cooled).points[-1].spent_steps == 2 * 5 + 2 * 4
+    assert dict(words.setting(cooled))["Weights evaluated"] == (
+        "after a branch whose rates fall to 0 over 50 % of the rung; their exponential mean over "
+        "the steps, decay 0.97"
+    )
 
 
 def test_what_chance_scores_is_told_where_it_is_known(search):

@@ -31,6 +31,14 @@ BROKEN = {
         "9: rungs.1: must have more steps or more seeds"]),
     "evaluations at rungs only": ("every: 5", "every: 30", [
         "6: evaluation.every: has no effect: no step before the last rung's 30 is added, got 30"]),
+    "evaluations while a branch cools": ("every: 5", "every: 25, cooldown: 0.4", [
+        "6: evaluation.every: has no effect: no step before the last rung's 30 is added outside of "
+        "branches that cool, got 25"]),
+    "a decay without its mean": ("every: 5", "mean_decay: 0.9", [
+        "6: evaluation.mean_decay: has no effect while evaluation.weights is last, got 0.9"]),
+    "a branch of no step": ("every: 5", "cooldown: 0.04", [
+        "6: evaluation.cooldown: must come to a step or more of each rung's: of 10 steps it is "
+        "none, got 0.04"]),
     "unknown path": ("future_seed.alpha:", "future_seed.alhpa:", [
         "12: space.future_seed.alhpa: is no setting; did you mean 'future_seed.alpha'?"]),
     "path of a whole section": ("future_seed.alpha:", "future_seed:", [
@@ -96,6 +104,16 @@ UNDER_SMALLEST = {
         " when: {future_seed.norm: true}}}",
         ["search.trials=4"],
         "--set search.trials=4: search.trials: must be at most 3, the candidates of the space",
+    ),
+    "the mean of one step": (
+        "fixed: {future_seed: {}}",
+        ["evaluation.weights=mean", "rungs.0.steps=1"],
+        "--set evaluation.weights=mean: evaluation.weights: has no effect: after 1 step the mean",
+    ),
+    "an evaluation as a candidate": (
+        "space: {evaluation.weights: {choice: [last, mean]}}\nfixed: {future_seed: {}}",
+        [],
+        "spec.yaml:6: space.evaluation.weights: is no setting",
     ),
     "pruning on one rung": (
         "fixed: {future_seed: {}}",

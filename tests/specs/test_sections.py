@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from spec_cases import GOOD, SMALLEST, assert_told, loaded
 
-from fstune.specs.sections import schema
+from fstune.specs.sections import SearchSpec, schema
+from fstune.specs.settings import ArmEvaluation
 
 # What is replaced in GOOD, what by, and every line that must come of it.
 BROKEN = {
@@ -13,6 +14,12 @@ BROKEN = {
         "1: name: must be letters, digits, _ and - only, got 'small/er'"]),
     "two sources of a model": ("  init:", "  checkpoint: a.pth\n  init:", [
         "3: model.checkpoint: exactly one of `checkpoint` and `init` must be given"]),
+    "a mean of nothing": ("every: 5", "weights: mean, mean_decay: 1.0", [
+        "6: evaluation.mean_decay: must be under 1, got 1.0"]),
+    "a rung that only cools": ("every: 5", "cooldown: 1.0", [
+        "6: evaluation.cooldown: must be under 1, got 1.0"]),
+    "weights of another kind": ("every: 5", "weights: average", [
+        "6: evaluation.weights: must be 'last' or 'mean', got 'average'"]),
     "fixed and hollow": ("norm: true", "norm: {}", [
         "15: fixed.future_seed: norm must have a value, got {}"]),
 }  # fmt: skip
@@ -39,6 +46,41 @@ def test_the_digest_is_of_what_decides_results(tmp_path: Path) -> None:
     turned = GOOD.splitlines()
     turned[10], turned[11] = turned[11], turned[10]
     assert loaded(tmp_path, "\n".join(turned)).digest == spec.digest
+
+
+def test_specs_from_before_weights_were_chosen_keep_their_digests(tmp_path: Path) -> None:
+    spec = loaded(tmp_path)
+    assert spec.digest == "2f6f24b511fd0847"
+    assert loaded(tmp_path, GOOD, "evaluation.weights=last", "evaluation.cooldown=0").digest == (
+        spec.digest
+    )
+    digests = {
+        loaded(tmp_path, GOOD, *overrides).digest
+        for overrides in (
+            ("evaluation.weights=mean",),
+            ("evaluation.weights=mean", "evaluation.mean_decay=0.9"),
+            ("evaluation.cooldown=0.2",),
+        )
+    }
+    assert len(digests - {spec.digest}) == 3
+
+
+def test_both_arms_are_evaluated_alike_and_cool_at_every_rung(tmp_path: Path) -> None:
+    overrides = ("evaluation.weights=mean", "evaluation.mean_decay=0.9", "evaluation.cooldown=0.2")
+    baseline, variant = loaded(tmp_path, GOOD, *overrides).settings({})
+    assert baseline.evaluation == variant.evaluation
+    assert variant.evaluation == ArmEvaluation(
+        weights="mean", mean_decay=0.9, cooldown=0.2, cooled_at=(10, 30)
+    )
+    assert [variant.evaluation.branches_at(step) for step in (10, 20, 30)] == [8, 20, 24]
+    baseline, variant = loaded(tmp_path).settings({})
+    assert baseline.evaluation == variant.evaluation == ArmEvaluation()
+
+
+def test_a_spec_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    for overrides in ((), ("evaluation.weights=mean",), ("evaluation.cooldown=0.2",)):
+        spec = loaded(tmp_path, GOOD, *overrides)
+        assert SearchSpec.model_validate_json(spec.model_dump_json()) == spec
 
 
 def test_the_baseline_lacks_the_mechanism_and_nothing_else(tmp_path: Path) -> None:

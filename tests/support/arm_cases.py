@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._pytree import tree_flatten
 
 from fstune.arms.advance import Workbench, advance
 from fstune.arms.arm import Outcome, Pair, Progress
@@ -214,3 +215,12 @@ def timeless(outcome: Outcome) -> Outcome:
     assert len(kept) == len(outcome.diagnostics) - len(machine)
     rest = {"measures": {}, "ended_at": 0.0, "train_wall_s": 0.0, "eval_wall_s": 0.0}
     return dataclasses.replace(outcome, diagnostics=kept, **rest)
+
+
+def assert_same_checkpoint(found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Bit for bit, but for the time; takes the times out of both."""
+    del found["train_wall_s"], wanted["train_wall_s"]
+    (ours, one), (theirs, other) = map(tree_flatten, (found, wanted))
+    assert one == other
+    for mine, its in zip(ours, theirs, strict=True):
+        assert torch.equal(mine, its) if torch.is_tensor(mine) else mine == its
