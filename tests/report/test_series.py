@@ -365,7 +365,7 @@ def test_the_cost_counts_the_steps_of_branches(tmp_path):
     # base0 and variant0 at 2 and 4: branches of 1 and 2 steps, 2 on the way; the others at 4.
     assert facts["Optimiser steps"] == str(2 * 5 + 2 * 4)
     assert search_path(records.trials(), cooled).points[-1].spent_steps == 2 * 5 + 2 * 4
-    assert dict(words.setting(cooled))["Weights evaluated"] == (
+    assert dict(words.setting(cooled, 3))["Weights evaluated"] == (
         "after a branch whose rates fall to 0 over 50 % of the rung; their exponential mean over "
         "the steps, decay 0.97"
     )

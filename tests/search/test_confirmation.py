@@ -106,7 +106,7 @@ def test_a_confirmation_without_test_examples_is_refused(tmp_path):
 
 
 SEQUENTIAL = CONFIRMED.replace("finalists: 2, looks: fixed, seeds: 3", "finalists: 2, seeds: 6") + (
-    "objective: {metric: nll, margin: 1.0e-9, worth: 1.0e-9}\n"
+    "objective: {metric: nll, margin: 1.0e-9, worth: 1.0e-9}\nresources: {cpu_threads: 1}\n"
 )
 
 
