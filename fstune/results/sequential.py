@@ -57,7 +57,7 @@ LEANING = -1.0
 """Skewness below which t is corrected; sixteen normal seeds have it by chance in 3 of 100."""
 
 
-BIAS_PATHS = 20_000
+BIAS_PATHS = 5_000
 """Simulated confirmations, and as many mirrored: the bias is then known to 1 % of the error."""
 
 
