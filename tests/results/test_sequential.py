@@ -28,7 +28,7 @@ BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "sequential_bounds.py"
 ENDS = LOOKS[1:]
 WORTH = 0.02
 BASELINE = 0.25
-PATHS = 200_000
+PATHS = 300_000
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +63,21 @@ def at(index: int, delta_S, least: float | None = -BASELINE, worth: float = WORT
 
 @pytest.mark.parametrize("last", ENDS)
 def test_a_gain_that_is_none_is_found_in_one_of_a_hundred_and_shared_by_the_looks(last, seeds):
-    design = Design.ending_at(last)
+    design, (mean_KP, error_KP) = Design.ending_at(last), seeds
+    # A path and its mirror image are two: their gains are never at one look.
     met_KP = np.stack(
-        [design.by_t(k, *(each[k] for each in seeds), 1.0)[0] for k in range(len(design.looks))]
+        [
+            [
+                design.by_t(k, turn * mean_KP[k], error_KP[k], 1.0)[0]
+                for k in range(len(design.looks))
+            ]
+            for turn in (1, -1)
+        ]
     )
-    for found, share in zip(first_at(met_KP), spent(FALSE_GAIN, len(met_KP)), strict=True):
-        assert abs(found - share) < 4.5 * math.sqrt(share / PATHS)
-    assert abs(met_KP.any(0).mean() - FALSE_GAIN) < 4 * math.sqrt(FALSE_GAIN / PATHS)
+    found_K = (first_at(met_KP[0]) + first_at(met_KP[1])) / 2
+    for found, share in zip(found_K, spent(FALSE_GAIN, len(found_K)), strict=True):
+        assert abs(found - share) < 4.5 * math.sqrt(share / (2 * PATHS))
+    assert abs(found_K.sum() - FALSE_GAIN) < 4 * math.sqrt(FALSE_GAIN / (2 * PATHS))
 
 
 @pytest.mark.parametrize("last", ENDS)
@@ -165,17 +173,30 @@ def test_seeds_some_of_which_lose_much_are_doubted():
 
 def test_the_corrected_t_is_halls():
     chance = np.random.default_rng(2)
-    answers = set()
-    for _ in range(200):
-        delta_S = 0.6 - chance.exponential(1.0, 16) + 0.5
+    for _ in range(20):
+        delta_S = 1.1 - chance.exponential(1.0, 16)
         mean, spread = statistics.mean(delta_S), statistics.stdev(delta_S)
         skew = sum((each - mean) ** 3 for each in delta_S) / 16 / spread**3
         u = mean / spread
         t = 4 * (u + skew * u**2 / 3 + skew**2 * u**3 / 27 + skew / 96)
-        expected = skew < -0.5 and t <= 1.5
-        answers.add(expected)
-        assert leans(delta_S, np.array(spread / 4), 1.5, below=-0.5) == expected
-    assert answers == {True, False}
+        error = np.array(spread / 4)
+        assert leans(delta_S, error, t + 1e-9, below=skew + 1e-9)
+        assert not leans(delta_S, error, t - 1e-9, below=skew + 1e-9)
+        assert not leans(delta_S, error, t + 1e-9, below=skew - 1e-9)
+
+
+def test_a_gain_is_an_interval_above_zero_that_is_not_doubted():
+    chance, seen = np.random.default_rng(6), set()
+    for _ in range(400):
+        index = int(chance.integers(len(LOOKS)))
+        effect = chance.choice([0.0, 0.02, 0.05, 0.2])
+        found = at(index, effect + 0.02 * chance.standard_normal(LOOKS[index]))
+        assert (found.low > 0) == (found.decision == "gain" or found.doubt != "")
+        assert found.decision != "gain" or not found.doubt
+        assert (found.decision == "not worth it") <= found.excluded
+        assert found.high - found.mean == pytest.approx(found.mean - found.low)
+        seen.add((found.decision, found.doubt != ""))
+    assert len(seen) >= 5
 
 
 def test_what_is_excluded_ends_a_confirmation_that_found_no_gain():
@@ -190,7 +211,8 @@ def test_what_is_excluded_ends_a_confirmation_that_found_no_gain():
 
 def test_arms_that_never_differ_are_not_worth_it():
     found = at(0, [0.0] * 4)
-    assert (found.decision, found.low, found.high) == ("not worth it", 0.0, 0.0)
+    assert (found.decision, found.doubt) == ("not worth it", "")
+    assert (found.low, found.high) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("last", ENDS)
