@@ -22,7 +22,7 @@ rule has to agree with a gain. Compared are, alone and together:
 
 The rule that is chosen takes most false gains away of those with which two points are found in 20
 seeds or less on average, in as many of a hundred confirmations as by t alone, to half a percent.
-Prints Markdown: percent of gains (percent in which the effect is excluded) mean seeds. Takes five
+Prints Markdown: percent of gains (percent in which the effect is excluded) mean seeds. Takes two
 minutes.
 """
 
