@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from fstune.results.deltas import FALSE_GAIN
-from fstune.results.sequential import FALSE_EXCLUSION, LOOKS, normal_seeds, spent
+from fstune.results.sequential import FALSE_EXCLUSION, normal_seeds, spent
+from fstune.specs.sections import LOOKS
 
 SEED = 20_261_201
 CHUNK = 250_000

@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from calibration import EFFECT, PAIRED, UNSTEADY, measured_spreads, models
+from calibration import PAIRED, UNSTEADY, measured_spreads, models
 from numpy.typing import NDArray
 from outcome_model import QUADRATURE, Model
 from scipy.special import ndtr, ndtri
@@ -45,9 +45,13 @@ from scipy.special import ndtr, ndtri
 from fstune.machine import describe
 from fstune.results import sequential
 from fstune.results.deltas import FALSE_GAIN
-from fstune.results.sequential import LOOKS, Bools, Design, Floats, leans
+from fstune.results.sequential import Bools, Design, Floats, leans
+from fstune.specs.sections import LOOKS
 
 SEED = 20_261_202
+EFFECT = 0.02
+"""What matters: two points."""
+
 EXAMPLES = 1000
 FLIPS = 4096
 

@@ -15,7 +15,6 @@ from fstune.results import sequential_bounds
 from fstune.results.deltas import FALSE_GAIN
 from fstune.results.sequential import (
     FALSE_EXCLUSION,
-    LOOKS,
     Design,
     Look,
     leans,
@@ -23,6 +22,7 @@ from fstune.results.sequential import (
     spent,
     stopping_bias,
 )
+from fstune.specs.sections import LOOKS
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "sequential_bounds.py"
 ENDS = LOOKS[1:]
