@@ -69,6 +69,22 @@ def doctor(
 
 
 @group.command()
+def plan(spec: Spec, data: Data = None, runs: Runs = RUNS, set_: Overrides = None) -> None:
+    """What deciding a search's question takes: seeds, steps, time.
+
+    By the arms that a search of that name has trained, else by a few that are trained now.
+    """
+    from fstune.cli.plan import Plan
+
+    with working("checking the spec, and training a few of its arms"):
+        from fstune.search.pilot import pilot_of
+
+        made_of, pilot = pilot_of(spec, data or [], runs.resolve(), set_ or [])
+    for line in Plan(made_of, pilot).lines():
+        say(line)
+
+
+@group.command()
 def probe(
     spec: Spec,
     data: Data = None,

@@ -158,7 +158,7 @@ def _compared(
 
 def _detectable(row: Compared) -> float | None:
     """Of arms that have learnt something; the others tell nothing, however alike they are."""
-    return None if row.at.guessed else row.delta.detectable
+    return None if row.at.verdict == "not learnt" else row.delta.detectable
 
 
 def _setting_cell(value: Scalar | None) -> Cell:

@@ -142,6 +142,7 @@ def _drawable(
     parts: list[Figure | Remark | None] = [_importance(shares)]
     if best is not None:
         parts += [*_profiles(best, spec, store), _by_group(best, spec, store)]
+        parts.append(_outlook(best, spec, store))
     parts.append(_luck(trials, spec, store))
     figures = _overview(spec, records, trials, rows, found)
     figures += [part for part in parts if isinstance(part, Figure)]
@@ -221,6 +222,11 @@ def _by_group(best: TrialRecord, spec: SearchSpec, store: ArmStore) -> Figure | 
 def _luck(trials: Sequence[TrialRecord], spec: SearchSpec, store: ArmStore) -> Remark | None:
     text = words.luck(trials, spec, store)
     return Remark("What of it may be luck", text) if text else None
+
+
+def _outlook(best: TrialRecord, spec: SearchSpec, store: ArmStore) -> Remark | None:
+    text = words.outlook(spec, best, store)
+    return Remark("What deciding it would take", text) if text else None
 
 
 def _value(profile: LayerProfile, at: LayerValue) -> str:

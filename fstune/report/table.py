@@ -22,9 +22,10 @@ from fstune.report.phrases import (
     percent,
     trivial_scores,
 )
+from fstune.report.words import outlook
 from fstune.results.deltas import CONFIDENCE, confirmation_confidence
 from fstune.results.folder import SearchFolder
-from fstune.results.ranking import ranked
+from fstune.results.ranking import best_of, ranked
 from fstune.results.records import Comparison, TrialRecord
 from fstune.results.selection import (
     FALSE_DISCOVERY_RATE,
@@ -77,7 +78,7 @@ def _below(trial: TrialRecord, metric: str, adjusted: Mapping[int, float]) -> Te
             " (inside the margin)" if last.verdict == "no effect" else " (below the margin)"
         )
     text.append(f"\n{_test(last, metric, adjusted[trial.number])}")
-    if last.guessed:
+    if last.verdict == "not learnt":
         text.append(f"\n{nothing_learnt(last)}", style="yellow not dim")
     for flag in last.flags:
         if not flag.startswith(_BASELINE):
@@ -100,6 +101,9 @@ def _remarks(
         yield Text(
             f"best of the last rung where it was not picked: {measured} (where it was: {luck})"
         )
+    best = best_of(trials)
+    if best is not None and (told := outlook(spec, best, records.store)):
+        yield Text(told)
     scores = trivial_scores(records.guesses(), metric.name)
     if scores:
         yield Text(f"{metric.name} without understanding: {scores}")
@@ -112,14 +116,14 @@ def confirmation_table(records: SearchFolder, spec: SearchSpec) -> Group:
     if not confirmed:
         return Group()
     level = confirmed_at(spec, records.num_finalists)
-    lines = [Text(_heading(metric, level, "confirmed"), style="bold")]
+    lines: list[RenderableType] = [Text(_heading(metric, level, "confirmed"), style="bold")]
     for trial in confirmed:
         assert trial.confirmation is not None
         verdict = (trial.verdict, COLOURS.get(trial.verdict, ""))
         figures = _figures(trial.confirmation.comparison, metric)
         lines.append(Text.assemble(f"{trial.number:>5}  ", figures, verdict))
         if seen := looked(spec, trial.looks):
-            lines.append(Text(f"       {seen}", style="dim"))
+            lines.append(Padding(Text(seen, style="dim"), (0, 0, 0, len("trial  ")), expand=False))
     together = percent(confirmation_confidence(1))
     note = f"test split, new seeds; together the intervals hold at {together}"
     lines.append(Text(note, style="dim"))
@@ -146,4 +150,4 @@ def _test(rung: Comparison, metric: str, adjusted: float) -> str:
     survives = "yes" if adjusted <= FALSE_DISCOVERY_RATE else "no"
     seeds = "this seed only" if rung.seeds == 1 else f"{delta.seeds_agree} of {rung.seeds} seeds"
     test = f"p {delta.p_value:.2g}, q {adjusted:.2g} (at FDR {rate}: {survives}), {seeds}"
-    return test if rung.guessed else f"{test}, detectable {detectable(delta)}"
+    return test if rung.verdict == "not learnt" else f"{test}, detectable {detectable(delta)}"

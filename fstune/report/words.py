@@ -27,6 +27,8 @@ from fstune.report.series import objective_name
 from fstune.results.deltas import CONFIDENCE, confirmation_confidence
 from fstune.results.folder import SearchFolder
 from fstune.results.learning import KNOWS_LEARNING
+from fstune.results.outcomes import stored_pairs
+from fstune.results.planning import Price, Variation, prospect
 from fstune.results.records import Comparison, TrialRecord, own_trials
 from fstune.results.selection import (
     FALSE_DISCOVERY_RATE,
@@ -34,8 +36,9 @@ from fstune.results.selection import (
     corrected_winner,
     false_discovery_adjusted,
 )
+from fstune.results.sequential import Design
 from fstune.results.verdict import Verdict
-from fstune.specs.sections import SearchSpec
+from fstune.specs.sections import LOOKS, SearchSpec
 from model.mechanisms import registry as mechanisms
 from tasks import registry
 
@@ -268,7 +271,7 @@ def _sentence(
     spec: SearchSpec, trial: TrialRecord, at: Comparison, level: float, split: str
 ) -> str:
     delta = at.deltas[spec.metric().name]
-    no_better = f" {nothing_learnt(at)}" if at.guessed else ""
+    no_better = f" {nothing_learnt(at)}" if at.verdict == "not learnt" else ""
     return (
         f"With {describe_candidate(trial.candidate) or 'its fixed settings'} (candidate "
         f"{trial.number}), {subject(spec)} takes {spec.metric().name} from {delta.baseline:.4f} "
@@ -287,6 +290,31 @@ def _unconfirmed(spec: SearchSpec, chosen: TrialRecord) -> str:
     if spec.confirm is None:
         return f"{picked} The spec has no section `confirm`."
     return f"{picked} `fstune confirm {spec.name}` tries it on new seeds and the test examples."
+
+
+def outlook(spec: SearchSpec, trial: TrialRecord, store: ArmStore) -> str:
+    """What it would take to decide about a candidate; empty where that is done, or not known."""
+    at = trial.comparisons[-1] if trial.comparisons else None
+    if at is None or trial.verdict not in _OPEN or at.seeds < 2:
+        return ""
+    pairs = stored_pairs(store, at.arms, at.steps)
+    worth, examples = spec.objective.worth_deciding, spec.task.test_size
+    if not (pairs and worth and examples):
+        return ""
+    most = spec.confirm.seeds if spec.confirm and spec.confirm.looks == "sequential" else LOOKS[-1]
+    variation, design = Variation.of(pairs, spec.metric()), Design.ending_at(most)
+    worthy, null = (prospect(variation, design, examples, effect, worth) for effect in (worth, 0.0))
+    seeds = max(worthy.seeds, null.seeds)
+    hours = Price.of(pairs, spec.resources.arms_at_once).hours(seeds, examples)
+    told = (
+        f"To decide whether candidate {trial.number} is worth {worth:g}: about {seeds:.0f} new "
+        f"seeds, {duration(3600 * hours)} here. Such a gain would be found in "
+        f"{100 * worthy.gain:.0f} %, and nothing seen to be less in {100 * null.excluded:.0f} %"
+    )
+    return f"{told}; `fstune plan {spec.name}` has more."
+
+
+_OPEN: tuple[Verdict, ...] = ("unconfirmed gain", "inconclusive")
 
 
 def cost(trials: Sequence[TrialRecord], spec: SearchSpec, store: ArmStore) -> list[Fact]:

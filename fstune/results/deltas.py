@@ -192,11 +192,12 @@ def seeds_and_error(pairs: Sequence[Pair], metric: Metric) -> tuple[list[float],
         pairs: of two seeds at least.
         metric: what is compared.
     """
-    delta_SN = _deltas_of_seeds(pairs, metric)
+    delta_SN = deltas_of_seeds(pairs, metric)
     return delta_SN.mean(axis=1).tolist(), _standard_error(delta_SN)[0]
 
 
-def _deltas_of_seeds(pairs: Sequence[Pair], metric: Metric) -> NDArray[np.float64]:
+def deltas_of_seeds(pairs: Sequence[Pair], metric: Metric) -> NDArray[np.float64]:
+    """What each example adds to each seed's delta: [seed, example]."""
     baseline_SN, variant_SN = (
         np.stack([contributions(getattr(pair, arm), metric) for pair in pairs])
         for arm in ("baseline", "variant")
@@ -209,7 +210,7 @@ def _of_several_seeds(
     pairs: Sequence[Pair], metric: Metric, mean: float, confidence: float, boundary: float | None
 ) -> _Interval:
     """Student's t about the mean, over seeds and examples."""
-    delta_SN = _deltas_of_seeds(pairs, metric)
+    delta_SN = deltas_of_seeds(pairs, metric)
     error, freedom = _standard_error(delta_SN)
     quantile = boundary or float(stdtrit(freedom, 0.5 + confidence / 2))
     half = quantile * error

@@ -127,6 +127,29 @@ def run_rung(
     )
 
 
+def trained_pairs(
+    spec: SearchSpec,
+    candidate: Mapping[str, Scalar],
+    seeds: Sequence[int],
+    cache: Path,
+    bench: Workbench,
+) -> list[Pair]:
+    """A candidate's pairs at the last rung's steps, on the validation split.
+
+    Args:
+        spec: the search.
+        candidate: one setting of its space.
+        seeds: indices of the seeds.
+        cache: folder of the tokenised splits.
+        bench: where arms are trained, and who hears of it.
+
+    Raises:
+        As `run_rung`.
+    """
+    arms = arms_of(spec, candidate, cache, seeds)
+    return _advance(arms, "validation", spec.rungs[-1].steps, bench)
+
+
 def _on_the_way(
     arms: Sequence[SeedArms], after: int, before: int, bench: Workbench
 ) -> Iterator[CurvePoint]:

@@ -7,6 +7,7 @@ first, and within a rung what is better.
 """
 
 import itertools
+import warnings
 from collections.abc import Collection, Container, Mapping, Sequence
 
 import optuna
@@ -136,9 +137,12 @@ def sampler(spec: SearchSpec, number: int, attempt: int = 0) -> optuna.samplers.
         return optuna.samplers.RandomSampler(seed=seed)
     if spec.search.sampler == "gp":
         return optuna.samplers.GPSampler(seed=seed)
-    return optuna.samplers.TPESampler(
-        multivariate=True,
-        group=True,
-        seed=seed,
-        constant_liar=spec.resources.concurrent_trials > 1,
-    )
+    with warnings.catch_warnings():
+        # A space with conditions needs `group`, which Optuna calls experimental.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(
+            multivariate=True,
+            group=True,
+            seed=seed,
+            constant_liar=spec.resources.concurrent_trials > 1,
+        )
