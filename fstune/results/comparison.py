@@ -26,7 +26,7 @@ from fstune.results.verdict import Verdict, rated, sequential_verdict, verdict
 from fstune.specs.sections import SearchSpec
 from fstune.specs.settings import ArmSettings
 from model.mechanisms import registry
-from tasks.metrics import Metric
+from tasks.metrics import NLL, Metric
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,9 @@ def rating(spec: SearchSpec, rung: int, at: Comparison, rules: int) -> dict[str,
     if rules < KNOWS_LEARNING:
         return {"objective": delta.gain(wanted.bound)}
     last = rung == len(spec.rungs) - 1
-    return asdict(rated(delta, wanted.margin, wanted.bound, last, at.verdict))
+    # Likelihoods move before answers do, and every task has them.
+    apart = abs(at.deltas[NLL.name].mean) if NLL.name in at.deltas else 0.0
+    return asdict(rated(delta, wanted.margin, wanted.bound, last, at.verdict, apart))
 
 
 def reach(variant: ArmSettings, num_layers: int, steps: int) -> float:

@@ -11,13 +11,15 @@ def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Trials from best to worst.
 
     One that is surely no better than the margin comes after all that may be, however far it came;
-    those that broke off or have no rung are last.
+    at its rung, one that has learnt nothing after all that have. Those that broke off or have no
+    rung are last.
     """
 
-    def standing(trial: TrialRecord) -> tuple[bool, bool, int, float]:
+    def standing(trial: TrialRecord) -> tuple[bool, bool, int, bool, float]:
         objective = trial.rungs[-1].objective if trial.rungs else -math.inf
         known = -math.inf if math.isnan(objective) else objective
-        return (_counts(trial), not settled(trial), len(trial.rungs), known)
+        learnt = bool(trial.rungs) and trial.rungs[-1].verdict != "not learnt"
+        return (_counts(trial), not settled(trial), len(trial.rungs), learnt, known)
 
     return sorted(trials, key=standing, reverse=True)
 

@@ -94,13 +94,19 @@ class Rating:
 
 
 def rated(
-    delta: Delta, margin: float, bound: Literal["lower", "mean"], last: bool, told: Verdict
+    delta: Delta,
+    margin: float,
+    bound: Literal["lower", "mean"],
+    last: bool,
+    told: Verdict,
+    apart: float = 0.0,
 ) -> Rating:
     """How a delta stands at its rung.
 
     Before the last rung what counts is how good a candidate may still be: its upper bound for the
     seeds that were run. One that does nothing has a narrow interval, and would otherwise stand
-    above all that may. At the last rung it is `bound`. What has not learnt is never settled.
+    above all that may. At the last rung it is `bound`, but of what has not learnt, whose delta
+    tells nothing. That is never settled, and one whose arms differ comes before one whose do not.
 
     Args:
         delta: of the objective's metric.
@@ -108,9 +114,17 @@ def rated(
         bound: what candidates are ranked by in the end.
         last: whether this is the last rung.
         told: the rung's verdict.
+        apart: how far the arms are from each other in a measure that moves before the metric does.
     """
     settled = told == "no effect" or (told != "not learnt" and delta.best <= margin)
     upper = delta.gain("upper")
     # As one number: nothing that is settled comes before what is not.
-    promise = min(upper, margin) if settled else max(upper, margin)
-    return Rating(delta.gain(bound) if last else promise, promise, settled)
+    promise = min(upper, margin)
+    if not settled:
+        promise = max(upper, margin) + _TIE * apart / (1.0 + apart)
+    by_bound = last and told != "not learnt"
+    return Rating(delta.gain(bound) if by_bound else promise, promise, settled)
+
+
+_TIE = 1e-6
+"""What arms that differ count for: less than any two scores differ by, more than rounding."""

@@ -78,6 +78,27 @@ def test_the_last_rung_ranks_by_the_bound_that_was_asked_for():
     assert rated(found, MARGIN, "mean", False, "unconfirmed gain").objective == 0.5
 
 
+def test_of_what_has_not_learnt_what_differs_comes_first():
+    """Likelihoods differ before answers do. It decides between equals, and nothing else."""
+    same = delta(0.0, 0.0, 0.0)
+    alive, dead = (rated(same, MARGIN, "lower", False, "not learnt", apart) for apart in (0.1, 0.0))
+    assert alive.promise > dead.promise
+    better = rated(delta(0.02, 0.01, 0.03), MARGIN, "lower", False, "unconfirmed gain", 0.0)
+    assert better.promise > alive.promise
+    assert rated(same, MARGIN, "lower", False, "no effect", 1e9).promise <= dead.promise
+
+
+def test_at_its_rung_what_has_not_learnt_comes_after_what_has():
+    """A delta of 0 between arms that guess stands above no lower bound."""
+    guesses = rated(delta(0.0, 0.0, 0.0), MARGIN, "lower", True, "not learnt")
+    alive = rated(delta(0.021, -0.021, 0.063), MARGIN, "lower", True, "inconclusive")
+    trials = [
+        TrialRecord(0, {}, [rung_record(0, verdict="not learnt", **vars(guesses))]),
+        TrialRecord(1, {}, [rung_record(0, verdict="inconclusive", **vars(alive))]),
+    ]
+    assert [each.number for each in ranked(trials)] == [1, 0]
+
+
 @pytest.mark.parametrize("broke_off", [False, True])
 def test_the_settled_come_last_but_for_what_broke_off(broke_off):
     trials = [
