@@ -194,10 +194,18 @@ class Earlier:
     med: int = 16
     """Evaluations of a run; a score is the best of them. The med run repeats the quick one."""
 
-    def play(self, model: Model, chance: np.random.Generator) -> tuple[float, float | None]:
-        """Delta of the best candidate's quick run, and of its med run if it was promoted."""
+    def play(
+        self, model: Model, chance: np.random.Generator, effect: float = 0.0
+    ) -> tuple[float, float | None]:
+        """Delta of the best candidate's quick run, and of its med run if it was promoted.
+
+        Args:
+            model: of the outcomes.
+            chance: draws.
+            effect: of every candidate.
+        """
         shape = (self.med, 1, self.pool)
-        right = model.draw([0.0] * (self.candidates + 1), shape, chance)[0][:, :, 0]
+        right = model.draw([0.0, *[effect] * self.candidates], shape, chance)[0][:, :, 0]
         drawn_ED = chance.integers(self.pool, size=(self.med, self.draws))
         score_EA = np.stack([right[e][:, drawn_ED[e]].mean(axis=1) for e in range(self.med)])
         quick_A, med_A = score_EA[: self.quick].max(axis=0), score_EA.max(axis=0)
