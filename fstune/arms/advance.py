@@ -5,6 +5,7 @@ step is in `trainer`.
 """
 
 import math
+import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from fstune.arms.inputs import ArmInputs
 from fstune.arms.store import ArmStore, Divergence
 from fstune.arms.trainer import CHECKPOINT_FILE, ArmTrainer, InfeasibleError, out_of_memory
 from fstune.errors import FstuneError
-from fstune.machine import cores, use_fast_matmul
+from fstune.machine import arm_device, cores, use_fast_matmul
 from fstune.specs.sections import SearchSpec
 from fstune.specs.settings import EvaluatedSplit
 from tasks.metrics import NLL_SUM
@@ -29,6 +30,10 @@ class DivergedError(FstuneError):
         self.arm = arm
         self.divergence = divergence
         super().__init__(f"arm {arm}: loss {divergence.loss} at step {divergence.step}")
+
+
+class DeviceError(FstuneError):
+    """A process has not the device that its search was given."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,11 @@ def _diverged(store: ArmStore, digest: str, step: int, loss: float) -> DivergedE
 def workbench(
     store: ArmStore, spec: SearchSpec, report: Callable[[Progress], None] = lambda _: None
 ) -> Workbench:
-    """Where a search's arms are trained in this process."""
+    """Where a search's arms are trained in this process.
+
+    Raises:
+        DeviceError: if the process has not the GPU that the search was given.
+    """
     return Workbench(
         store=store,
         device=_device(spec),
@@ -165,7 +174,11 @@ def workbench(
 def _device(spec: SearchSpec) -> torch.device:
     at_once = spec.resources.concurrent_trials * spec.resources.arms_at_once
     torch.set_num_threads(spec.resources.cpu_threads or max(1, cores() // at_once))
-    if spec.resources.gpus != 0 and torch.cuda.is_available():
-        return torch.device("cuda")
-    use_fast_matmul()
-    return torch.device("cpu")
+    # Of the GPUs that a search has a process sees one, or its share of one.
+    gpus = spec.resources.gpus
+    found = arm_device(gpus and 1)
+    if found.refusal is not None:
+        raise DeviceError(f"on {platform.node()}: {found.refusal}")
+    if found.kind == "cpu":
+        use_fast_matmul()
+    return torch.device(found.kind)

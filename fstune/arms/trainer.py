@@ -358,6 +358,7 @@ _MEMORY_ERRORS = (
     "DefaultCPUAllocator: can't allocate memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDA error: out of memory",
+    "CUDA driver error: out of memory",
     "Triton Error [CUDA]: out of memory",
 )
 """How memory errors that are plain RuntimeErrors read: torch's CPU allocator's, and those of what

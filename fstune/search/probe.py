@@ -21,7 +21,7 @@ from fstune.arms.inputs import checkpoint_config, gather
 from fstune.arms.memory import Step, step_memory
 from fstune.errors import FstuneError, InputError
 from fstune.files import digest_of, write_json
-from fstune.machine import WORKER_VARIABLES, describe
+from fstune.machine import WORKER_VARIABLES, arm_device, describe
 from fstune.results.pairing import arms_of
 from fstune.specs.loading import locate
 from fstune.specs.sections import SearchSpec
@@ -232,7 +232,7 @@ def _work(order: Path) -> None:
         materials = gather(settings, Path(asked["cache"]))
         longest = np.argsort(-materials.train.prompt_lengths, kind="stable").tolist()
         arms.append((materials.arm(settings, 0), materials, longest))
-    device = torch.device("cuda" if asked["gpu"] and torch.cuda.is_available() else "cpu")
+    device = torch.device(arm_device(None if asked["gpu"] else 0).kind)
     if asked["memory_gb"] is not None:
         _limit(device, asked["memory_gb"])
     for size in asked["sizes"]:

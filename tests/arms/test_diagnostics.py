@@ -108,6 +108,7 @@ def test_constant_and_empty_answers_are_flagged():
         MemoryError(),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA driver error: out of memory"),
         RuntimeError("Triton Error [CUDA]: out of memory"),
     ],
     ids=lambda error: str(error)[:40],
