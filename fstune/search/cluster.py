@@ -76,6 +76,8 @@ def start_ray(spec: SearchSpec) -> None:
             "num_cpus": max(cores(), spec.resources.concurrent_trials),
             # Trials hand over paths and numbers, never data.
             "object_store_memory": 128 * 2**20,
+            # Ray's own 15 lets any other work keep the launches of kernels waiting.
+            "_system_config": {"worker_niceness": 0},
         }
     try:
         ray.init(**settings)
