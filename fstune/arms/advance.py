@@ -15,11 +15,12 @@ import torch
 from fstune.arms.arm import ArmSpec, Outcome, Progress
 from fstune.arms.inputs import ArmInputs
 from fstune.arms.store import ArmStore, Divergence
-from fstune.arms.trainer import CHECKPOINT_FILE, ArmTrainer, InfeasibleError, out_of_memory
+from fstune.arms.trainer import CHECKPOINT_FILE, ArmTrainer, InfeasibleError
 from fstune.errors import FstuneError
 from fstune.machine import arm_device, cores, use_fast_matmul
 from fstune.specs.sections import SearchSpec
 from fstune.specs.settings import EvaluatedSplit
+from model.shortage import out_of_memory
 from tasks.metrics import NLL_SUM
 
 

@@ -30,6 +30,7 @@ from model.mechanisms import registry
 from model.mechanisms.acting import Acting
 from model.optimizers import registry as optimizers
 from model.optimizers.optimizer import Shared
+from model.shortage import out_of_memory
 from tasks.batch import Batch, collate
 from tasks.example import Split
 
@@ -176,12 +177,14 @@ class ArmTrainer:
         return batch.num_tokens + again * prompts
 
     def try_out(self, indices: Sequence[int]) -> None:
-        """One step on these training examples in one piece, and the largest batch to evaluate.
+        """Two steps on these training examples in one piece, and the largest batch to evaluate.
 
-        Raises what the device raises where memory does not suffice.
+        Two, since the first makes the optimisers' moments after its own peak is over. Raises what
+        the device raises where memory does not suffice.
         """
         self._micro_batch = len(indices)
-        self._step(indices)
+        for _ in range(2):
+            self._step(indices)
         evaluated = self.data.evaluated
         with torch.inference_mode():
             batch = collate(evaluated, largest_batch(evaluated, self._padded_tokens))
@@ -352,24 +355,6 @@ def _weighted_sum(scores: TokenScores, first_token_weight: float) -> torch.Tenso
     if first_token_weight == 1.0:
         return scores.nll_N.sum()
     return (scores.nll_N * torch.where(scores.first_N, first_token_weight, 1.0)).sum()
-
-
-_MEMORY_ERRORS = (
-    "DefaultCPUAllocator: can't allocate memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDA error: out of memory",
-    "CUDA driver error: out of memory",
-    "Triton Error [CUDA]: out of memory",
-)
-"""How memory errors that are plain RuntimeErrors read: torch's CPU allocator's, and those of what
-asks the driver for memory beside torch's own allocator."""
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory did not suffice, on a GPU or on a CPU."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return any(text in str(error) for text in _MEMORY_ERRORS)
 
 
 def mechanism_states(

@@ -1,6 +1,6 @@
 """The largest batch that fits: tried out, on the arms of a space that need the most memory.
 
-A fresh worker process trains one step and evaluates one batch at each size that is tried, so that
+A fresh worker process trains two steps and evaluates a batch at each size that is tried, so that
 nothing of the search is hurt by running out of memory, not even by being killed for it. What was
 found is kept per device, versions and spec.
 """
@@ -29,6 +29,7 @@ from fstune.specs.settings import ArmSettings, Scalar
 from fstune.specs.space import Space
 from model.mechanisms import registry
 from model.optimizers import registry as optimizers
+from model.shortage import out_of_memory
 
 LARGEST = 4096
 """No batch over this is tried."""
@@ -223,7 +224,7 @@ def _work(order: Path) -> None:
     """The worker: try the sizes of an order, a line of JSON each, until one does not fit."""
     # Imported in the worker: the driver needs nothing of them.
     from fstune.arms.diagnostics import memory_gb
-    from fstune.arms.trainer import ArmTrainer, InfeasibleError, out_of_memory
+    from fstune.arms.trainer import ArmTrainer, InfeasibleError
 
     asked = json.loads(order.read_text())
     arms = []

@@ -2,7 +2,9 @@
 
 On a CPU by rule. On a GPU by measurement, once per process, device and class of shapes: the first
 backend in order of preference that takes at most `MARGIN` times the quickest one's time. The margin
-keeps the choice, and with it the last bits of results, from hanging on a millisecond's noise.
+keeps the choice, and with it the last bits of results, from hanging on a millisecond's noise. One
+that cannot be built or launched, as where Triton finds no C compiler, is passed over with its
+reason.
 """
 
 import math
@@ -13,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from model.shortage import out_of_memory
 from model.wkv.backends import BACKENDS, Backend, Call
 
 PREFERENCE = ("triton", "fla", "chunked", "reference")
@@ -42,7 +45,9 @@ class ShapeClass(NamedTuple):
 class Choice(NamedTuple):
     name: str
     milliseconds: dict[str, float]
-    """Of every backend that could run."""
+    """Of every backend that ran; infinite where memory ran out."""
+    failures: dict[str, str]
+    """Why each that could not be built or launched could not."""
 
 
 _CHOICES: dict[ShapeClass, Choice] = {}
@@ -83,6 +88,7 @@ def survey(device: torch.device) -> dict[str, str]:
         able = {n: BACKENDS[n] for n in PREFERENCE[:-1] if reasons[n] is None}
         choice = measure(shape, call, able)
         told |= {n: f"{value:.2f} ms" for n, value in choice.milliseconds.items()}
+        told |= choice.failures
         chosen = choice.name
     else:
         chosen = choose(call)
@@ -91,13 +97,30 @@ def survey(device: torch.device) -> dict[str, str]:
 
 
 def measure(shape: ShapeClass, call: Call, able: Mapping[str, Backend]) -> Choice:
-    """Time the backends, best first in preference, on random operands of a class of shapes."""
+    """Time the backends, best first in preference, on random operands of a class of shapes.
+
+    Raises whatever the last of them raises where none can be built and launched.
+    """
+    seconds: dict[str, float] = {}
+    failures: dict[str, str] = {}
+    error: Exception | None = None
     with torch.inference_mode(mode=False), torch.set_grad_enabled(shape.trains):
         sample = _sample(shape, call)
-        seconds = {name: _time(backend, sample, shape.trains) for name, backend in able.items()}
+        for name, backend in able.items():
+            try:
+                seconds[name] = _time(backend, sample, shape.trains)
+            except Exception as caught:  # noqa: BLE001  # compilers and packages raise anything
+                error, failures[name] = caught, _failure(caught)
+    if error is not None and not seconds:
+        raise error
     limit = MARGIN * min(seconds.values())
     name = next(name for name, value in seconds.items() if value <= limit)
-    return Choice(name, {n: 1e3 * value for n, value in seconds.items()})
+    return Choice(name, {n: 1e3 * value for n, value in seconds.items()}, failures)
+
+
+def _failure(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"cannot be built or launched: {type(error).__name__}: {lines[0] if lines else ''}"
 
 
 def _shape_class(call: Call) -> ShapeClass:
@@ -152,7 +175,9 @@ def _time(backend: Backend, sample: Call, trains: bool) -> float:
         for _ in range(2):
             once()
         return min(_seconds(once, sample.s0_BHVK.device) for _ in range(REPEATS))
-    except torch.OutOfMemoryError:
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
         return math.inf
 
 

@@ -13,8 +13,9 @@ from arm_cases import SEED, Place, assert_same_numbers, bench, materials, settin
 
 from fstune.arms import trainer as arm_run
 from fstune.arms.diagnostics import flags, mechanism_values, memory_gb, observed, sample_of
-from fstune.arms.trainer import ArmTrainer, InfeasibleError, out_of_memory
+from fstune.arms.trainer import ArmTrainer, InfeasibleError
 from model.future_seed import seed_state
+from model.shortage import out_of_memory
 from tasks.batch import collate
 
 CUDA_ERROR = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
@@ -183,6 +184,24 @@ def test_another_error_is_not_taken_for_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(arm_run, "token_scores", Hungry(0, RuntimeError("a bug")))
     with pytest.raises(RuntimeError, match="a bug"):
         run(tmp_path).train_step()
+
+
+def test_a_trial_of_a_batch_meets_a_step_that_has_the_moments_of_another_beside_it(tmp_path):
+    tried, alive = run(tmp_path), []
+    scores = arm_run.token_scores
+
+    def noting(subject, batch):
+        states = [state for each in tried._optimizers for state in each.state.values()]
+        if torch.is_grad_enabled():
+            alive.append(sum(value.numel() for state in states for value in state.values()))
+        return scores(subject, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(arm_run, "token_scores", noting)
+        tried.try_out(range(3))
+    trained = sum(each.numel() for each in tried.subject.model.parameters() if each.requires_grad)
+    assert alive[0] == 0
+    assert alive[-1] >= 2 * trained
 
 
 def test_an_evaluation_that_does_not_fit_is_done_in_smaller_batches(tmp_path, monkeypatch):

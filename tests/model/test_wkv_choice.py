@@ -1,6 +1,12 @@
 """How a backend is chosen where the call leaves it open."""
 
+import json
+import os
+import re
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -26,8 +32,11 @@ def sleeping(seconds):
     return Backend(run, lambda _: None)
 
 
-def failing(call):
-    raise torch.OutOfMemoryError
+def failing(error):
+    def run(call):
+        raise error
+
+    return Backend(run, lambda _: None)
 
 
 SHAPE = ShapeClass("cpu", False, False, 32, 32, 1, 2)
@@ -44,12 +53,51 @@ def test_the_preferred_backend_is_taken_unless_another_is_quicker_by_the_margin(
     assert measure(SHAPE, make_call(2), {"first": quick, "second": quick}).name == "first"
 
 
-def test_a_backend_that_runs_out_of_memory_is_not_taken():
-    choice = measure(
-        SHAPE, make_call(2), {"big": Backend(failing, lambda _: None), "ok": sleeping(0)}
-    )
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError(), RuntimeError("Triton Error [CUDA]: out of memory")]
+)
+def test_a_backend_that_runs_out_of_memory_is_not_taken(error):
+    choice = measure(SHAPE, make_call(2), {"big": failing(error), "ok": sleeping(0)})
     assert choice.name == "ok"
     assert choice.milliseconds["big"] == float("inf")
+    assert choice.failures == {}
+
+
+NO_COMPILER = """if True:
+    import json, sys
+    import torch
+    from test_wkv_choice import SHAPE, make_call, sleeping
+    from triton.runtime.build import compile_module_from_src
+    from model.wkv.backends import Backend
+    from model.wkv.choice import measure
+    def launch(call):
+        # What Triton does before its first launch.
+        compile_module_from_src("int unused;", "no_such_cached_module", language="c")
+    able = {"triton": Backend(launch, lambda _: None), "chunked": sleeping(0)}
+    choice = measure(SHAPE, make_call(2), able)
+    print(json.dumps([choice.name, list(choice.milliseconds), choice.failures]))
+"""
+
+
+def test_a_backend_that_cannot_be_built_is_passed_over_with_its_reason(tmp_path):
+    pytest.importorskip("triton", reason="the package triton is not installed")
+    (tmp_path / "bin").mkdir()
+    places = {"TRITON_CACHE_DIR": str(tmp_path / "cache"), "PATH": str(tmp_path / "bin")}
+    paths = [str(Path(__file__).parent), *sys.path]
+    environment = os.environ | places | {"PYTHONPATH": os.pathsep.join(paths)}
+    environment.pop("CC", None)
+    command = [sys.executable, "-c", NO_COMPILER]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    name, ran, failures = json.loads(done.stdout or done.stderr)
+    assert (name, ran) == ("chunked", ["chunked"])
+    told = r"cannot be built or launched: RuntimeError: Failed to find C compiler\."
+    assert re.match(told, failures["triton"])
+
+
+def test_where_no_backend_can_be_launched_the_last_error_is_raised():
+    able = {text: failing(ValueError(text)) for text in ("first", "second")}
+    with pytest.raises(ValueError, match=r"^second$"):
+        measure(SHAPE, make_call(2), able)
 
 
 def test_a_measurement_leaves_the_random_stream_alone_and_takes_gradients():
