@@ -124,8 +124,8 @@ class ArmTrainer:
     def train_step(self) -> float:
         """One optimiser step; returns its loss. If that is not finite, no parameter moves.
 
-        Where memory does not suffice, the step is done again in smaller pieces, whose gradients
-        add up to the same.
+        Where memory does not suffice, the step is done again: first with layers recomputed, which
+        changes no number; then in smaller pieces, whose gradients add up to the same.
 
         Raises:
             InfeasibleError: if a single example does not fit.
@@ -133,7 +133,7 @@ class ArmTrainer:
         started = time.perf_counter()
         indices = self._batches.indices(self.step)
         while (done := self._try_step(indices)) is None:
-            self._halve(f"training batch {self._micro_batch}")
+            self._make_room(f"training batch {self._micro_batch}")
         value, tokens = done
         self.step += 1
         self.tokens += tokens
@@ -222,9 +222,13 @@ class ArmTrainer:
         answers = (np.diff(split.answer_offsets)[indices] > 0).sum()
         return float(targets + (first_token_weight - 1.0) * answers)
 
-    def _halve(self, what: str) -> None:
-        """Go on with half of what did not fit into memory."""
+    def _make_room(self, what: str) -> None:
+        """Go on with layers recomputed, or else with half of what did not fit into memory."""
         torch.cuda.empty_cache()
+        if not self.subject.model.checkpoint_layers:
+            self.subject.model.checkpoint_layers = True
+            self._tell(f"out of memory, {what}: from now on layers are recomputed for gradients")
+            return
         if self._micro_batch == 1:
             raise InfeasibleError(self.arm.digest, f"memory: {what} does not fit")
         self._micro_batch = -(-self._micro_batch // 2)
@@ -292,6 +296,7 @@ class ArmTrainer:
                 "tokens": self.tokens,
                 "train_wall_s": self.train_wall_s,
                 "micro_batch": self._micro_batch,
+                "checkpoint_layers": self.subject.model.checkpoint_layers,
                 "padded_tokens": self._padded_tokens,
                 "events": self._events,
                 "grad_norms": self._grad_norms,
@@ -322,6 +327,8 @@ class ArmTrainer:
         self.step, self.tokens = saved["step"], saved["tokens"]
         self.train_wall_s = saved["train_wall_s"]
         self._micro_batch, self._padded_tokens = saved["micro_batch"], saved["padded_tokens"]
+        # Younger than checkpoints that may still be gone on from; and a search may ask for it anew.
+        self.subject.model.checkpoint_layers |= saved.get("checkpoint_layers", False)
         self._events, self._grad_norms = saved["events"], saved["grad_norms"]
 
 
