@@ -182,7 +182,7 @@ def _read_outcome(digest: str, path: Path) -> Outcome:
             for name in data.files
             if name.startswith(_MEASURE)
         }
-    rest |= {name: tuple(rest[name]) for name in ("predictions", "events")}
+    rest |= {name: tuple(value) for name, value in rest.items() if isinstance(value, list)}
     return Outcome(arm=digest, measures=measures, **rest)
 
 

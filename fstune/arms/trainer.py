@@ -31,6 +31,8 @@ from model.mechanisms.acting import Acting
 from model.optimizers import registry as optimizers
 from model.optimizers.optimizer import Shared
 from model.shortage import out_of_memory
+from model.wkv.choice import failures
+from model.wkv.dispatch import calls_by_backend
 from tasks.batch import Batch, collate
 from tasks.example import Split
 
@@ -76,6 +78,8 @@ class ArmTrainer:
         }
         model.attach(list(acting.values()))
         model.checkpoint_layers = checkpoint_layers
+        model.wkv_backend = settings.model.wkv
+        self._wkv = _WkvUse()
         self._first_weights = sample_of(model)
         self.subject = Subject(model, acting, device, settings.model.precision)
         self._batches = BatchStream(
@@ -234,6 +238,15 @@ class ArmTrainer:
         self._micro_batch = -(-self._micro_batch // 2)
         self._tell(f"out of memory, {what}: from now on {self._micro_batch} examples at a time")
 
+    def _tell_of_backends(self) -> None:
+        """Say once of each back end that was passed over since it could not be launched."""
+        if self.arm.settings.model.wkv != "auto":
+            return
+        for name, why in failures().items():
+            event = f"WKV back end {name} {why}; the next is taken, several times slower on a GPU"
+            if not any(told.endswith(event) for told in self._events):
+                self._tell(event)
+
     def _tell(self, event: str) -> None:
         self._events.append(f"step {self.step}: {event}")
 
@@ -245,6 +258,7 @@ class ArmTrainer:
         """
         started = time.perf_counter()
         split = self.data.evaluated
+        self._tell_of_backends()
         while (found := self._try_evaluation()) is None:
             torch.cuda.empty_cache()
             if self._padded_tokens < split.prompt_lengths.max():
@@ -264,6 +278,7 @@ class ArmTrainer:
             train_wall_s=self.train_wall_s,
             eval_wall_s=time.perf_counter() - started,
             ended_at=time.time(),
+            backends=self._wkv.names(),
         )
 
     def _try_evaluation(self) -> Evaluation | None:
@@ -299,6 +314,7 @@ class ArmTrainer:
                 "checkpoint_layers": self.subject.model.checkpoint_layers,
                 "padded_tokens": self._padded_tokens,
                 "events": self._events,
+                "wkv": list(self._wkv.names()),
                 "grad_norms": self._grad_norms,
                 "model": self.subject.model.state_dict(),
                 "mechanisms": {
@@ -327,9 +343,23 @@ class ArmTrainer:
         self.step, self.tokens = saved["step"], saved["tokens"]
         self.train_wall_s = saved["train_wall_s"]
         self._micro_batch, self._padded_tokens = saved["micro_batch"], saved["padded_tokens"]
-        # Younger than checkpoints that may still be gone on from; and a search may ask for it anew.
+        # Both younger than checkpoints that may still be gone on from.
         self.subject.model.checkpoint_layers |= saved.get("checkpoint_layers", False)
+        self._wkv.before.update(saved.get("wkv", ()))
         self._events, self._grad_norms = saved["events"], saved["grad_norms"]
+
+
+class _WkvUse:
+    """Which back ends have computed an arm: those called since this was made, and `before`."""
+
+    def __init__(self) -> None:
+        self.before: set[str] = set()
+        self._calls = calls_by_backend()
+
+    def names(self) -> tuple[str, ...]:
+        now = calls_by_backend().items()
+        called = {name for name, count in now if count > self._calls.get(name, 0)}
+        return tuple(sorted(self.before | called))
 
 
 class BatchStream:

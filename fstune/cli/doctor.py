@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 
-from fstune.arms.inputs import checkpoint_config, checkpoint_layers
+from fstune.arms.inputs import checkpoint_layers
 from fstune.errors import InputError
 from fstune.machine import WORKER_VARIABLES, arm_device, cores, use_fast_matmul
 from fstune.search.cluster import gpus_per_trial, require_cluster
-from fstune.search.requirements import require_machine
+from fstune.search.requirements import require_machine, shapes
 from fstune.specs.loading import find, load
 from fstune.specs.sections import SearchSpec
 from model.tokenizer import for_vocabulary
@@ -51,15 +51,14 @@ def needs(spec_name: str, data_dirs: Sequence[Path]) -> dict[str, str]:
         spec = loaded.resolved(data_dirs, checkpoint_layers).spec
     except InputError as error:
         return facts | {MISSING: str(error)}
-    config = spec.model.init
+    config = shapes(spec)
     if spec.model.checkpoint is not None:
-        config = checkpoint_config(Path(spec.model.checkpoint))
         facts["checkpoint"] = spec.model.checkpoint
-    assert config is not None
     tokenizer = for_vocabulary(config.vocab_size, spec.model.tokenizer)
     facts |= {
         "model": f"{config.num_layers} layers of width {config.width}, {config.num_heads} heads",
         "vocabulary": f"{config.vocab_size} entries: tokenizer {tokenizer.name}",
+        "WKV back end": spec.model.wkv,
         "gpus": f"{gpus_per_trial(spec):g} per trial",
     }
     refusals = list(_refusals(spec))

@@ -72,6 +72,16 @@ def choices() -> dict[ShapeClass, Choice]:
     return dict(_CHOICES)
 
 
+def failures() -> dict[str, str]:
+    """Why backends could not be built or launched for some call of this process, by name."""
+    return {name: why for choice in _CHOICES.values() for name, why in choice.failures.items()}
+
+
+def obstacle_to(name: str, device: torch.device, head_size: int, low_precision: bool) -> str | None:
+    """Why a named backend cannot compute a model's layers on a device, if so; not by launching."""
+    return BACKENDS[name].obstacle(_layer_call(device, head_size, low_precision))
+
+
 def survey(device: torch.device) -> dict[str, str]:
     """What a back end makes of a layer's call (12 heads of 64, bfloat16), or why it makes nothing.
 
@@ -79,9 +89,7 @@ def survey(device: torch.device) -> dict[str, str]:
     tokens.
     """
     shape = ShapeClass(str(device), True, True, 64, 64, 64, 1024)
-    empty = torch.empty(1, SHORT, 1, 64, dtype=torch.bfloat16, device=device)
-    state = torch.empty(1, 1, 64, 64, device=device)
-    call = Call((empty,) * 6, state, None, low_precision=True)
+    call = _layer_call(device, 64, low_precision=True)
     reasons = {name: backend.obstacle(call) for name, backend in BACKENDS.items()}
     told = {name: "runs" if reason is None else reason for name, reason in reasons.items()}
     if device.type == "cuda":
@@ -94,6 +102,14 @@ def survey(device: torch.device) -> dict[str, str]:
         chosen = choose(call)
     told[chosen] += ", chosen"
     return told
+
+
+def _layer_call(device: torch.device, head_size: int, low_precision: bool) -> Call:
+    """A call as a model's layers make it, of which only shapes and dtypes are looked at."""
+    dtype = torch.bfloat16 if low_precision else torch.float32
+    empty = torch.empty(1, SHORT, 1, head_size, dtype=dtype, device=device)
+    state = torch.empty(1, 1, head_size, head_size, device=device)
+    return Call((empty,) * 6, state, None, low_precision)
 
 
 def measure(shape: ShapeClass, call: Call, able: Mapping[str, Backend]) -> Choice:

@@ -3,7 +3,7 @@ import json
 import os
 import subprocess
 import sys
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from arm_cases import SEED, SHAPES, TASK, TRAIN, outcome, settings
@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from fstune.arms.arm import ArmSpec, Pair, Seeds
 from fstune.files import derive_seed, digest_of
 from fstune.specs.settings import ArmSettings, ModelSettings, TrainSettings, VariedSeeds
-from model.config import ModelConfig
+from model.config import ModelConfig, WkvBackend
 from model.future_seed import Schedule
 from model.mechanisms import registry as mechanisms
 from model.optimizers.muon import MuonSettings
+from model.wkv import BACKENDS
 from tasks import registry
 
 
@@ -121,7 +122,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "steps": 4,
         "scale": "match_rms_adamw",
     },
-    "model": {"precision": "bf16", "tokenizer": "bytes"},
+    "model": {"precision": "bf16", "tokenizer": "bytes", "wkv": "chunked"},
     "init": {name: 2 * value for name, value in SHAPES.items()},
     "rightcopy": {
         "train_size": 11,
@@ -294,6 +295,15 @@ def test_seeds_and_contents_change_the_digest(changes):
 
 def test_arms_of_which_all_is_trained_keep_the_digests_that_they_had():
     assert "parameters" not in arm().as_json()["settings"]["train"]
+
+
+def test_arms_that_leave_the_back_end_open_keep_the_digests_that_they_had():
+    assert arm().digest == "34e7e933dacff824"
+    assert arm(settings(SEED, model={"init": SHAPES, "wkv": "auto"})).digest == arm().digest
+
+
+def test_the_back_ends_that_a_spec_may_name_are_those_that_there_are():
+    assert get_args(WkvBackend) == ("auto", *BACKENDS)
 
 
 def test_settings_of_an_optimiser_count_while_it_is_the_one():
