@@ -1,6 +1,7 @@
 """What `fstune doctor` finds: what this machine has, and whether it has what a spec needs."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -9,7 +10,7 @@ from fstune.arms.inputs import checkpoint_layers
 from fstune.errors import InputError
 from fstune.machine import WORKER_VARIABLES, arm_device, cores, use_fast_matmul
 from fstune.search.cluster import gpus_per_trial, require_cluster
-from fstune.search.requirements import require_machine, shapes
+from fstune.search.requirements import disk_need, require_disk, require_machine, shapes
 from fstune.specs.loading import find, load
 from fstune.specs.sections import SearchSpec
 from model.tokenizer import for_vocabulary
@@ -43,8 +44,14 @@ MISSING, REFUSED = "missing", "refused"
 """Facts that `fstune search` would refuse a spec for."""
 
 
-def needs(spec_name: str, data_dirs: Sequence[Path]) -> dict[str, str]:
-    """What a spec needs, whether it is there, and what will be used."""
+def needs(spec_name: str, data_dirs: Sequence[Path], runs: Path) -> dict[str, str]:
+    """What a spec needs, whether it is there, and what will be used.
+
+    Args:
+        spec_name: a file, or the name of a shipped search.
+        data_dirs: where its files are looked for.
+        runs: folder of all that runs write.
+    """
     loaded = load(find(spec_name))
     facts = {"spec": str(loaded.path)}
     try:
@@ -60,15 +67,15 @@ def needs(spec_name: str, data_dirs: Sequence[Path]) -> dict[str, str]:
         "vocabulary": f"{config.vocab_size} entries: tokenizer {tokenizer.name}",
         "WKV back end": spec.model.wkv,
         "gpus": f"{gpus_per_trial(spec):g} per trial",
+        f"disk of {runs}": str(disk_need(spec, runs)),
     }
-    refusals = list(_refusals(spec))
+    refusals = list(_refusals(spec, runs))
     return facts | ({REFUSED: "\n".join(refusals)} if refusals else {})
 
 
-def _refusals(spec: SearchSpec) -> Iterator[str]:
+def _refusals(spec: SearchSpec, runs: Path) -> Iterator[str]:
     """What a search would be refused for before its first trial."""
-    required: tuple[Callable[[SearchSpec], None], ...] = (require_machine, require_cluster)
-    for require in required:
+    for require in (require_machine, require_cluster, partial(require_disk, runs=runs)):
         try:
             require(spec)
         except InputError as error:

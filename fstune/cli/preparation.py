@@ -53,6 +53,7 @@ def doctor(
         typer.Argument(help="A spec, to check what it needs.", autocompletion=completion.specs),
     ] = None,
     data: Data = None,
+    runs: Runs = RUNS,
 ) -> None:
     """What this machine has, and what a search would use of it; exit 1 if one would be refused."""
     from fstune.cli.doctor import MISSING, REFUSED, needs, workbench_facts
@@ -65,7 +66,7 @@ def doctor(
         say(f"{fact}: {value}")
     if spec is None:
         return
-    needed = needs(spec, data or [])
+    needed = needs(spec, data or [], runs)
     for fact, value in needed.items():
         say(f"{fact}: {value}")
     if MISSING in needed or REFUSED in needed:

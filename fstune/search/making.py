@@ -12,7 +12,7 @@ from fstune.machine import describe
 from fstune.results.folder import SearchFolder
 from fstune.search.lifecycle import Search
 from fstune.search.probe import probe
-from fstune.search.requirements import require_machine
+from fstune.search.requirements import require_disk, require_machine
 from fstune.search.sampling import any_candidate
 from fstune.search.session import held
 from fstune.specs.loading import Loaded
@@ -46,6 +46,7 @@ def create(loaded: Loaded, runs: Path, tracking_uri: str | None = None) -> Searc
         loaded = loaded.with_batch_size(_largest_batch(loaded.spec, runs))
     spec = loaded.spec
     require_machine(spec)
+    require_disk(spec, runs)
     guesses = _guesses(spec, runs.resolve() / "cache")
     records = _folder(spec.name, runs)
     records.root.mkdir(parents=True, exist_ok=True)

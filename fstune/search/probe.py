@@ -125,9 +125,7 @@ def estimated(
     answer = getattr(variant.task, "max_answer_tokens", 1)
     lines = []
     for recompute in (False, True):
-        bf16 = variant.model.precision == "bf16"
-        optimizer = variant.train.optimizer if variant.train.parameters == "all" else None
-        step = Step(config, variant.mechanisms, bf16, recompute, optimizer)
+        step = Step.of(config, variant, recompute)
         memory = step_memory(step, tokens, answer)
         how = "layers recomputed" if recompute else "all activations kept"
         lines.append(

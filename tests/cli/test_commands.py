@@ -282,7 +282,9 @@ def test_doctor_exits_1_where_a_search_would_be_refused(tmp_path, fstune, monkey
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     path = tmp_path / "small.yaml"
     path.write_text(SPEC)
-    assert "refused:" not in fstune("doctor", path).stdout
+    told = fstune("doctor", path).stdout
+    assert "refused:" not in told
+    assert "disk of mlruns: up to " in told
     path.write_text(f"{SPEC}resources: {{gpus: 99}}\n")
     lines = fstune("doctor", path, code=1).stdout.splitlines()
     assert lines[-1].startswith("refused: resources.gpus: 99 asked, ")
