@@ -8,13 +8,14 @@ import math
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from fstune.arms.arm import ArmSpec, Outcome, Progress
 from fstune.arms.inputs import ArmInputs
-from fstune.arms.store import ArmStore, Divergence
+from fstune.arms.store import ArmStore, CheckpointDraft, Divergence
 from fstune.arms.trainer import CHECKPOINT_FILE, ArmTrainer, InfeasibleError
 from fstune.errors import FstuneError
 from fstune.machine import arm_device, cores, use_fast_matmul
@@ -120,7 +121,7 @@ def _train(arm: ArmSpec, materials: ArmInputs, to_step: int, bench: Workbench) -
             bench.on_progress(Progress(digest, "train", run.step, to_step, loss, seed))
         # The checkpoint goes first: after a kill between the two nothing is trained again.
         if stop > newest:
-            store.save_checkpoint(digest, stop, lambda path: run.save(path / CHECKPOINT_FILE))
+            store.save_checkpoint(digest, stop, partial(_write, run))
         if store.outcome(digest, stop) is None:
             bench.on_progress(Progress(digest, "evaluate", stop, to_step, seed=seed))
             outcome = run.outcome()
@@ -131,6 +132,11 @@ def _train(arm: ArmSpec, materials: ArmInputs, to_step: int, bench: Workbench) -
     final = store.outcome(digest, to_step)
     assert final is not None
     return final
+
+
+def _write(run: ArmTrainer, draft: CheckpointDraft) -> None:
+    with draft.open(CHECKPOINT_FILE) as file:
+        run.save(file)
 
 
 def _begun(

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -303,7 +303,7 @@ class ArmTrainer:
             "peak_memory_gb": memory_gb(self.subject.device),
         }
 
-    def save(self, path: Path) -> None:
+    def save(self, to: Path | BinaryIO) -> None:
         """Write all that training goes on from: parameters, optimisers, chance, data cursor."""
         torch.save(
             {
@@ -324,7 +324,7 @@ class ArmTrainer:
                 "schedules": [schedule.state_dict() for schedule in self._schedules],
                 "random": torch.get_rng_state(),
             },
-            path,
+            to,
         )
 
     def restore(self, path: Path) -> None:
