@@ -22,6 +22,7 @@ from fstune.machine import arm_device, cores, use_fast_matmul
 from fstune.specs.sections import SearchSpec
 from fstune.specs.settings import EvaluatedSplit
 from model.shortage import out_of_memory
+from model.wkv.agreement import share_choices
 from tasks.metrics import NLL_SUM
 
 
@@ -171,14 +172,14 @@ def workbench(
     """
     return Workbench(
         store=store,
-        device=_device(spec),
+        device=_device(store, spec),
         evaluate_every=spec.evaluation.every,
         on_progress=report,
         checkpoint_layers=spec.resources.checkpoint_layers,
     )
 
 
-def _device(spec: SearchSpec) -> torch.device:
+def _device(store: ArmStore, spec: SearchSpec) -> torch.device:
     at_once = spec.resources.concurrent_trials * spec.resources.arms_at_once
     torch.set_num_threads(spec.resources.cpu_threads or max(1, cores() // at_once))
     # Of the GPUs that a search has a process sees one, or its share of one.
@@ -188,4 +189,7 @@ def _device(spec: SearchSpec) -> torch.device:
         raise DeviceError(f"on {platform.node()}: {found.refusal}")
     if found.kind == "cpu":
         use_fast_matmul()
+    else:
+        # Both arms of a pair are computed alike, whichever processes train them.
+        share_choices(store.root.parent / "cache")
     return torch.device(found.kind)

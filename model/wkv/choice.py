@@ -1,12 +1,13 @@
 """Which backend computes a call that leaves the choice open.
 
-On a CPU by rule. On a GPU by measurement, once per process, device and class of shapes: the first
-backend in order of preference that takes at most `MARGIN` times the quickest one's time. The margin
-keeps the choice, and with it the last bits of results, from hanging on a millisecond's noise. One
-that cannot be built or launched, as where Triton finds no C compiler, is passed over with its
-reason.
+On a CPU by rule. On a GPU by measurement, once per process, device and class of shapes, or once for
+all processes that share their choices (`model.wkv.agreement`): the first backend in order of
+preference that takes at most `MARGIN` times the quickest one's time. The margin keeps the choice,
+and with it the last bits of results, from hanging on a millisecond's noise. One that cannot be
+built or launched, as where Triton finds no C compiler, is passed over with its reason.
 """
 
+import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from model.shortage import out_of_memory
+from model.wkv.agreement import agreed
 from model.wkv.backends import BACKENDS, Backend, Call
 
 PREFERENCE = ("triton", "fla", "chunked", "reference")
@@ -63,8 +65,28 @@ def choose(call: Call) -> str:
         able = {n: BACKENDS[n] for n in PREFERENCE if BACKENDS[n].obstacle(call) is None}
         if r_BTHK.shape[1] > SHORT:
             able.pop("reference")
-        _CHOICES[shape] = measure(shape, call, able)
+        _CHOICES[shape] = chosen(shape, call, able)
     return _CHOICES[shape].name
+
+
+def chosen(shape: ShapeClass, call: Call, able: Mapping[str, Backend]) -> Choice:
+    """The choice that processes agree on, if this one can launch it; else one of its own."""
+    own: list[Choice] = []
+
+    def answer() -> str:
+        own.append(measure(shape, call, able))
+        return json.dumps(own[0])
+
+    # Each process counts its devices for itself.
+    kept = Choice(*json.loads(agreed(repr(shape._replace(device="")), answer)))
+    if own and own[0].name == kept.name:
+        return own[0]
+    again = {name: backend for name, backend in able.items() if name == kept.name}
+    try:
+        measure(shape, call, again)
+    except Exception:  # noqa: BLE001  # as in `measure`
+        return own[0] if own else measure(shape, call, able)
+    return kept
 
 
 def choices() -> dict[ShapeClass, Choice]:
@@ -127,8 +149,8 @@ def measure(shape: ShapeClass, call: Call, able: Mapping[str, Backend]) -> Choic
                 seconds[name] = _time(backend, sample, shape.trains)
             except Exception as caught:  # noqa: BLE001  # compilers and packages raise anything
                 error, failures[name] = caught, _failure(caught)
-    if error is not None and not seconds:
-        raise error
+    if not seconds:
+        raise error or ValueError(f"at least one backend must be able, got {list(able)}")
     limit = MARGIN * min(seconds.values())
     name = next(name for name, value in seconds.items() if value <= limit)
     return Choice(name, {n: 1e3 * value for n, value in seconds.items()}, failures)

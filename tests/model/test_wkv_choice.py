@@ -12,8 +12,10 @@ import pytest
 import torch
 from wkv_cases import make_operands
 
+from model.wkv import agreement
+from model.wkv.agreement import agreed, share_choices
 from model.wkv.backends import BACKENDS, Backend, Call
-from model.wkv.choice import MARGIN, ShapeClass, choose, measure, survey
+from model.wkv.choice import MARGIN, ShapeClass, choose, chosen, measure, survey
 
 
 def make_call(length, *, grad=False):
@@ -98,6 +100,48 @@ def test_where_no_backend_can_be_launched_the_last_error_is_raised():
     able = {text: failing(ValueError(text)) for text in ("first", "second")}
     with pytest.raises(ValueError, match=r"^second$"):
         measure(SHAPE, make_call(2), able)
+
+
+@pytest.fixture
+def shared(tmp_path, monkeypatch):
+    """A folder that choices are shared in."""
+    monkeypatch.setattr(agreement, "_FOLDERS", [])
+    share_choices(tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+def test_processes_that_share_a_folder_take_what_the_first_has_found(shared):
+    slow, quick = sleeping(0.02), sleeping(0)
+    first = chosen(SHAPE, make_call(2), {"a": slow, "b": quick})
+    # Another process, in which it is the other one that is quick.
+    on_another_device = SHAPE._replace(device="cpu:1")
+    second = chosen(on_another_device, make_call(2), {"a": quick, "b": slow})
+    assert (first.name, second) == ("b", first)
+    assert len(list(shared.iterdir())) == 1
+    longer = SHAPE._replace(length=8)
+    assert chosen(longer, make_call(2), {"a": quick, "b": slow}).name == "a"
+
+
+@pytest.mark.parametrize("able", ["absent", "broken"])
+def test_a_process_that_cannot_do_what_was_agreed_on_measures_by_itself(shared, able):
+    assert chosen(SHAPE, make_call(2), {"a": sleeping(0.02), "b": sleeping(0)}).name == "b"
+    broken = {} if able == "absent" else {"b": failing(RuntimeError("no compiler"))}
+    found = chosen(SHAPE, make_call(2), {"a": sleeping(0), **broken})
+    assert (found.name, list(found.failures)) == ("a", list(broken))
+
+
+def test_of_two_that_measure_at_once_both_take_what_was_written_first(shared):
+    def while_another_answers():
+        assert agreed("question", lambda: "quicker") == "quicker"
+        return "slower"
+
+    assert agreed("question", while_another_answers) == "quicker"
+
+
+def test_without_a_folder_nobody_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(agreement, "_FOLDERS", [])
+    assert agreed("question", lambda: "first") == "first"
+    assert agreed("question", lambda: "second") == "second"
 
 
 def test_a_measurement_leaves_the_random_stream_alone_and_takes_gradients():
