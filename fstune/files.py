@@ -5,12 +5,18 @@ A reader, or a kill at any moment, sees all of what is written here or none of i
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 
 def canonical_json(value: object) -> str:
@@ -85,3 +91,40 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class HashedFile(io.BufferedWriter):
+    """A new file whose SHA-256 is made while it is written, by a thread beside the writing.
+
+    What is written may not be changed in place: there is no seeking back.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path, "w"))
+        self.size = 0
+        """Bytes written so far."""
+        self._hash = hashlib.sha256()
+        self._thread = ThreadPoolExecutor(1, "hash")
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        # The caller may reuse its memory once this returns: the thread is waited for.
+        hashed = self._thread.submit(self._hash.update, data)
+        written = super().write(data)
+        hashed.result()
+        self.size += written
+        return written
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        raise io.UnsupportedOperation("seek: what is hashed on its way is written once")
+
+    def seekable(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        super().close()
+        self._thread.shutdown()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what was written so far, in hexadecimal, as of `file_digest`."""
+        return self._hash.hexdigest()

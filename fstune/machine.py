@@ -1,11 +1,17 @@
-"""What this machine has: device, cores, versions, code. Recorded with every search."""
+"""What this machine has: device, cores, versions, code. Recorded with every search.
+
+Which device an arm gets, and why no GPU, is said by `arm_device` alone. Whether a search may run is
+judged in `search.requirements`.
+"""
 
 import hashlib
 import importlib.metadata
 import os
 import platform
 import subprocess
+import warnings
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -30,6 +36,76 @@ WORKER_VARIABLES = {
 }
 
 
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
+"""Ray, schedulers and users say by this variable which GPUs a process has."""
+
+
+class ArmDevice(NamedTuple):
+    """Where arms are computed in this process."""
+
+    kind: Literal["cuda", "cpu"]
+    why: str
+    """Which GPUs there are, or why there is none, in words."""
+    refusal: str | None = None
+    """What is wrong where more was asked for than there is, and what would be right."""
+
+
+def arm_device(gpus: int | None) -> ArmDevice:
+    """The device that arms get in this process, and why no GPU.
+
+    Args:
+        gpus: how many are asked for, as `resources.gpus` says it: None is one where there is one.
+            GPUs that CUDA_VISIBLE_DEVICES names are then asked for too: whoever set it, as Ray does
+            in its workers, counts on them.
+    """
+    if gpus == 0:
+        return ArmDevice("cpu", "no GPU is asked for (resources.gpus: 0)")
+    obstacle = gpu_obstacle()
+    there = 0 if obstacle else torch.cuda.device_count()
+    why = obstacle or f"{there} × {torch.cuda.get_device_name(0)}"
+    kind: Literal["cuda", "cpu"] = "cuda" if there else "cpu"
+    if gpus is not None and there < gpus:
+        told = f"resources.gpus: {gpus} asked, {there} here"
+        because = f" ({obstacle})" if obstacle else ""
+        mend = "leave the line out to use what there is"
+        return ArmDevice(kind, why, f"{told}{because}; {mend}")
+    if obstacle and (named := _named_gpus()):
+        mend = "unset it, or set resources.gpus: 0 to train on the CPU"
+        told = f"{VISIBLE_GPUS}={named} names GPUs, and none can be used: {obstacle}; {mend}"
+        return ArmDevice(kind, why, told)
+    return ArmDevice(kind, why)
+
+
+def gpu_obstacle() -> str | None:
+    """Why PyTorch can use no GPU in this process, with what would mend it; None if it can."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if torch.cuda.is_available():
+            return None
+    if torch.version.cuda is None and torch.version.hip is None:
+        wheel = f"PyTorch {torch.__version__} is built without CUDA"
+        return f"{wheel}; install a CUDA wheel (https://pytorch.org/get-started/locally)"
+    if VISIBLE_GPUS in os.environ and not _named_gpus():
+        return f"{VISIBLE_GPUS}={os.environ[VISIBLE_GPUS]} hides all GPUs; unset it to see them"
+    return f"PyTorch finds none: {_of_the_driver([str(each.message) for each in caught])}"
+
+
+def _named_gpus() -> str:
+    """The GPUs that CUDA_VISIBLE_DEVICES names; empty where it says nothing, or hides all."""
+    named = os.environ.get(VISIBLE_GPUS, "").strip()
+    # CUDA reads the list up to the first that is none; Ray and others write these for no GPU.
+    return "" if named.startswith("-") or named in ("NoDevFiles", "none", "void") else named
+
+
+def _of_the_driver(warned: list[str]) -> str:
+    """What the driver lacks, in PyTorch's words: no driver, one that is too old, no device."""
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (RuntimeError, AssertionError) as error:
+        warned = [*warned, str(error)]
+    return " ".join(warned[-1].split()) if warned else "no reason is given"
+
+
 def cores() -> int:
     """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -39,8 +115,9 @@ def cores() -> int:
 
 def describe_device() -> str:
     """The device that a search would use, in words."""
-    if torch.cuda.is_available():
-        return f"{torch.cuda.device_count()} × {torch.cuda.get_device_name(0)}"
+    device = arm_device(None)
+    if device.kind == "cuda":
+        return device.why
     return f"CPU, {cores()} cores ({platform.processor() or platform.machine()})"
 
 

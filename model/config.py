@@ -5,7 +5,10 @@ What the shapes hold is in `model.rwkv7`; the settings of a mechanism are in its
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
+
+WkvBackend = Literal["auto", "reference", "chunked", "triton", "fla"]
+"""How the recurrence is computed: one of `model.wkv.BACKENDS`, or as `model.wkv.choice` finds."""
 
 
 def require(holds: bool, rule: str, got: object) -> None:

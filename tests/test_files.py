@@ -3,8 +3,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fstune.files import whole_file, whole_folder, write_atomic, write_json
+from fstune.files import HashedFile, file_digest, whole_file, whole_folder, write_atomic, write_json
 
 
 def names(folder: Path) -> list[str]:
@@ -72,3 +74,27 @@ def test_what_is_written_is_readable_as_the_umask_says(tmp_path):
         os.umask(before)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
     assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o755
+
+
+@given(st.lists(st.binary(max_size=5000), max_size=8), st.integers(0, 3))
+def test_what_is_hashed_on_its_way_to_the_disk_is_what_is_there(tmp_path_factory, parts, reused):
+    path = tmp_path_factory.getbasetemp() / "hashed"
+    memory = bytearray(5000)
+    with HashedFile(path) as file:
+        for index, part in enumerate(parts):
+            if index % 4 == reused:
+                file.write(part)
+                continue
+            # As writers do that have one buffer for all they write.
+            memory[: len(part)] = part
+            file.write(memoryview(memory)[: len(part)])
+    assert path.read_bytes() == b"".join(parts)
+    assert (file.digest, file.size) == (file_digest(path), len(b"".join(parts)))
+
+
+def test_what_is_hashed_on_its_way_is_written_from_beginning_to_end(tmp_path):
+    with HashedFile(tmp_path / "hashed") as file:
+        file.write(b"some")
+        assert not file.seekable()
+        with pytest.raises(OSError, match="seek"):
+            file.seek(0)

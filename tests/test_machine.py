@@ -9,7 +9,14 @@ import torch
 
 from fstune import machine
 from fstune.cli.doctor import workbench_facts
-from fstune.machine import code_digest, commit_of, describe, use_fast_matmul
+from fstune.machine import (
+    arm_device,
+    code_digest,
+    commit_of,
+    describe,
+    gpu_obstacle,
+    use_fast_matmul,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +80,40 @@ def test_what_is_switched_on_is_told():
 def test_what_cannot_be_switched_on_is_told(monkeypatch):
     monkeypatch.setattr(machine, "MATMUL_TOLERANCE", 0.0)
     assert "default" in workbench_facts()["float32 matrix products on the CPU"]
+
+
+no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+
+
+def test_no_gpu_asked_for_is_none_got(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert arm_device(0) == ("cpu", "no GPU is asked for (resources.gpus: 0)", None)
+
+
+@pytest.mark.skipif(torch.version.cuda is not None, reason="this PyTorch is built with CUDA")
+def test_a_wheel_without_cuda_is_named_before_all_else(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert gpu_obstacle().startswith(f"PyTorch {torch.__version__} is built without CUDA; install")
+
+
+@no_gpu
+@pytest.mark.parametrize("hidden", ["", "-1", "NoDevFiles"])
+def test_gpus_that_are_hidden_are_told_from_gpus_that_are_not_there(monkeypatch, hidden):
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    assert f"CUDA_VISIBLE_DEVICES={hidden} hides all GPUs" in gpu_obstacle()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    with pytest.raises((AssertionError, RuntimeError)) as driver:
+        torch.cuda.init()
+    assert gpu_obstacle() == f"PyTorch finds none: {' '.join(str(driver.value).split())}"
+
+
+@no_gpu
+def test_what_is_asked_for_and_not_there_is_refused_with_the_reason(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert arm_device(None) == ("cpu", gpu_obstacle(), None)
+    refusal = arm_device(2).refusal
+    assert refusal.startswith(f"resources.gpus: 2 asked, 0 here ({gpu_obstacle()}); leave")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    told = f"CUDA_VISIBLE_DEVICES=0,1 names GPUs, and none can be used: {gpu_obstacle()}; unset"
+    assert arm_device(None).refusal.startswith(told)

@@ -5,24 +5,27 @@ step is in `trainer`.
 """
 
 import math
+import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import torch
 
 from fstune.arms.arm import ArmSpec, Outcome, Progress
 from fstune.arms.inputs import ArmInputs
-from fstune.arms.store import ArmStore, Divergence
-from fstune.arms.trainer import CHECKPOINT_FILE, ArmTrainer, InfeasibleError, out_of_memory
+from fstune.arms.store import ArmStore, CheckpointDraft, Divergence
+from fstune.arms.trainer import CHECKPOINT_FILE, ArmTrainer, InfeasibleError
 from fstune.errors import FstuneError
-from fstune.machine import cores, use_fast_matmul
+from fstune.machine import arm_device, cores, use_fast_matmul
 from fstune.specs.sections import SearchSpec
 from fstune.specs.settings import EvaluatedSplit
+from model.shortage import out_of_memory
+from model.wkv.agreement import share_choices
 from tasks.metrics import NLL_SUM
 
-_Save = Callable[[str, int, Callable[[Path], None]], None]
+_Save = Callable[[str, int, Callable[[CheckpointDraft], None]], None]
 """How the store keeps an arm's files: by digest, step and what writes them."""
 
 
@@ -33,6 +36,10 @@ class DivergedError(FstuneError):
         self.arm = arm
         self.divergence = divergence
         super().__init__(f"arm {arm}: loss {divergence.loss} at step {divergence.step}")
+
+
+class DeviceError(FstuneError):
+    """A process has not the device that its search was given."""
 
 
 @dataclass(frozen=True)
@@ -159,8 +166,12 @@ class _Training:
         self._keep(self._bench.store.save_cooled, self._run.save_evaluated)
         self._evaluate()
 
-    def _keep(self, save: _Save, write: Callable[[Path], None]) -> None:
-        save(self._arm.digest, self._run.step, lambda folder: write(folder / CHECKPOINT_FILE))
+    def _keep(self, save: _Save, write: Callable[[BinaryIO], None]) -> None:
+        def to_draft(draft: CheckpointDraft) -> None:
+            with draft.open(CHECKPOINT_FILE) as file:
+                write(file)
+
+        save(self._arm.digest, self._run.step, to_draft)
 
     def _train_to(self, stop: int, cooling_from: int | None = None) -> None:
         run = self._run
@@ -215,20 +226,31 @@ def _diverged(store: ArmStore, digest: str, step: int, loss: float) -> DivergedE
 def workbench(
     store: ArmStore, spec: SearchSpec, report: Callable[[Progress], None] = lambda _: None
 ) -> Workbench:
-    """Where a search's arms are trained in this process."""
+    """Where a search's arms are trained in this process.
+
+    Raises:
+        DeviceError: if the process has not the GPU that the search was given.
+    """
     return Workbench(
         store=store,
-        device=_device(spec),
+        device=_device(store, spec),
         evaluate_every=spec.evaluation.every,
         on_progress=report,
         checkpoint_layers=spec.resources.checkpoint_layers,
     )
 
 
-def _device(spec: SearchSpec) -> torch.device:
+def _device(store: ArmStore, spec: SearchSpec) -> torch.device:
     at_once = spec.resources.concurrent_trials * spec.resources.arms_at_once
     torch.set_num_threads(spec.resources.cpu_threads or max(1, cores() // at_once))
-    if spec.resources.gpus != 0 and torch.cuda.is_available():
-        return torch.device("cuda")
-    use_fast_matmul()
-    return torch.device("cpu")
+    # Of the GPUs that a search has a process sees one, or its share of one.
+    gpus = spec.resources.gpus
+    found = arm_device(gpus and 1)
+    if found.refusal is not None:
+        raise DeviceError(f"on {platform.node()}: {found.refusal}")
+    if found.kind == "cpu":
+        use_fast_matmul()
+    else:
+        # Both arms of a pair are computed alike, whichever processes train them.
+        share_choices(store.root.parent / "cache")
+    return torch.device(found.kind)

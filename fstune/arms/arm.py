@@ -128,6 +128,9 @@ class Outcome:
     """Seconds of this evaluation."""
     ended_at: float
     """When the evaluation ended, in seconds since the epoch."""
+    backends: tuple[str, ...] = ()
+    """What computed the recurrence up to this step, by name; none in outcomes from before it was
+    kept."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How much memory a training step takes, told from the model's shapes without the device.
+"""How much memory a training step takes, and an arm's checkpoint on disk, told from shapes alone.
 
     step(B) = bytes of parameters + B · (a + b · tokens + logits)
 
@@ -13,12 +13,13 @@ measure (`search.probe`).
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from fstune.specs.settings import ArmSettings
 from model.config import ModelConfig
 from model.initial import initialise
 from model.mechanisms import registry
@@ -26,10 +27,14 @@ from model.mechanisms.acting import Acting
 from model.optimizers import registry as optimizers
 from model.rwkv7 import RWKV7
 
-BYTES_PER_FROZEN_PARAMETER = 4
+BYTES_PER_PARAMETER = 4
 
 
-BYTES_WITH_GRADIENT = 8
+BYTES_OF_GRADIENT = 4
+
+
+MOMENTS_BYTES = 8
+"""What AdamW keeps of a mechanism's parameter."""
 
 
 BYTES_OF_A_MEAN = 4
@@ -89,6 +94,31 @@ class Step:
     mean: bool = False
     """Whether the mean of the weights is kept beside them."""
 
+    @classmethod
+    def of(cls, config: ModelConfig, settings: ArmSettings, checkpoint_layers: bool) -> Self:
+        """The step of an arm with a model of these shapes."""
+        train = settings.train
+        return cls(
+            config,
+            settings.mechanisms,
+            settings.model.precision == "bf16",
+            checkpoint_layers,
+            train.optimizer if train.parameters == "all" else None,
+            settings.evaluation.weights == "mean",
+        )
+
+
+def checkpoint_bytes(step: Step) -> int:
+    """Bytes on disk of what an arm goes on from: parameters and what is kept of each."""
+    model = _without_values(step)
+    total = BYTES_PER_PARAMETER * sum(each.numel() for each in model.parameters())
+    mean = BYTES_OF_A_MEAN if step.mean else 0
+    if step.optimizer is not None:
+        kind = optimizers.get(step.optimizer)
+        for name, parameter in model.named_parameters():
+            total += (kind.state_bytes(name, parameter.shape) + mean) * parameter.numel()
+    return total + (BYTES_PER_PARAMETER + MOMENTS_BYTES + mean) * _of_mechanisms(step, model)
+
 
 def step_memory(step: Step, tokens: int, scored: int) -> StepMemory:
     """Memory of a step whose rows have `tokens` tokens, `scored` of them with a loss."""
@@ -99,26 +129,25 @@ def step_memory(step: Step, tokens: int, scored: int) -> StepMemory:
     slope = (long - short) / (LENGTHS[1] - LENGTHS[0])
     row = short + slope * (tokens - LENGTHS[0])
     logits = LOGIT_BYTES * scored * step.config.vocab_size
-    return StepMemory(_fixed_bytes(step, model), row + logits)
+    return StepMemory(_fixed_bytes(step), row + logits)
 
 
-def _fixed_bytes(step: Step, model: RWKV7) -> float:
+def _fixed_bytes(step: Step) -> int:
     """Parameters, their gradients and what optimisers keep of them."""
-    total = 0.0
-    mean = BYTES_OF_A_MEAN if step.mean else 0
-    for name, parameter in model.named_parameters():
-        entries = parameter.numel()
-        if name in ("emb.weight", "head.weight"):  # a row for each entry of the vocabulary
-            entries = step.config.vocab_size * step.config.width
-        each = BYTES_PER_FROZEN_PARAMETER
-        if step.optimizer is not None:
-            kept = optimizers.get(step.optimizer).state_bytes(name, parameter.shape)
-            each = BYTES_WITH_GRADIENT + kept + mean
-        total += each * entries
-    of_mechanisms = sum(
-        parameter.numel() for acting in _acting(step, model) for parameter in acting.parameters()
-    )
-    return total + (BYTES_WITH_GRADIENT + 8 + mean) * of_mechanisms
+    model = _without_values(step)
+    trained = sum(each.numel() for each in model.parameters() if step.optimizer is not None)
+    return checkpoint_bytes(step) + BYTES_OF_GRADIENT * (trained + _of_mechanisms(step, model))
+
+
+def _without_values(step: Step) -> RWKV7:
+    """The model as shapes alone: nothing of it is in memory."""
+    with torch.device("meta"):
+        return RWKV7(step.config)
+
+
+def _of_mechanisms(step: Step, model: RWKV7) -> int:
+    """Parameters of the mechanisms."""
+    return sum(each.numel() for acting in _acting(step, model) for each in acting.parameters())
 
 
 def _acting(step: Step, model: RWKV7) -> list[Acting]:

@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from zipfile import BadZipFile
 
 import numpy as np
@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 
 from fstune.arms.arm import ArmSpec, Outcome
 from fstune.errors import StoreError
-from fstune.files import file_digest, whole_file, whole_folder, write_json
+from fstune.files import HashedFile, file_digest, whole_file, whole_folder, write_json
 
 MANIFEST = "manifest.json"
 
@@ -42,6 +42,24 @@ class Divergence:
 
     step: int
     loss: str
+
+
+class CheckpointDraft:
+    """The files of a checkpoint that is being written, each hashed on its way to the disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.hashes: dict[str, str] = {}
+        """SHA-256 by name."""
+        self.sizes: dict[str, int] = {}
+        """Bytes written by name."""
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        """A new file to write to, from its beginning to its end."""
+        with HashedFile(self._folder / name) as file:
+            yield file
+        self.hashes[name], self.sizes[name] = file.digest, file.size
 
 
 class ArmStore:
@@ -146,17 +164,24 @@ class ArmStore:
         """
         return _latest(self.root / digest / (_COOLED if cooled else _CHECKPOINTS))
 
-    def save_checkpoint(self, digest: str, step: int, write: Callable[[Path], None]) -> None:
-        """Keep a checkpoint; the one before it goes only when this one was read back whole.
+    def save_checkpoint(
+        self, digest: str, step: int, write: Callable[["CheckpointDraft"], None]
+    ) -> None:
+        """Keep a checkpoint; the one before it goes only when this one is there in full.
 
         Args:
             digest: the arm.
             step: the optimiser step that it holds.
-            write: writes the checkpoint's files into the folder it is given.
+            write: writes the checkpoint's files into the draft it is given.
+
+        Raises:
+            StoreError: if a file is not as long as what was written to it.
         """
         _save(self.root / digest / _CHECKPOINTS, step, write)
 
-    def save_cooled(self, digest: str, step: int, write: Callable[[Path], None]) -> None:
+    def save_cooled(
+        self, digest: str, step: int, write: Callable[["CheckpointDraft"], None]
+    ) -> None:
         """Keep a branch's weights, as `save_checkpoint` keeps a checkpoint.
 
         Those of a later step stay the arm's, and these are not kept.
@@ -190,7 +215,7 @@ def _read_outcome(digest: str, path: Path) -> Outcome:
             for name in data.files
             if name.startswith(_MEASURE)
         }
-    rest |= {name: tuple(rest[name]) for name in ("predictions", "events")}
+    rest |= {name: tuple(value) for name, value in rest.items() if isinstance(value, list)}
     return Outcome(arm=digest, measures=measures, **rest)
 
 
@@ -202,14 +227,18 @@ def _latest(folder: Path) -> tuple[int, Path] | None:
     return None
 
 
-def _save(folder: Path, step: int, write: Callable[[Path], None]) -> None:
+def _save(folder: Path, step: int, write: Callable[[CheckpointDraft], None]) -> None:
     final = folder / f"{step:09d}"
-    with whole_folder(final) as draft:
+    with whole_folder(final) as folder_of_draft:
+        draft = CheckpointDraft(folder_of_draft)
         write(draft)
-        hashes = {path.name: file_digest(path) for path in sorted(draft.iterdir())}
-        write_json(draft / MANIFEST, {"step": step, "files": hashes})
-    if not _is_whole(final):
-        raise StoreError(f"{final} cannot be read back as written; is the disk damaged or full?")
+        write_json(folder_of_draft / MANIFEST, {"step": step, "files": draft.hashes})
+    for name, size in draft.sizes.items():
+        if (final / name).stat().st_size != size:
+            raise StoreError(
+                f"{final / name} is not the {size} bytes that were written; is the disk damaged or "
+                "full?"
+            )
     for path in folder.iterdir():
         if path.name < final.name:
             shutil.rmtree(path, ignore_errors=True)

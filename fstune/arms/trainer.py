@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -33,6 +33,9 @@ from model.mechanisms import registry
 from model.mechanisms.acting import Acting
 from model.optimizers import registry as optimizers
 from model.optimizers.optimizer import Shared
+from model.shortage import out_of_memory
+from model.wkv.choice import failures
+from model.wkv.dispatch import calls_by_backend
 from tasks.batch import Batch, collate
 from tasks.example import Split
 
@@ -78,6 +81,8 @@ class ArmTrainer:
         }
         model.attach(list(acting.values()))
         model.checkpoint_layers = checkpoint_layers
+        model.wkv_backend = settings.model.wkv
+        self._wkv = _WkvUse()
         self._first_weights = sample_of(model)
         self.subject = Subject(model, acting, device, settings.model.precision)
         self._batches = BatchStream(
@@ -135,8 +140,8 @@ class ArmTrainer:
     def train_step(self, rate: float = 1.0) -> float:
         """One optimiser step; returns its loss. If that is not finite, no parameter moves.
 
-        Where memory does not suffice, the step is done again in smaller pieces, whose gradients
-        add up to the same.
+        Where memory does not suffice, the step is done again: first with layers recomputed, which
+        changes no number; then in smaller pieces, whose gradients add up to the same.
 
         Args:
             rate: what the learning rates of the model and of all mechanisms are multiplied by.
@@ -147,7 +152,7 @@ class ArmTrainer:
         started = time.perf_counter()
         indices = self._batches.indices(self.step)
         while (done := self._try_step(indices, rate)) is None:
-            self._halve(f"training batch {self._micro_batch}")
+            self._make_room(f"training batch {self._micro_batch}")
         value, tokens = done
         self.step += 1
         if math.isfinite(value):
@@ -194,12 +199,14 @@ class ArmTrainer:
         return batch.num_tokens + again * prompts
 
     def try_out(self, indices: Sequence[int]) -> None:
-        """One step on these training examples in one piece, and the largest batch to evaluate.
+        """Two steps on these training examples in one piece, and the largest batch to evaluate.
 
-        Raises what the device raises where memory does not suffice.
+        Two, since the first makes the optimisers' moments after its own peak is over. Raises what
+        the device raises where memory does not suffice.
         """
         self._micro_batch = len(indices)
-        self._step(indices)
+        for _ in range(2):
+            self._step(indices)
         evaluated = self.data.evaluated
         with torch.inference_mode():
             batch = collate(evaluated, largest_batch(evaluated, self._padded_tokens))
@@ -238,13 +245,26 @@ class ArmTrainer:
         answers = (np.diff(split.answer_offsets)[indices] > 0).sum()
         return float(targets + (first_token_weight - 1.0) * answers)
 
-    def _halve(self, what: str) -> None:
-        """Go on with half of what did not fit into memory."""
+    def _make_room(self, what: str) -> None:
+        """Go on with layers recomputed, or else with half of what did not fit into memory."""
         torch.cuda.empty_cache()
+        if not self.subject.model.checkpoint_layers:
+            self.subject.model.checkpoint_layers = True
+            self._tell(f"out of memory, {what}: from now on layers are recomputed for gradients")
+            return
         if self._micro_batch == 1:
             raise InfeasibleError(self.arm.digest, f"memory: {what} does not fit")
         self._micro_batch = -(-self._micro_batch // 2)
         self._tell(f"out of memory, {what}: from now on {self._micro_batch} examples at a time")
+
+    def _tell_of_backends(self) -> None:
+        """Say once of each back end that was passed over since it could not be launched."""
+        if self.arm.settings.model.wkv != "auto":
+            return
+        for name, why in failures().items():
+            event = f"WKV back end {name} {why}; the next is taken, several times slower on a GPU"
+            if not any(told.endswith(event) for told in self._events):
+                self._tell(event)
 
     def _tell(self, event: str) -> None:
         self._events.append(f"step {self.step}: {event}")
@@ -278,6 +298,7 @@ class ArmTrainer:
     def _outcome(self) -> Outcome:
         started = time.perf_counter()
         split = self.data.evaluated
+        self._tell_of_backends()
         while (found := self._try_evaluation()) is None:
             torch.cuda.empty_cache()
             if self._padded_tokens < split.prompt_lengths.max():
@@ -297,6 +318,7 @@ class ArmTrainer:
             train_wall_s=self.train_wall_s,
             eval_wall_s=time.perf_counter() - started,
             ended_at=time.time(),
+            backends=self._wkv.names(),
         )
 
     def _try_evaluation(self) -> Evaluation | None:
@@ -321,7 +343,7 @@ class ArmTrainer:
             "peak_memory_gb": memory_gb(self.subject.device),
         }
 
-    def save(self, path: Path) -> None:
+    def save(self, to: Path | BinaryIO) -> None:
         """Write all that training goes on from: parameters, optimisers, chance, data cursor."""
         torch.save(
             {
@@ -329,8 +351,10 @@ class ArmTrainer:
                 "tokens": self.tokens,
                 "train_wall_s": self.train_wall_s,
                 "micro_batch": self._micro_batch,
+                "checkpoint_layers": self.subject.model.checkpoint_layers,
                 "padded_tokens": self._padded_tokens,
                 "events": self._events,
+                "wkv": list(self._wkv.names()),
                 "grad_norms": self._grad_norms,
                 "model": self.subject.model.state_dict(),
                 "mechanisms": _states(self.subject.acting),
@@ -339,7 +363,7 @@ class ArmTrainer:
                 "schedules": [schedule.state_dict() for schedule in self._schedules],
                 "random": torch.get_rng_state(),
             },
-            path,
+            to,
         )
 
     def _saved_means(self) -> dict[str, Any]:
@@ -348,14 +372,14 @@ class ArmTrainer:
         mechanisms = _states(self._acting_means)
         return {"means": {"model": self._model_mean.state_dict(), "mechanisms": mechanisms}}
 
-    def save_evaluated(self, path: Path) -> None:
+    def save_evaluated(self, to: Path | BinaryIO) -> None:
         """Write the weights that are evaluated, which nothing can go on from."""
         with self._evaluated_weights():
             states = {
                 "model": self.subject.model.state_dict(),
                 "mechanisms": _states(self.subject.acting),
             }
-            torch.save({"step": self.step, **states}, path)
+            torch.save({"step": self.step, **states}, to)
 
     def restore(self, path: Path) -> None:
         """Go on from what `save` wrote."""
@@ -377,7 +401,23 @@ class ArmTrainer:
         self.step, self.tokens = saved["step"], saved["tokens"]
         self.train_wall_s = saved["train_wall_s"]
         self._micro_batch, self._padded_tokens = saved["micro_batch"], saved["padded_tokens"]
+        # Both younger than checkpoints that may still be gone on from.
+        self.subject.model.checkpoint_layers |= saved.get("checkpoint_layers", False)
+        self._wkv.before.update(saved.get("wkv", ()))
         self._events, self._grad_norms = saved["events"], saved["grad_norms"]
+
+
+class _WkvUse:
+    """Which back ends have computed an arm: those called since this was made, and `before`."""
+
+    def __init__(self) -> None:
+        self.before: set[str] = set()
+        self._calls = calls_by_backend()
+
+    def names(self) -> tuple[str, ...]:
+        now = calls_by_backend().items()
+        called = {name for name, count in now if count > self._calls.get(name, 0)}
+        return tuple(sorted(self.before | called))
 
 
 def _weighted_sum(scores: TokenScores, first_token_weight: float) -> torch.Tensor:
@@ -385,23 +425,6 @@ def _weighted_sum(scores: TokenScores, first_token_weight: float) -> torch.Tenso
     if first_token_weight == 1.0:
         return scores.nll_N.sum()
     return (scores.nll_N * torch.where(scores.first_N, first_token_weight, 1.0)).sum()
-
-
-_MEMORY_ERRORS = (
-    "DefaultCPUAllocator: can't allocate memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDA error: out of memory",
-    "Triton Error [CUDA]: out of memory",
-)
-"""How memory errors that are plain RuntimeErrors read: torch's CPU allocator's, and those of what
-asks the driver for memory beside torch's own allocator."""
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory did not suffice, on a GPU or on a CPU."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return any(text in str(error) for text in _MEMORY_ERRORS)
 
 
 @contextlib.contextmanager

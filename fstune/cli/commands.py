@@ -1,7 +1,8 @@
 """The commands: arguments and exit codes. Heavy parts are imported inside the commands.
 
 FSTUNE_DATA, FSTUNE_RUNS and MLFLOW_TRACKING_URI are defaults of options. Besides, completion looks
-for FSTUNE_RUNS, `search.cluster` for RAY_ADDRESS and `search.arm_workers` for CUDA_VISIBLE_DEVICES.
+for FSTUNE_RUNS, `search.cluster` and `search.requirements` for RAY_ADDRESS, and `machine` for
+CUDA_VISIBLE_DEVICES.
 """
 
 import importlib.metadata

@@ -8,7 +8,7 @@ import typer
 from fstune.cli import completion
 from fstune.cli.options import Data, Overrides, Runs, Spec
 from fstune.cli.terminal import say, working
-from fstune.errors import InputError
+from fstune.errors import ExitCode, InputError
 from fstune.files import RUNS
 from model.mechanisms import registry as mechanisms
 
@@ -53,9 +53,10 @@ def doctor(
         typer.Argument(help="A spec, to check what it needs.", autocompletion=completion.specs),
     ] = None,
     data: Data = None,
+    runs: Runs = RUNS,
 ) -> None:
-    """What this machine has, and what a search would use of it."""
-    from fstune.cli.doctor import needs, workbench_facts
+    """What this machine has, and what a search would use of it; exit 1 if one would be refused."""
+    from fstune.cli.doctor import MISSING, REFUSED, needs, workbench_facts
     from fstune.machine import describe
     from fstune.specs.loading import find
 
@@ -63,9 +64,13 @@ def doctor(
         find(spec)  # a wrong name is refused before a page of facts
     for fact, value in (describe() | workbench_facts()).items():
         say(f"{fact}: {value}")
-    if spec is not None:
-        for fact, value in needs(spec, data or []).items():
-            say(f"{fact}: {value}")
+    if spec is None:
+        return
+    needed = needs(spec, data or [], runs)
+    for fact, value in needed.items():
+        say(f"{fact}: {value}")
+    if MISSING in needed or REFUSED in needed:
+        raise typer.Exit(ExitCode.SEARCH_FAILED)
 
 
 @group.command()

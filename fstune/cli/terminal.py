@@ -76,9 +76,13 @@ def run_live(search: "Search", quiet: bool) -> None:
     """Run a search under the live view; afterwards, or when stopped, say what to do next."""
     from fstune.report.live import View, live, quietly
     from fstune.report.table import result_table
+    from fstune.search.requirements import disk_need
     from fstune.tracking.tracker import shown_uri
 
     records = search.records
+    need = disk_need(search.spec, search.runs)
+    if not need.suffices:
+        say(f"the disk of {search.runs} may not suffice: {need}")
     view = View(records, search.spec)
     try:
         with (

@@ -223,7 +223,12 @@ def _train_again(records: SearchFolder, spec: SearchSpec, place: Place) -> Path:
             f"{place}: its data or its checkpoint have changed since it was trained, so that it "
             f"cannot be trained again (it was arm {place.digest}, now it would be {arm.digest})"
         )
-    return train_again(arm, data, place.steps, workbench(records.store, spec))
+    resources = spec.resources
+    if resources.gpus:
+        # Asked for a search; a single arm is trained again with what there is here.
+        resources = resources.model_copy(update={"gpus": None})
+    bench = workbench(records.store, spec.model_copy(update={"resources": resources}))
+    return train_again(arm, data, place.steps, bench)
 
 
 def _exported(place: Place, trained: TrainedModel, settings: ArmSettings) -> Exported:

@@ -20,11 +20,10 @@ from fstune.arms.advance import DivergedError, Workbench, advance, workbench
 from fstune.arms.arm import ArmSpec
 from fstune.arms.inputs import ArmInputs, gather
 from fstune.arms.trainer import InfeasibleError
+from fstune.machine import VISIBLE_GPUS
 from fstune.results.folder import SearchFolder
 from fstune.results.pairing import arms_of
 from fstune.specs.settings import EvaluatedSplit, Scalar
-
-_GPUS = "CUDA_VISIBLE_DEVICES"
 
 
 class ArmWorkers:
@@ -67,7 +66,7 @@ class ArmWorker:
     def __init__(self, search: str, gpus: str | None) -> None:
         if gpus is not None:
             # Ray hides them from whoever was given none.
-            os.environ[_GPUS] = gpus
+            os.environ[VISIBLE_GPUS] = gpus
         records = SearchFolder(Path(search))
         self._cache = records.cache
         self._spec = records.spec()
@@ -95,4 +94,4 @@ def _start(records: SearchFolder) -> "ray.actor.ActorHandle":
     """An arm worker on this machine; it takes none of the cores that Ray counts."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     kind = ray.remote(ArmWorker).options(num_cpus=0, scheduling_strategy=here)
-    return kind.remote(str(records.root), os.environ.get(_GPUS))
+    return kind.remote(str(records.root), os.environ.get(VISIBLE_GPUS))

@@ -13,7 +13,7 @@ import ray
 import torch
 
 from fstune.errors import InputError
-from fstune.machine import WORKER_VARIABLES, cores
+from fstune.machine import WORKER_VARIABLES, arm_device, cores
 from fstune.specs.sections import SearchSpec
 
 MAX_WORKER_LOSSES = 3
@@ -22,21 +22,6 @@ MAX_WORKER_LOSSES = 3
 
 CLUSTER_PATIENCE_S = 5.0
 """How long a cluster's head may take to answer."""
-
-
-def require_gpus(spec: SearchSpec) -> None:
-    """Refuse more GPUs than this machine has; a cluster may have them.
-
-    Raises:
-        InputError: says how many there are.
-    """
-    wanted = spec.resources.gpus or 0
-    if os.environ.get("RAY_ADDRESS") or wanted <= torch.cuda.device_count():
-        return
-    raise InputError(
-        f"resources.gpus: {wanted} asked, {torch.cuda.device_count()} here; "
-        "leave the line out to use what there is"
-    )
 
 
 def require_cluster(spec: SearchSpec) -> None:
@@ -69,7 +54,7 @@ def _gpus_there() -> int:
     """GPUs of the cluster that was joined, or of this machine."""
     if os.environ.get("RAY_ADDRESS") and ray.is_initialized():
         return int(ray.cluster_resources().get("GPU", 0))
-    return torch.cuda.device_count()
+    return torch.cuda.device_count() if arm_device(None).kind == "cuda" else 0
 
 
 def start_ray(spec: SearchSpec) -> None:
@@ -91,6 +76,8 @@ def start_ray(spec: SearchSpec) -> None:
             "num_cpus": max(cores(), spec.resources.concurrent_trials),
             # Trials hand over paths and numbers, never data.
             "object_store_memory": 128 * 2**20,
+            # Ray's own 15 lets any other work keep the launches of kernels waiting.
+            "_system_config": {"worker_niceness": 0},
         }
     try:
         ray.init(**settings)

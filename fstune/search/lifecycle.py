@@ -19,7 +19,8 @@ from fstune.results.folder import SearchFolder
 from fstune.results.pairing import arms_of
 from fstune.results.records import SearchEnd, TrialRecord
 from fstune.search.bookkeeping import Bookkeeper
-from fstune.search.cluster import require_cluster, require_gpus
+from fstune.search.cluster import require_cluster
+from fstune.search.requirements import require_disk, require_machine
 from fstune.search.sampling import any_candidate
 from fstune.search.session import (
     Session,
@@ -102,9 +103,11 @@ class Search:
         """
         session = Session()
         with held(self.records), full_disk_explained(self.records), sigterm_as_sigint():
-            require_gpus(self.spec)
+            require_machine(self.spec)
             require_cluster(self.spec)
             require_same_arms(self.records, self.spec)
+            if self.records.first_compared() is None:
+                require_disk(self.spec, self.runs)
             sender = self._sender()
             # Ray and MLflow start side by side: Ray's start is waiting for its processes.
             with (

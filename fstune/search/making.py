@@ -10,9 +10,9 @@ from fstune.arms.inputs import gather
 from fstune.errors import InputError
 from fstune.machine import describe
 from fstune.results.folder import SearchFolder
-from fstune.search.cluster import require_gpus
 from fstune.search.lifecycle import Search
 from fstune.search.probe import probe
+from fstune.search.requirements import require_disk, require_machine
 from fstune.search.sampling import any_candidate
 from fstune.search.session import held
 from fstune.specs.loading import Loaded
@@ -45,7 +45,8 @@ def create(loaded: Loaded, runs: Path, tracking_uri: str | None = None) -> Searc
     if loaded.probes:
         loaded = loaded.with_batch_size(_largest_batch(loaded.spec, runs))
     spec = loaded.spec
-    require_gpus(spec)
+    require_machine(spec)
+    require_disk(spec, runs)
     guesses = _guesses(spec, runs.resolve() / "cache")
     records = _folder(spec.name, runs)
     records.root.mkdir(parents=True, exist_ok=True)

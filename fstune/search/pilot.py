@@ -21,7 +21,7 @@ from fstune.results.pairing import arms_of, trained_pairs
 from fstune.results.paths import search_names
 from fstune.results.ranking import ranked
 from fstune.results.records import TrialRecord, own_trials
-from fstune.search import cluster
+from fstune.search.requirements import require_machine
 from fstune.search.sampling import draw
 from fstune.specs.loading import find, load
 from fstune.specs.sections import SearchSpec
@@ -118,6 +118,6 @@ def pilot_of(
         raise InputError(
             "train.batch_size: probe leaves the size open; give one by --set train.batch_size=N"
         )
-    cluster.require_gpus(loaded.spec)
+    require_machine(loaded.spec)
     bench = workbench(ArmStore(runs / "arms"), loaded.spec)
     return loaded.spec, train_pilot(loaded.spec, runs / "cache", bench)

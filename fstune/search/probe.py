@@ -1,6 +1,6 @@
 """The largest batch that fits: tried out, on the arms of a space that need the most memory.
 
-A fresh worker process trains one step and evaluates one batch at each size that is tried, so that
+A fresh worker process trains two steps and evaluates a batch at each size that is tried, so that
 nothing of the search is hurt by running out of memory, not even by being killed for it. What was
 found is kept per device, versions and spec.
 """
@@ -21,7 +21,7 @@ from fstune.arms.inputs import checkpoint_config, gather
 from fstune.arms.memory import Step, step_memory
 from fstune.errors import FstuneError, InputError
 from fstune.files import digest_of, write_json
-from fstune.machine import WORKER_VARIABLES, describe
+from fstune.machine import WORKER_VARIABLES, arm_device, describe
 from fstune.results.pairing import arms_of
 from fstune.specs.loading import locate
 from fstune.specs.sections import SearchSpec
@@ -29,6 +29,7 @@ from fstune.specs.settings import ArmSettings, Scalar
 from fstune.specs.space import Space
 from model.mechanisms import registry
 from model.optimizers import registry as optimizers
+from model.shortage import out_of_memory
 
 LARGEST = 4096
 """No batch over this is tried."""
@@ -124,16 +125,7 @@ def estimated(
     answer = getattr(variant.task, "max_answer_tokens", 1)
     lines = []
     for recompute in (False, True):
-        bf16 = variant.model.precision == "bf16"
-        optimizer = variant.train.optimizer if variant.train.parameters == "all" else None
-        step = Step(
-            config,
-            variant.mechanisms,
-            bf16,
-            recompute,
-            optimizer,
-            mean=variant.evaluation.weights == "mean",
-        )
+        step = Step.of(config, variant, recompute)
         memory = step_memory(step, tokens, answer)
         how = "layers recomputed" if recompute else "all activations kept"
         lines.append(
@@ -230,7 +222,7 @@ def _work(order: Path) -> None:
     """The worker: try the sizes of an order, a line of JSON each, until one does not fit."""
     # Imported in the worker: the driver needs nothing of them.
     from fstune.arms.diagnostics import memory_gb
-    from fstune.arms.trainer import ArmTrainer, InfeasibleError, out_of_memory
+    from fstune.arms.trainer import ArmTrainer, InfeasibleError
 
     asked = json.loads(order.read_text())
     arms = []
@@ -239,7 +231,7 @@ def _work(order: Path) -> None:
         materials = gather(settings, Path(asked["cache"]))
         longest = np.argsort(-materials.train.prompt_lengths, kind="stable").tolist()
         arms.append((materials.arm(settings, 0), materials, longest))
-    device = torch.device("cuda" if asked["gpu"] and torch.cuda.is_available() else "cpu")
+    device = torch.device(arm_device(None if asked["gpu"] else 0).kind)
     if asked["memory_gb"] is not None:
         _limit(device, asked["memory_gb"])
     for size in asked["sizes"]:

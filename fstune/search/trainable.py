@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from ray import tune
 
-from fstune.arms.advance import DivergedError, workbench
+from fstune.arms.advance import DivergedError, Workbench, workbench
 from fstune.arms.arm import Progress
 from fstune.arms.trainer import InfeasibleError
 from fstune.errors import FstuneError, InputError
@@ -59,15 +59,13 @@ class PairedTrial(tune.Trainable):
             self._arm_workers = ArmWorkers(self._records)
             if self._spec.has_one_baseline():
                 self._arm_workers.begin_baselines(self._candidate)
-        bench = workbench(self._records.store, self._spec, self._report)
-        self._bench = self._arm_workers.help(bench)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.setup(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
-        if self._bench.device.type == "cuda":
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             # After a fault in a kernel nothing runs in this process any more, and this raises: Tune
             # then goes on with the trial in another process.
             torch.cuda.synchronize()
@@ -116,7 +114,7 @@ class PairedTrial(tune.Trainable):
                 self._candidate,
                 rung,
                 self._records.cache,
-                self._bench,
+                self._workbench(),
                 self._records.grounds(),
             )
             self._records.write_rung(self._number, record)
@@ -136,6 +134,10 @@ class PairedTrial(tune.Trainable):
             return record
         return None
 
+    def _workbench(self) -> Workbench:
+        bench = workbench(self._records.store, self._spec, self._report)
+        return bench if self._arm_workers is None else self._arm_workers.help(bench)
+
     def _drop_checkpoints(self, rung: int, broken_off: str) -> None:
         """Free what was trained for a rung that is never reached; its arms stand in no record.
 
@@ -146,7 +148,7 @@ class PairedTrial(tune.Trainable):
         seeds = range(self._spec.rungs[rung].seeds)
         arms = arms_of(self._spec, self._candidate, self._records.cache, seeds)
         for digest in (broken_off, *(both.variant.digest for both in arms)):
-            self._bench.store.drop_checkpoints(digest)
+            self._records.store.drop_checkpoints(digest)
 
     def _report(self, progress: Progress) -> None:
         now = time.monotonic()

@@ -30,6 +30,7 @@ NOT_VARIED = {
     "task.validation_size": "all candidates are compared on the same examples",
     "task.test_size": "all finalists are confirmed on the same examples",
     "model.checkpoint": "a search has one checkpoint: write one spec for each",
+    "model.wkv": "all arms of a search are computed alike",
     "model.init.width": "ranks follow from it: write one spec for each width",
 }
 

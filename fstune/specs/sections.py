@@ -228,7 +228,7 @@ class Resources(Section):
     """Which arms keep their latest weights: those that may still go on, or all."""
     checkpoint_layers: bool = False
     """Keep each layer's input only and compute the rest again for its gradients: less memory for
-    about a third more time."""
+    about a third more time. Where memory does not suffice, an arm does so by itself."""
     arms_at_once: int = Field(1, ge=1)
     """Arms of a trial that are trained at the same time, each in a process and with memory of its
     own: for models too small to keep the cores, or the GPU, busy."""

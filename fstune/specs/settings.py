@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from model.config import ModelConfig
+from model.config import ModelConfig, WkvBackend
 from model.mechanisms import registry as mechanisms
 from model.optimizers import registry as optimizers
 from tasks.registry import settings_types
@@ -53,12 +53,21 @@ class ModelSettings(Section):
     """Compute precision; master weights, optimiser state and the recurrence stay float32."""
     tokenizer: Literal["world", "bytes"] | None = None
     """Overrides the choice by vocabulary size (65536: world, 256: bytes)."""
+    wkv: WkvBackend = "auto"
+    """Back end of the recurrence; auto takes the quickest that runs, which on a GPU is measured and
+    may be another one on another machine."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.checkpoint is None) == (self.init is None):
             raise ValueError("exactly one of `checkpoint` and `init` must be given")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_a_choice_left_open(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Where the back end is left open nothing is said of it, as before it could be named."""
+        values: dict[str, Any] = handler(self)
+        return {k: v for k, v in values.items() if (k, v) != ("wkv", "auto")}
 
 
 class _TrainSettings(Section):

@@ -4,11 +4,20 @@ Letters: B batch, T time, H heads, K key channels, V value channels. The formula
 `model.wkv.reference`.
 """
 
+from collections import Counter
+
 import torch
 from torch import Tensor
 
 from model.wkv.backends import BACKENDS, Call
 from model.wkv.choice import choose
+
+_CALLS: Counter[str] = Counter()
+
+
+def calls_by_backend() -> dict[str, int]:
+    """How many calls each backend has computed in this process."""
+    return dict(_CALLS)
 
 
 def wkv7(  # noqa: PLR0913, PLR0917 - the operator has this many operands
@@ -66,7 +75,9 @@ def wkv7(  # noqa: PLR0913, PLR0917 - the operator has this many operands
         obstacle = BACKENDS[name].obstacle(call)
         if obstacle is not None:
             raise ValueError(f"wkv backend {name!r} cannot run here: {obstacle}")
-        return BACKENDS[name].run(call)
+        result = BACKENDS[name].run(call)
+    _CALLS[name] += 1
+    return result
 
 
 def _low_precision(r: Tensor, k: Tensor, v: Tensor) -> bool:

@@ -43,8 +43,12 @@ from model.wkv.triton_tiles import (
     upto,
 )
 
+COUNTS = ("T", "N")
+"""Arguments whose value no kernel is compiled for: Triton would build one more for a count of 1 and
+for every multiple of 16, in the middle of training, and gain nothing: strides are constants."""
 
-@triton.jit
+
+@triton.jit(do_not_specialize=COUNTS)
 def invert(
     log_decay_ptr,
     a_ptr,
@@ -86,7 +90,7 @@ def invert(
     tl.store(inverse_ptr + program * L * L + offset_LL, narrow(X_LL, DOT))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def forward(
     r_ptr,
     log_decay_ptr,
@@ -151,7 +155,7 @@ def forward(
     tl.store(sT_ptr + chain * V * K + offset_VK, S_VK)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def backward_states(
     r_ptr,
     log_decay_ptr,
@@ -213,7 +217,7 @@ def backward_states(
     tl.store(ds0_ptr + chain * V * K + offset_VK, dS_VK)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def gradients(
     r_ptr,
     log_decay_ptr,

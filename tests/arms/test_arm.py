@@ -3,7 +3,7 @@ import json
 import os
 import subprocess
 import sys
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from arm_cases import SEED, SHAPES, TASK, TRAIN, outcome, settings
@@ -19,10 +19,11 @@ from fstune.specs.settings import (
     TrainSettings,
     VariedSeeds,
 )
-from model.config import ModelConfig
+from model.config import ModelConfig, WkvBackend
 from model.future_seed import Schedule
 from model.mechanisms import registry as mechanisms
 from model.optimizers.muon import MuonSettings
+from model.wkv import BACKENDS
 from tasks import registry
 
 
@@ -128,7 +129,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "scale": "match_rms_adamw",
     },
     "evaluation": {"weights": "last", "mean_decay": 0.9, "cooldown": 0.5, "cooled_at": (4, 8)},
-    "model": {"precision": "bf16", "tokenizer": "bytes"},
+    "model": {"precision": "bf16", "tokenizer": "bytes", "wkv": "chunked"},
     "init": {name: 2 * value for name, value in SHAPES.items()},
     "rightcopy": {
         "train_size": 11,
@@ -311,6 +312,15 @@ def test_arms_of_which_all_is_trained_keep_the_digests_that_they_had():
 def test_arms_of_the_last_weights_keep_the_digests_that_they_had(chosen):
     assert arm(settings(**chosen)).digest == "ade745471fcbb7f1"
     assert arm(settings(SEED, **chosen)).digest == "34e7e933dacff824"
+
+
+def test_arms_that_leave_the_back_end_open_keep_the_digests_that_they_had():
+    assert arm().digest == "34e7e933dacff824"
+    assert arm(settings(SEED, model={"init": SHAPES, "wkv": "auto"})).digest == arm().digest
+
+
+def test_the_back_ends_that_a_spec_may_name_are_those_that_there_are():
+    assert get_args(WkvBackend) == ("auto", *BACKENDS)
 
 
 def test_settings_of_an_optimiser_count_while_it_is_the_one():

@@ -48,6 +48,7 @@ def test_verdicts_do_not_depend_on_the_back_end(by_reference, backend):
     if backend == "triton":
         pytest.importorskip("triton", reason="the package triton is not installed")
     for one, other in zip(by_reference, rungs(backend), strict=True):
+        assert (list(one["backends"]), list(other["backends"])) == (["reference"], [backend])
         assert other["verdict"] == one["verdict"]
         for name, delta in one["deltas"].items():
             assert other["deltas"][name] == pytest.approx(delta, abs=TOLERANCE[name])

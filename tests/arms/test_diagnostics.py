@@ -13,8 +13,9 @@ from arm_cases import SEED, Place, assert_same_numbers, bench, materials, settin
 
 from fstune.arms import trainer as arm_run
 from fstune.arms.diagnostics import flags, mechanism_values, memory_gb, observed, sample_of
-from fstune.arms.trainer import ArmTrainer, InfeasibleError, out_of_memory
+from fstune.arms.trainer import ArmTrainer, InfeasibleError
 from model.future_seed import seed_state
+from model.shortage import out_of_memory
 from tasks.batch import collate
 
 CUDA_ERROR = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
@@ -108,6 +109,7 @@ def test_constant_and_empty_answers_are_flagged():
         MemoryError(),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA driver error: out of memory"),
         RuntimeError("Triton Error [CUDA]: out of memory"),
     ],
     ids=lambda error: str(error)[:40],
@@ -141,14 +143,15 @@ def test_a_batch_that_does_not_fit_is_taken_in_pieces_to_the_same_effect(
     losses = [whole.train_step() for _ in range(3)]
     monkeypatch.setattr(arm_run, "token_scores", hungry)
     found = [pieces.train_step() for _ in range(3)]
-    # 6 and 3 do not fit; from then on there are three pieces of 2 a step.
-    assert hungry.sizes == [6, 3] + [2] * 9
+    # 6 and 3 do not fit, 6 not even recomputed; from then on there are three pieces of 2 a step.
+    assert hungry.sizes == [6, 6, 3] + [2] * 9
     assert found == pytest.approx(losses, rel=1e-5)
     assert (pieces.step, pieces.tokens) == (whole.step, whole.tokens)
     events = pieces.outcome().events
-    assert len(events) == 2
-    assert events[1] == (
-        "step 0: out of memory, training batch 3: from now on 2 examples at a time"
+    assert events == (
+        "step 0: out of memory, training batch 6: from now on layers are recomputed for gradients",
+        "step 0: out of memory, training batch 6: from now on 3 examples at a time",
+        "step 0: out of memory, training batch 3: from now on 2 examples at a time",
     )
     torch.testing.assert_close(
         dict(pieces.subject.model.state_dict()),
@@ -156,6 +159,35 @@ def test_a_batch_that_does_not_fit_is_taken_in_pieces_to_the_same_effect(
         rtol=1e-3,
         atol=1e-5,
     )
+
+
+class Narrow:
+    """Raises torch's error where a batch is read with all of its layers' inner values kept."""
+
+    def __init__(self) -> None:
+        self._scores = arm_run.token_scores
+
+    def __call__(self, subject, batch):
+        if torch.is_grad_enabled() and not subject.model.checkpoint_layers:
+            raise CUDA_ERROR
+        return self._scores(subject, batch)
+
+
+@pytest.mark.parametrize("batch_size", [1, 6])
+def test_layers_are_recomputed_before_a_batch_is_cut_and_no_number_changes(
+    tmp_path, monkeypatch, batch_size
+):
+    changes = {"train": {"batch_size": batch_size}}
+    plain, tight = run(tmp_path, **changes), run(tmp_path, **changes)
+    losses = [plain.train_step() for _ in range(3)]
+    monkeypatch.setattr(arm_run, "token_scores", Narrow())
+    assert [tight.train_step() for _ in range(3)] == losses
+    found = tight.outcome()
+    assert [event.partition(": from now on ")[2] for event in found.events] == [
+        "layers are recomputed for gradients"
+    ]
+    for name, value in plain.subject.model.state_dict().items():
+        assert torch.equal(tight.subject.model.state_dict()[name], value), name
 
 
 def test_pieces_are_remembered_when_an_arm_goes_on(tmp_path, monkeypatch):
@@ -169,7 +201,8 @@ def test_pieces_are_remembered_when_an_arm_goes_on(tmp_path, monkeypatch):
     second.restore(tmp_path / "run.pt")
     second.train_step()
     assert hungry.sizes == [2, 2, 2]
-    assert len(second.outcome().events) == 2
+    assert second.subject.model.checkpoint_layers
+    assert len(second.outcome().events) == 3
 
 
 def test_an_example_that_does_not_fit_makes_the_arm_infeasible(tmp_path, monkeypatch):
@@ -182,6 +215,24 @@ def test_another_error_is_not_taken_for_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(arm_run, "token_scores", Hungry(0, RuntimeError("a bug")))
     with pytest.raises(RuntimeError, match="a bug"):
         run(tmp_path).train_step()
+
+
+def test_a_trial_of_a_batch_meets_a_step_that_has_the_moments_of_another_beside_it(tmp_path):
+    tried, alive = run(tmp_path), []
+    scores = arm_run.token_scores
+
+    def noting(subject, batch):
+        states = [state for each in tried._optimizers for state in each.state.values()]
+        if torch.is_grad_enabled():
+            alive.append(sum(value.numel() for state in states for value in state.values()))
+        return scores(subject, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(arm_run, "token_scores", noting)
+        tried.try_out(range(3))
+    trained = sum(each.numel() for each in tried.subject.model.parameters() if each.requires_grad)
+    assert alive[0] == 0
+    assert alive[-1] >= 2 * trained
 
 
 def test_an_evaluation_that_does_not_fit_is_done_in_smaller_batches(tmp_path, monkeypatch):

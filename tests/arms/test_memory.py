@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from arm_cases import SEED, new_run, settings
+from arm_cases import SHAPES as SHAPES_OF_ARMS
 from typer.testing import CliRunner
 
-from fstune.arms.memory import Step, _Alive, step_memory
+from fstune.arms.memory import Step, _Alive, checkpoint_bytes, step_memory
 from fstune.cli.commands import app
 from model.config import ModelConfig
 from model.future_seed import FutureSeed
@@ -100,3 +102,23 @@ def test_a_mean_is_a_float32_more_of_every_trained_parameter():
     )
     assert mean.fixed - plain.fixed == 4 * count
     assert mean.per_row == plain.per_row
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("others", [{}, {"learned_state": {}}], ids=["seeds", "states"])
+def test_a_checkpoint_is_as_large_as_told(tmp_path, optimizer, others):
+    shapes = SHAPES_OF_ARMS | {"width": 64, "head_size": 32, "ffn_width": 256}
+    arm = settings(SEED, model={"init": shapes}, train={"optimizer": optimizer}, **others)
+    run = new_run(tmp_path, arm)
+    run.train_step()
+    run.save(tmp_path / "run.pt")
+    told = checkpoint_bytes(Step.of(run.data.config, arm, checkpoint_layers=False))
+    # Names, shapes and steps come to some hundred bytes a tensor.
+    tensors = 4 * len(list(run.subject.model.parameters()))
+    assert 0 < (tmp_path / "run.pt").stat().st_size - told < 600 * tensors
+
+
+def test_a_checkpoint_of_gates_alone_has_the_model_and_none_of_its_moments():
+    parameters = sum(each.numel() for each in initialise(SHAPES, 0).parameters())
+    step = Step(SHAPES, {"future_seed": FutureSeed()}, False, False, None)
+    assert checkpoint_bytes(step) == 4 * parameters + 12 * GATES

@@ -10,14 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from arm_cases import SEED, bench, materials, outcome, settings, trained
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from watching import opens
 
 from fstune.arms.advance import advance
-from fstune.arms.store import MANIFEST, ArmStore, Divergence
+from fstune.arms.store import MANIFEST, ArmStore, CheckpointDraft, Divergence
 from fstune.errors import StoreError
+from fstune.files import file_digest
 
 
 @pytest.fixture
@@ -25,12 +28,17 @@ def store(tmp_path):
     return ArmStore(tmp_path / "arms")
 
 
+def put(draft: CheckpointDraft, name: str, content: bytes) -> None:
+    with draft.open(name) as file:
+        file.write(content)
+
+
 def keep(store: ArmStore, step: int, content: bytes | None = None) -> None:
     """A checkpoint of two files."""
 
-    def write(folder: Path) -> None:
-        (folder / "run.pt").write_bytes(content or f"step {step}".encode())
-        (folder / "more.pt").write_bytes(b"more")
+    def write(draft: CheckpointDraft) -> None:
+        put(draft, "run.pt", content or f"step {step}".encode())
+        put(draft, "more.pt", b"more")
 
     store.save_checkpoint("arm", step, write)
 
@@ -97,9 +105,9 @@ def test_the_older_checkpoint_goes_once_the_newer_is_whole(store):
     keep(store, 5)
     seen: list[list[str]] = []
 
-    def write(folder: Path) -> None:
-        (folder / "run.pt").write_bytes(b"newer")
-        seen.append([path.name for path in folder.parents[1].glob("[0-9]*")])
+    def write(draft: CheckpointDraft) -> None:
+        put(draft, "run.pt", b"newer")
+        seen.append([path.name for path in (store.root / "arm/checkpoints").glob("[0-9]*")])
 
     store.save_checkpoint("arm", 40, write)
     assert seen == [["000000005"]]
@@ -112,13 +120,40 @@ def test_the_older_checkpoint_goes_once_the_newer_is_whole(store):
 def test_a_write_that_fails_leaves_the_older_checkpoint_alone(store):
     keep(store, 5)
 
-    def write(folder: Path) -> None:
-        (folder / "run.pt").write_bytes(b"half")
+    def write(draft: CheckpointDraft) -> None:
+        put(draft, "run.pt", b"half")
         raise OSError("no space left on device")
 
     with pytest.raises(OSError, match="no space"):
         store.save_checkpoint("arm", 6, write)
     assert names(store.root / "arm" / "checkpoints") == ["000000005"]
+    assert store.latest_checkpoint("arm")[0] == 5
+
+
+def test_a_checkpoint_is_not_read_back_and_its_manifest_tells_its_bytes(store):
+    def write(draft: CheckpointDraft) -> None:
+        with draft.open("run.pt") as file:
+            torch.save({"weights": torch.arange(300_000)}, file)
+
+    folder = store.root / "arm/checkpoints/000000005"
+    with opens(folder / "run.pt") as opened:
+        store.save_checkpoint("arm", 5, write)
+    assert opened.count == 0
+    hashes = json.loads((folder / MANIFEST).read_text())["files"]
+    assert hashes == {"run.pt": file_digest(folder / "run.pt")}
+    assert torch.load(folder / "run.pt")["weights"].sum() == 300_000 * 299_999 // 2
+
+
+def test_a_file_that_is_cut_on_its_way_to_the_disk_is_not_kept_for_a_checkpoint(store):
+    keep(store, 5)
+
+    def write(draft: CheckpointDraft) -> None:
+        put(draft, "run.pt", b"whole")
+        [path] = (store.root / "arm/checkpoints").glob(".*/*/run.pt")
+        path.write_bytes(b"cut")
+
+    with pytest.raises(StoreError, match=r"run\.pt is not the 5 bytes that were written"):
+        store.save_checkpoint("arm", 6, write)
     assert store.latest_checkpoint("arm")[0] == 5
 
 
@@ -247,9 +282,10 @@ ENDLESS_WRITER = """if True:
         print(os.getpid(), flush=True)
         while True:
             step += 1
-            def write(folder):
+            def write(draft):
                 for part in range(3):
-                    (folder / f"{part}").write_bytes(str(step).encode() * 50_000)
+                    with draft.open(f"{part}") as file:
+                        file.write(str(step).encode() * 50_000)
             store.save_checkpoint("arm", step, write)
     while sys.stdin.readline():
         if writer := os.fork():

@@ -26,6 +26,7 @@ from model.checkpoint import load, save
 from model.initial import initialise
 from model.mechanisms.second_pass.passes import Passes
 from model.mechanisms.second_pass.settings import SecondPass
+from model.wkv import choice
 from tasks.example import Example, Split
 
 # --- The loss.
@@ -306,3 +307,34 @@ def test_a_variant_whose_gate_is_zero_is_its_baseline_bit_for_bit(tmp_path):
     variant = Place(tmp_path / "variant", settings(off)).advance(5)
     np.testing.assert_array_equal(variant.measures["nll_sum"], baseline.measures["nll_sum"])
     np.testing.assert_array_equal(variant.measures["correct"], baseline.measures["correct"])
+
+
+# --- What computes the recurrence.
+
+
+def test_what_computed_an_arm_is_kept_with_it_and_goes_on_with_it(tmp_path):
+    left_open, named = (
+        Place(tmp_path / name, settings(SEED, model={"init": SHAPES, "wkv": name}))
+        for name in ("auto", "reference")
+    )
+    # Prompts of 5 tokens, trained on and evaluated; answers of none.
+    assert left_open.advance(1).backends == ("chunked",)
+    assert named.advance(1).backends == ("reference",)
+    kept = named.store.outcome(named.arm.digest, 1)
+    assert kept.backends == ("reference",)
+    run = new_run(tmp_path, settings(SEED))
+    run.restore(named.store.latest_checkpoint(named.arm.digest)[1] / "run.pt")
+    assert run.outcome().backends == ("chunked", "reference")
+
+
+def test_a_back_end_that_was_passed_over_is_an_event_of_the_arm_once(tmp_path, monkeypatch):
+    shape = choice.ShapeClass("cuda:0", True, True, 8, 8, 2, 8)
+    measured = choice.Choice("chunked", {"chunked": 1.0}, {"triton": "cannot be built: no cc"})
+    monkeypatch.setitem(choice._CHOICES, shape, measured)
+    run = new_run(tmp_path, settings(SEED))
+    run.train_step()
+    run.outcome()
+    [event] = run.outcome().events
+    assert event.startswith("step 1: WKV back end triton cannot be built: no cc; the next is taken")
+    named = new_run(tmp_path, settings(SEED, model={"init": SHAPES, "wkv": "chunked"}))
+    assert named.outcome().events == ()

@@ -278,6 +278,19 @@ def test_doctor_tells_device_and_versions(fstune):
     assert "version.torch: " in text
 
 
+def test_doctor_exits_1_where_a_search_would_be_refused(tmp_path, fstune, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    path = tmp_path / "small.yaml"
+    path.write_text(SPEC)
+    told = fstune("doctor", path).stdout
+    assert "refused:" not in told
+    assert "disk of mlruns: up to " in told
+    path.write_text(f"{SPEC}resources: {{gpus: 99}}\n")
+    lines = fstune("doctor", path, code=1).stdout.splitlines()
+    assert lines[-1].startswith("refused: resources.gpus: 99 asked, ")
+    assert "\nmissing: " in fstune("doctor", "hotpot_tiny", code=1).stdout
+
+
 def test_a_report_is_a_table_or_json(tmp_path, runs, fstune):
     table = fstune("report", "small").stdout
     assert max(map(len, table.splitlines())) <= 80

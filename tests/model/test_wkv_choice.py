@@ -1,13 +1,21 @@
 """How a backend is chosen where the call leaves it open."""
 
+import json
+import os
+import re
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from wkv_cases import make_operands
 
+from model.wkv import agreement
+from model.wkv.agreement import agreed, share_choices
 from model.wkv.backends import BACKENDS, Backend, Call
-from model.wkv.choice import MARGIN, ShapeClass, choose, measure, survey
+from model.wkv.choice import MARGIN, ShapeClass, choose, chosen, measure, survey
 
 
 def make_call(length, *, grad=False):
@@ -26,8 +34,11 @@ def sleeping(seconds):
     return Backend(run, lambda _: None)
 
 
-def failing(call):
-    raise torch.OutOfMemoryError
+def failing(error):
+    def run(call):
+        raise error
+
+    return Backend(run, lambda _: None)
 
 
 SHAPE = ShapeClass("cpu", False, False, 32, 32, 1, 2)
@@ -44,12 +55,93 @@ def test_the_preferred_backend_is_taken_unless_another_is_quicker_by_the_margin(
     assert measure(SHAPE, make_call(2), {"first": quick, "second": quick}).name == "first"
 
 
-def test_a_backend_that_runs_out_of_memory_is_not_taken():
-    choice = measure(
-        SHAPE, make_call(2), {"big": Backend(failing, lambda _: None), "ok": sleeping(0)}
-    )
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError(), RuntimeError("Triton Error [CUDA]: out of memory")]
+)
+def test_a_backend_that_runs_out_of_memory_is_not_taken(error):
+    choice = measure(SHAPE, make_call(2), {"big": failing(error), "ok": sleeping(0)})
     assert choice.name == "ok"
     assert choice.milliseconds["big"] == float("inf")
+    assert choice.failures == {}
+
+
+NO_COMPILER = """if True:
+    import json, sys
+    import torch
+    from test_wkv_choice import SHAPE, make_call, sleeping
+    from triton.runtime.build import compile_module_from_src
+    from model.wkv.backends import Backend
+    from model.wkv.choice import measure
+    def launch(call):
+        # What Triton does before its first launch.
+        compile_module_from_src("int unused;", "no_such_cached_module", language="c")
+    able = {"triton": Backend(launch, lambda _: None), "chunked": sleeping(0)}
+    choice = measure(SHAPE, make_call(2), able)
+    print(json.dumps([choice.name, list(choice.milliseconds), choice.failures]))
+"""
+
+
+def test_a_backend_that_cannot_be_built_is_passed_over_with_its_reason(tmp_path):
+    pytest.importorskip("triton", reason="the package triton is not installed")
+    (tmp_path / "bin").mkdir()
+    places = {"TRITON_CACHE_DIR": str(tmp_path / "cache"), "PATH": str(tmp_path / "bin")}
+    paths = [str(Path(__file__).parent), *sys.path]
+    environment = os.environ | places | {"PYTHONPATH": os.pathsep.join(paths)}
+    environment.pop("CC", None)
+    command = [sys.executable, "-c", NO_COMPILER]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    name, ran, failures = json.loads(done.stdout or done.stderr)
+    assert (name, ran) == ("chunked", ["chunked"])
+    told = r"cannot be built or launched: RuntimeError: Failed to find C compiler\."
+    assert re.match(told, failures["triton"])
+
+
+def test_where_no_backend_can_be_launched_the_last_error_is_raised():
+    able = {text: failing(ValueError(text)) for text in ("first", "second")}
+    with pytest.raises(ValueError, match=r"^second$"):
+        measure(SHAPE, make_call(2), able)
+
+
+@pytest.fixture
+def shared(tmp_path, monkeypatch):
+    """A folder that choices are shared in."""
+    monkeypatch.setattr(agreement, "_FOLDERS", [])
+    share_choices(tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+def test_processes_that_share_a_folder_take_what_the_first_has_found(shared):
+    slow, quick = sleeping(0.02), sleeping(0)
+    first = chosen(SHAPE, make_call(2), {"a": slow, "b": quick})
+    # Another process, in which it is the other one that is quick.
+    on_another_device = SHAPE._replace(device="cpu:1")
+    second = chosen(on_another_device, make_call(2), {"a": quick, "b": slow})
+    assert (first.name, second) == ("b", first)
+    assert len(list(shared.iterdir())) == 1
+    longer = SHAPE._replace(length=8)
+    assert chosen(longer, make_call(2), {"a": quick, "b": slow}).name == "a"
+
+
+@pytest.mark.parametrize("able", ["absent", "broken"])
+def test_a_process_that_cannot_do_what_was_agreed_on_measures_by_itself(shared, able):
+    assert chosen(SHAPE, make_call(2), {"a": sleeping(0.02), "b": sleeping(0)}).name == "b"
+    broken = {} if able == "absent" else {"b": failing(RuntimeError("no compiler"))}
+    found = chosen(SHAPE, make_call(2), {"a": sleeping(0), **broken})
+    assert (found.name, list(found.failures)) == ("a", list(broken))
+
+
+def test_of_two_that_measure_at_once_both_take_what_was_written_first(shared):
+    def while_another_answers():
+        assert agreed("question", lambda: "quicker") == "quicker"
+        return "slower"
+
+    assert agreed("question", while_another_answers) == "quicker"
+
+
+def test_without_a_folder_nobody_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(agreement, "_FOLDERS", [])
+    assert agreed("question", lambda: "first") == "first"
+    assert agreed("question", lambda: "second") == "second"
 
 
 def test_a_measurement_leaves_the_random_stream_alone_and_takes_gradients():

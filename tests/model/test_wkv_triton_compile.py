@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 from model.wkv.triton_launch import CONFIGS, fitting
 
@@ -143,6 +144,30 @@ def test_on_an_h100_products_are_of_warp_groups():
         if kernel == "gradients" or launch.block_v == size:
             code = compile_kernel(kernel, products, size, launch, 90).asm["ptx"]
             assert "wgmma.mma_async" in code, kernel
+
+
+def variants(kernel, lengths):
+    """How often Triton would compile a kernel for rows of these lengths: what it tells them by."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler.compiler import make_backend
+    from triton.runtime.jit import create_function_from_signature
+
+    from model.wkv import triton_kernels
+
+    function = getattr(triton_kernels, kernel)
+    backend = make_backend(GPUTarget("cuda", 90, 32))
+    told_by = create_function_from_signature(function.signature, function.params, backend)
+    pointer = torch.empty(64)
+    given = {name: pointer if name.endswith("_ptr") else 1 for name in function.arg_names}
+    return len(
+        {str(told_by(**given | {"T": length, "N": -(-length // 32)})[1]) for length in lengths}
+    )
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_no_length_of_a_row_has_a_kernel_of_its_own(kernel):
+    # One chunk, one token, multiples of 16 in tokens and in chunks, and none of these.
+    assert variants(kernel, [1, 17, 32, 33, 48, 512, 513, 1024, 1940, 4096]) == 1
 
 
 def test_a_walk_is_split_as_far_as_there_are_multiprocessors():

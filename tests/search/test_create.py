@@ -16,6 +16,7 @@ from fstune.api import prepare
 from fstune.arms.inputs import _gather
 from fstune.arms.store import ArmStore
 from fstune.errors import InputError, SearchFailedError, SpecError
+from fstune.machine import gpu_obstacle
 from fstune.results.pairing import arms_of
 from fstune.results.records import ArmPair
 from fstune.search.lifecycle import Search
@@ -251,6 +252,15 @@ def test_gpus_that_are_not_there_are_refused(desk, monkeypatch):
     gpus = torch.cuda.device_count() + 1
     refusal = desk.refusal(f"{SPEC}resources: {{gpus: {gpus}}}\n")
     assert refusal.startswith(f"resources.gpus: {gpus} asked, {gpus - 1} here")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_back_end_that_cannot_run_here_is_refused_with_both_reasons(desk, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    refusal = desk.refusal(SPEC.replace("model:\n", "model:\n  wkv: triton\n"))
+    assert refusal.startswith("model.wkv: triton cannot run here: ")
+    assert refusal.endswith(f" ({gpu_obstacle()}); leave the line out to use what can")
+    desk.create(SPEC.replace("model:\n", "model:\n  wkv: chunked\n"))
 
 
 def test_a_search_whose_gpus_went_away_is_not_taken_up(desk, monkeypatch):

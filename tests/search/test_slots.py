@@ -99,6 +99,29 @@ def test_a_cluster_that_loses_a_node_ends_with_the_same_table(one_slot, tmp_path
     assert states == {"completed"}
 
 
+NICENESS = """if True:
+    import os, sys
+    from pathlib import Path
+    import ray
+    from fstune.search.cluster import start_ray, stop_ray
+    from fstune.specs.loading import load
+    start_ray(load(Path(sys.argv[1])).spec)
+    print(os.nice(0), ray.get(ray.remote(lambda: os.nice(0)).remote()))
+    stop_ray()
+"""
+
+
+def test_workers_are_no_nicer_than_the_search(tmp_path):
+    path = tmp_path / "spec.yaml"
+    path.write_text(SPEC)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    environment.pop("RAY_ADDRESS", None)
+    command = [sys.executable, "-c", NICENESS, str(path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    own, of_worker = done.stdout.split()
+    assert own == of_worker
+
+
 COLLECTING = """if True:
     import gc, threading, time
     import ray

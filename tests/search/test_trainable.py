@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,17 @@ def files(folder: Path) -> dict[str, int]:
     """Every file of the arms, with the time of its last change."""
     paths = (folder / "arms").rglob("*")
     return {str(path): path.stat().st_mtime_ns for path in paths if path.is_file()}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_trial_without_the_gpu_that_it_was_given_ends_with_the_reason(tmp_path, monkeypatch):
+    records = made(tmp_path, spec(tmp_path))
+    records.write_candidate(0, OPEN)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert told(trial(records).train())["done"]
+    reason = ended_early(records, "failed", 0).reason
+    assert re.match(r"on \S+: CUDA_VISIBLE_DEVICES=0 names GPUs, and none can be used: ", reason)
+    assert not (tmp_path / "arms").exists()
 
 
 def ended_early(records: SearchFolder, state: str, rung: int) -> EndRecord:
