@@ -2,7 +2,7 @@ import pytest
 from arm_cases import SPEC, spec
 from climbing_cases import Climbing
 
-from fstune.search.equal_effect import equal_in_effect
+from fstune.search.candidates import equal_in_effect
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
