@@ -39,7 +39,7 @@ EARLIER_STEPS = (160, 320)
 
 
 def earlier(model: Model, effect: float, tries: int, chance: np.random.Generator) -> dict[str, Any]:
-    """One candidate of this effect by the earlier protocol; announced is a gain of the med run."""
+    """One candidate of this effect by the earlier protocol; a gain is one of the med run."""
     alone = Earlier(candidates=1)
     played = [alone.play(model, chance, effect) for _ in range(tries)]
     promoted = [med for _, med in played if med is not None]
@@ -76,7 +76,7 @@ def shipped(
     seeds = float(np.mean([each.seeds for each in seen]))
     return {
         "gain": share(sum(each.decision == "gain" for each in seen), tries),
-        "excluded": share(sum(each.excluded for each in seen), tries),
+        "excluded": share(sum(each.decision == "not worth it" for each in seen), tries),
         "seeds": round(seeds, 1),
         "steps": round(2 * seeds * steps),
     }
