@@ -253,6 +253,7 @@ def test_a_branch_that_runs_out_of_memory_leaves_the_arm_its_batch(tmp_path, mon
     monkeypatch.setattr(ArmTrainer, "_step", short)
     found = place.advance(4)
     assert found.events == (
+        "step 3: out of memory, training batch 3: from now on layers are recomputed for gradients",
         "step 3: out of memory, training batch 3: from now on 2 examples at a time",
     )
     place.advance(8)
