@@ -303,15 +303,17 @@ def outlook(spec: SearchSpec, trial: TrialRecord, store: ArmStore) -> str:
         return ""
     most = spec.confirm.seeds if spec.confirm and spec.confirm.looks == "sequential" else LOOKS[-1]
     variation, design = Variation.of(pairs, spec.metric()), Design.ending_at(most)
-    worthy, null = (prospect(variation, design, examples, effect, worth) for effect in (worth, 0.0))
-    seeds = max(worthy.seeds, null.seeds)
-    hours = Price.of(pairs, spec.resources.arms_at_once).hours(seeds, examples)
-    told = (
-        f"To decide whether candidate {trial.number} is worth {worth:g}: about {seeds:.0f} new "
-        f"seeds, {duration(3600 * hours)} here. Such a gain would be found in "
-        f"{100 * worthy.gain:.0f} %, and nothing seen to be less in {100 * null.excluded:.0f} %"
+    seen, worthy = (
+        prospect(variation, design, examples, effect, worth) for effect in (variation.mean, worth)
     )
-    return f"{told}; `fstune plan {spec.name}` has more."
+    hours = Price.of(pairs, spec.resources.arms_at_once).hours(seen.seeds, examples)
+    decided = 100 * (seen.gain + seen.excluded)
+    return (
+        f"If candidate {trial.number} gains what it seems to, {variation.mean:+.3g}, {decided:.0f} "
+        f"of 100 confirmations decide, by {seen.seeds:.0f} new seeds on average, "
+        f"{duration(3600 * hours)} here. A gain of {worth:g} would be found in "
+        f"{100 * worthy.gain:.0f} of 100; `fstune plan {spec.name}` has more."
+    )
 
 
 _OPEN: tuple[Verdict, ...] = ("unconfirmed gain", "inconclusive")

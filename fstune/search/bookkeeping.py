@@ -50,8 +50,7 @@ class Bookkeeper(tune.Callback):
             return  # it was not ASHA that stopped this one, and it will go on
         elif record.end is None:
             reached = record.rungs[-1]
-            place = f"at rung {reached.rung} is not in the top share"
-            reason = f"ASHA: {reached.objective:+.4f} {place}"
+            reason = f"ASHA: not in the top share at rung {reached.rung}"
             self._records.write_end(record.number, EndRecord("stopped", reason))
         self.finish(record.number)
 

@@ -92,6 +92,5 @@ class Climber(Searcher):
         for trial in own_trials(self._candidates.trials):
             if trial.end is None:
                 reached = trial.rungs[-1]
-                place = f"at rung {reached.rung} was never in the top share"
-                reason = f"ASHA: {reached.objective:+.4f} {place}"
+                reason = f"ASHA: was never in the top share at rung {reached.rung}"
                 self._records.write_end(trial.number, EndRecord("stopped", reason))
