@@ -104,7 +104,7 @@ def resume_search(
 def confirm(
     name: Name, runs: Runs = RUNS, tracking_uri: Tracking = None, quiet: Quiet = False
 ) -> None:
-    """Try a search's finalists again on new seeds and the test split: one look."""
+    """Try a search's best again on the test split, with new seeds until it is decided."""
     from fstune.report.live import quietly
     from fstune.report.table import confirmation_table
 

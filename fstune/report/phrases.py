@@ -57,6 +57,8 @@ def looked(spec: SearchSpec, looks: Sequence[LookRecord]) -> str:
     most = spec.confirm.seeds if spec.confirm else last.seeds
     worth = f"{spec.objective.worth_deciding:g}"
     told = [f"{counted(last.seeds, 'seed')} of at most {most}, {counted(len(looks), 'look')}"]
+    if last.decision == "more":
+        return f"{told[0]}, no answer yet"
     told.append(f"corrected for stopping there, the delta is about {last.estimate:+.4f}")
     if last.excluded:
         told.append(f"a gain of {worth} is excluded with {percent(1 - FALSE_EXCLUSION)}")

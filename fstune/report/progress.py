@@ -19,6 +19,7 @@ from fstune.report.phrases import (
     describe_candidate,
     duration,
     interval,
+    looked,
     percent,
 )
 from fstune.results.deltas import CONFIDENCE, Delta, confirmation_confidence
@@ -64,6 +65,10 @@ class Snapshot:
         running = [trial for trial in self.trials if trial.progress is not None]
         for trial in running:
             yield from self._running(trial, in_detail=len(running) <= DETAILED)
+        for trial in self.trials:
+            if trial.looks and trial.confirmation is None:
+                seen = looked(self.spec, trial.looks)
+                yield Text(f"confirming trial {trial.number}: {seen}")
         best = [t for t in ranked(self.trials) if t.rungs and not settled(t)][: self.most]
         if best:
             yield Text()
