@@ -83,6 +83,12 @@ def assemble(
         name: tensors[name].reshape(shape).to(device, dtype, copy=True)
         for name, shape in wanted.items()
     }
+    broken = [name for name, x in filled.items() if not bool(x.isfinite().all())]
+    if broken:
+        raise ValueError(
+            f"{source}: {len(broken)} tensors hold values that are not finite, the first of them "
+            f"{broken[0]}; is the file damaged?"
+        )
     model.load_state_dict(filled, assign=True)
     return model
 
@@ -204,7 +210,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         if not zipfile.is_zipfile(path):  # that of the end: half a download has none
             raise ValueError(f"{path}: not a whole file that torch.save wrote; was it cut short?")
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
         raise ValueError(f"{path}: not a readable checkpoint: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds a {type(content).__name__}, not a state dict")
@@ -213,6 +219,9 @@ def _read(path: Path) -> dict[str, Tensor]:
     ]
     if strange:
         raise ValueError(f"{path}: not a state dict, these are no tensors by name: {strange[:5]}")
+    sparse = [name for name, x in content.items() if x.layout != torch.strided]
+    if sparse:
+        raise ValueError(f"{path}: a checkpoint holds dense tensors, these are not: {sparse[:5]}")
     return content
 
 

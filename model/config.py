@@ -17,6 +17,21 @@ def require(holds: bool, rule: str, got: object) -> None:
         raise ValueError(f"{rule} must hold, got {got}")
 
 
+MOST = {
+    "num_layers": 1024,
+    "width": 2**17,
+    "vocab_size": 2**24,
+    "ffn_width": 2**20,
+    "decay_rank": 2**17,
+    "in_context_rate_rank": 2**17,
+    "value_mix_rank": 2**17,
+    "gate_rank": 2**17,
+}
+"""Bounds ten times and more beyond any RWKV-7 that there is (61 layers, width 4096): a slip of the
+keyboard is to be told, not tried, for what it names would take a machine's memory before it
+fails."""
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """Shapes of an RWKV-7 ("x070") model; all can be read from a checkpoint's tensors."""
@@ -63,6 +78,9 @@ class ModelConfig:
             require(getattr(self, name) >= 0, f"{name} >= 0", getattr(self, name))
             if getattr(self, name) == 0:
                 object.__setattr__(self, name, value)
+        for name, most in MOST.items():
+            value = getattr(self, name)
+            require(value <= most, f"{name} <= {most}, beyond any RWKV-7,", value)
 
     @property
     def num_heads(self) -> int:

@@ -4,6 +4,7 @@ Where each lies is in `paths`. Every record is written once. Writing it again is
 the same, which is how a replay is held to what happened. No torch, no Ray.
 """
 
+import contextlib
 import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -179,7 +180,7 @@ class SearchFolder:
             end=end,
             confirmation=self.confirmation(number),
             looks=list(self._looks(number)),
-            progress=None if end else _read(self._paths.progress(number), _PROGRESS),
+            progress=None if end else self._progress(number),
         )
 
     def _alias(self, number: int, candidate: dict[str, Scalar], equals: int) -> TrialRecord:
@@ -312,12 +313,24 @@ class SearchFolder:
             write_json(path, asdict(record))
         self.clear_progress(number)
 
+    def _progress(self, number: int) -> TrialProgress | None:
+        """Where a trial is, as far as that can be read: it is no part of the truth."""
+        with contextlib.suppress(OSError, StoreError):
+            return _read(self._paths.progress(number), _PROGRESS)
+        return None
+
     def write_progress(self, number: int, progress: TrialProgress) -> None:
-        write_json(self._paths.progress(number), asdict(progress))
+        """Note where a trial is; it is no part of the truth, and a disk that refuses ends nothing.
+
+        (`clear_progress` likewise.)
+        """
+        with contextlib.suppress(OSError):
+            write_json(self._paths.progress(number), asdict(progress))
 
     def clear_progress(self, number: int) -> None:
         """Note that nothing is being done for a trial now."""
-        self._paths.progress(number).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._paths.progress(number).unlink(missing_ok=True)
 
     def _rungs(self, number: int) -> Iterator[RungRecord]:
         rung = 0

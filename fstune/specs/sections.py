@@ -48,6 +48,10 @@ LOOKS = (4, 6, 8, 12, 16, 24, 32)
 """Seeds at each look of a sequential confirmation."""
 
 
+LONGEST_NAME = 120
+"""Of a search: a file system takes 255 bytes, and temporary files add to a name."""
+
+
 PROBE = "probe"
 """In place of `train.batch_size`: the largest that fits, tried out when the search is made."""
 
@@ -60,6 +64,9 @@ def plain_name(name: str) -> str:
     """
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise ValueError(f"must be letters, digits, _ and - only, got {name!r}")
+    if len(name) > LONGEST_NAME:
+        shown = f"{len(name)} of them, {name[:20]}…"
+        raise ValueError(f"must be at most {LONGEST_NAME} letters long, got {shown}")
     return name
 
 

@@ -44,6 +44,37 @@ def test_what_is_saved_is_loaded(suffix, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_weights_that_are_not_finite_are_refused(suffix, value, tmp_path):
+    tensors = dict(random_model().state_dict())
+    name = "blocks.1.att.key.weight"
+    tensors[name] = tensors[name].clone()
+    tensors[name][2, 3] = value
+    path = tmp_path / f"model{suffix}"
+    write(tensors, path)
+    with pytest.raises(ValueError, match=rf"1 tensors hold values .* the first of them {name}"):
+        load(path)
+
+
+def test_sparse_tensors_are_refused(tmp_path):
+    tensors = dict(random_model().state_dict())
+    tensors["head.weight"] = tensors["head.weight"].to_sparse()
+    torch.save(tensors, tmp_path / "model.pth")
+    with pytest.raises(ValueError, match=r"dense tensors, these are not: \['head.weight'\]"):
+        load(tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("num_layers", 2**63 - 1), ("width", 16_000_000_000), ("vocab_size", 10**11)],
+)
+def test_shapes_beyond_any_model_are_refused_before_anything_is_made(name, value):
+    values = {"num_layers": 2, "width": 64, "vocab_size": 256, "head_size": 64}
+    with pytest.raises(ValueError, match=rf"{name} <= \d+, beyond any RWKV-7, must hold, got"):
+        ModelConfig(**values | {name: value})
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_model_of_one_layer_goes_round(suffix, tmp_path):
     config = ModelConfig(num_layers=1, width=8, vocab_size=5, head_size=4)
     save(random_model(config), tmp_path / f"model{suffix}")

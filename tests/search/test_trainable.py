@@ -99,6 +99,14 @@ def test_a_step_is_a_rung_and_reports_its_objective(tmp_path):
     assert records.end(0) == EndRecord("completed", "reached the last rung")
 
 
+def test_a_disk_that_refuses_to_note_where_a_trial_is_ends_nothing(tmp_path):
+    records = search(tmp_path)
+    (records.root / "trials" / "0000" / "progress.json").mkdir()  # no file can take its place
+    going = trial(records)
+    assert [told(going.train())["done"] for _ in range(2)] == [False, True]
+    assert records.end(0) == EndRecord("completed", "reached the last rung")
+
+
 def test_recorded_rungs_are_reported_without_training(tmp_path):
     records = search(tmp_path)
     first = trial(records)

@@ -12,6 +12,8 @@ from fstune.specs.settings import ArmEvaluation
 BROKEN = {
     "name of odd letters": ("name: small", "name: small/er", [
         "1: name: must be letters, digits, _ and - only, got 'small/er'"]),
+    "name that no file system takes": ("name: small", "name: " + "long" * 75, [
+        "1: name: must be at most 120 letters long, got 300 of them, longlonglonglonglong…"]),
     "two sources of a model": ("  init:", "  checkpoint: a.pth\n  init:", [
         "3: model.checkpoint: exactly one of `checkpoint` and `init` must be given"]),
     "a mean of nothing": ("every: 5", "weights: mean, mean_decay: 1.0", [
