@@ -4,6 +4,7 @@ Which device an arm gets, and why no GPU, is said by `arm_device` alone. Whether
 judged in `search.requirements`.
 """
 
+import errno
 import hashlib
 import importlib.metadata
 import os
@@ -26,6 +27,30 @@ PACKAGES = (
 
 MATMUL_TOLERANCE = 1e-6
 """Float32 sums of 256 products err by 4e-7 either way; rounding to bf16 would err by 3e-3."""
+
+
+_FAULTS = {
+    errno.ENOSPC: "no space is left on the disk",
+    errno.EDQUOT: "the quota on the disk is used up",
+    errno.EFBIG: "a file would be larger than this process may write",
+    errno.EIO: "the disk cannot be read or written",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "access is denied",
+    errno.EPERM: "access is denied",
+    errno.EMFILE: "too many files are open",
+    errno.ENFILE: "too many files are open",
+    errno.ESTALE: "a file on the network is gone",
+}
+
+
+def fault_of(error: BaseException | None) -> str | None:
+    """What is wrong with the machine if an error comes of that, and not of what was tried."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FAULTS:
+            where = f" ({error.filename})" if error.filename else ""
+            return f"{_FAULTS[error.errno]}{where}"
+        error = error.__cause__ or error.__context__
+    return None
 
 
 WORKER_VARIABLES = {

@@ -13,21 +13,25 @@ from ray.tune.experiment import Trial
 
 from fstune.results.folder import SearchFolder
 from fstune.results.records import EndRecord, TrialRecord
+from fstune.search.trainable import FAULT
 from fstune.specs.sections import SearchSpec
 
 
 class FailureStop(tune.Stopper):
-    """Ends a search in which one candidate after the other fails."""
+    """Ends a search in which one candidate after the other fails, or the machine does."""
 
     def __init__(self, spec: SearchSpec, records: SearchFolder) -> None:
         self._most = spec.search.stop_after_failures
         self._records = records
+        self.fault = ""
+        """What is wrong with the machine, as a trial told it."""
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        self.fault = self.fault or result.get(FAULT, "")
         return False
 
     def stop_all(self) -> bool:
-        return len(self._records.failed_in_a_row()) >= self._most
+        return bool(self.fault) or len(self._records.failed_in_a_row()) >= self._most
 
 
 class Bookkeeper(tune.Callback):
@@ -42,6 +46,9 @@ class Bookkeeper(tune.Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         record = self._record(trial)
+        if (trial.last_result or {}).get(FAULT):
+            self._records.clear_progress(record.number)  # it is tried again by a resume
+            return
         if "rung" in trial.config:
             if record.end is None:
                 self._records.clear_progress(record.number)  # it waits to climb on

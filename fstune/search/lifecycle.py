@@ -18,17 +18,18 @@ from fstune.report.page import write_page
 from fstune.results.folder import SearchFolder
 from fstune.results.pairing import arms_of
 from fstune.results.records import SearchEnd, TrialRecord
-from fstune.search.bookkeeping import Bookkeeper
+from fstune.search.bookkeeping import Bookkeeper, FailureStop
 from fstune.search.cluster import require_cluster
 from fstune.search.requirements import require_disk, require_machine
 from fstune.search.sampling import any_candidate
 from fstune.search.session import (
     Session,
-    full_disk_explained,
     held,
+    machine_explained,
     mlflow_told,
     ray_running,
     sigterm_as_sigint,
+    stopped_by_the_machine,
 )
 from fstune.search.trainable import require_same_arms
 from fstune.search.tuner import promotes, tuner
@@ -74,7 +75,11 @@ class Search:
             SearchFailedError: if it could not end as it should.
         """
         with self.session() as session:
-            tuner(self.spec, self.records).fit()
+            stop = FailureStop(self.spec, self.records)
+            tuner(self.spec, self.records, stop).fit()
+            if stop.fault:
+                session.end = SearchEnd.FAILED
+                raise stopped_by_the_machine(self.records, stop.fault)
             failed = self.records.failed_in_a_row()
             if len(failed) >= self.spec.search.stop_after_failures:
                 session.end = SearchEnd.FAILED
@@ -99,10 +104,10 @@ class Search:
             InputError: if another process holds it; if GPUs or a cluster are asked for that are not
                 there; if what its arms stand on is not what it was; or if MLflow cannot use the
                 tracking URI.
-            SearchFailedError: if the disk is full.
+            SearchFailedError: if the disk is full, or something else of the machine is amiss.
         """
         session = Session()
-        with held(self.records), full_disk_explained(self.records), sigterm_as_sigint():
+        with held(self.records), machine_explained(self.records), sigterm_as_sigint():
             require_machine(self.spec)
             require_cluster(self.spec)
             require_same_arms(self.records, self.spec)

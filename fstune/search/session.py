@@ -4,7 +4,6 @@ What is run is in `lifecycle` and `confirmation`.
 """
 
 import contextlib
-import errno
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from filelock import Timeout
 
 from fstune.errors import InputError, SearchFailedError
+from fstune.machine import fault_of
 from fstune.results.folder import SearchFolder
 from fstune.results.records import SearchEnd
 from fstune.search.cluster import start_ray, stop_ray
@@ -89,29 +89,29 @@ def mlflow_told(sender: Sender, ending: Callable[[], Ending]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def full_disk_explained(records: SearchFolder) -> Iterator[None]:
-    """Say what to do where a full disk, here or at a worker, ends the search.
+def machine_explained(records: SearchFolder) -> Iterator[None]:
+    """Say what to do where a full disk or the like, here or at a worker, ends the search.
 
     Raises:
-        SearchFailedError: instead of the error that the full disk has caused.
+        SearchFailedError: instead of the error that the machine has caused.
     """
     try:
         yield
+    except SearchFailedError:
+        raise
     except Exception as error:
-        if not _out_of_space(error):
+        fault = fault_of(error)
+        if fault is None:
             raise
-        raise SearchFailedError(
-            f"{records.name} stopped, since no space is left on the disk of {records.runs}; what "
-            f"was stored is whole. Free some, then `fstune resume {records.name}`"
-        ) from error
+        raise stopped_by_the_machine(records, fault) from error
 
 
-def _out_of_space(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+def stopped_by_the_machine(records: SearchFolder, fault: str) -> SearchFailedError:
+    """What is told where a fault of the machine ends a search."""
+    return SearchFailedError(
+        f"{records.name} stopped, since {fault}; what was stored in {records.runs} is whole. When "
+        f"that is mended, `fstune resume {records.name}`"
+    )
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from fstune.arms.arm import Progress
 from fstune.arms.trainer import InfeasibleError
 from fstune.errors import FstuneError, InputError
 from fstune.files import canonical_json
+from fstune.machine import fault_of
 from fstune.results.folder import SearchFolder
 from fstune.results.pairing import arms_of, run_rung
 from fstune.results.records import EndRecord, RungRecord, TrialProgress
@@ -32,6 +33,10 @@ OBJECTIVE = "objective"
 
 RUNG_CLOCK = "rung_clock"
 """Tune's ASHA has its milestones at reduction_factor^k; rung k of the spec reports just that."""
+
+
+FAULT = "fault"
+"""What is wrong with the machine; in a result that has no delta for that reason, and no other."""
 
 
 PROGRESS_PERIOD_S = 1.0
@@ -51,6 +56,7 @@ class PairedTrial(tune.Trainable):
         self._candidate = config["candidate"]
         self._records = SearchFolder(Path(config["search"]))
         self._spec = self._records.spec()
+        self._fault = ""
         self._only_rung: int | None = config.get("rung")
         self._rung = self._only_rung or 0
         self._reported_at = 0.0
@@ -81,6 +87,7 @@ class PairedTrial(tune.Trainable):
             RUNG_CLOCK: self._spec.search.reduction_factor**rung,
             "rung": rung,
             "last_rung": rung == len(self._spec.rungs) - 1,
+            **({FAULT: self._fault} if self._fault else {}),
             "done": record is None or self._goes_no_further(rung),
         }
 
@@ -106,7 +113,10 @@ class PairedTrial(tune.Trainable):
         return self._records.rung(self._number, rung + 1) is None
 
     def _run(self, rung: int) -> RungRecord | None:
-        """The rung's record; None if the trial ended without one, which is then noted."""
+        """The rung's record; None if the trial ended without one, which is then noted.
+
+        A fault of the machine is no verdict on the candidate: nothing is noted, and it is told.
+        """
         try:
             require_same_arms(self._records, self._spec)
             record = run_rung(
@@ -124,15 +134,22 @@ class PairedTrial(tune.Trainable):
         except InfeasibleError as error:
             self._records.write_end(self._number, EndRecord("infeasible", str(error)))
             self._drop_checkpoints(rung, error.arm)
-        except FstuneError as error:
-            self._records.write_end(self._number, EndRecord("failed", str(error)))
         except Exception as error:  # noqa: BLE001  # one bad trial never ends the search
-            reason = f"{type(error).__name__}: {error}"
-            end = EndRecord("failed", reason, traceback.format_exc())
-            self._records.write_end(self._number, end)
+            self._fault = fault_of(error) or ""
+            if not self._fault:
+                self._fail(error)
         else:
             return record
         return None
+
+    def _fail(self, error: Exception) -> None:
+        """Note that the candidate failed, and with what."""
+        if isinstance(error, FstuneError):
+            self._records.write_end(self._number, EndRecord("failed", str(error)))
+        else:
+            reason = f"{type(error).__name__}: {error}"
+            end = EndRecord("failed", reason, traceback.format_exc())
+            self._records.write_end(self._number, end)
 
     def _workbench(self) -> Workbench:
         bench = workbench(self._records.store, self._spec, self._report)

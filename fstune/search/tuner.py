@@ -18,10 +18,15 @@ def promotes(spec: SearchSpec) -> bool:
     return spec.search.scheduler == "asha_promote"
 
 
-def tuner(spec: SearchSpec, records: SearchFolder) -> tune.Tuner:
+def tuner(spec: SearchSpec, records: SearchFolder, stop: FailureStop) -> tune.Tuner:
     """What runs the search from wherever its records have it; Ray runs already.
 
     Tune begins anew: the records say all that a snapshot of its own could, and never disagree.
+
+    Args:
+        spec: the search's.
+        records: the search's.
+        stop: ends it where it cannot go on, and knows why.
     """
     folder = records.tune_folder
     shutil.rmtree(folder, ignore_errors=True)
@@ -39,7 +44,7 @@ def tuner(spec: SearchSpec, records: SearchFolder) -> tune.Tuner:
             name=folder.name,
             storage_path=str(folder.parent),
             callbacks=[Bookkeeper(spec, records)],
-            stop=FailureStop(spec, records),
+            stop=stop,
             failure_config=tune.FailureConfig(max_failures=MAX_WORKER_LOSSES),
             # A few bytes each: with all kept, no restored trial misses the one it names.
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),

@@ -20,7 +20,7 @@ from fstune.machine import gpu_obstacle
 from fstune.results.pairing import arms_of
 from fstune.results.records import ArmPair
 from fstune.search.lifecycle import Search
-from fstune.search.session import full_disk_explained
+from fstune.search.session import machine_explained
 from fstune.search.trainable import require_same_arms
 from fstune.specs import rules
 
@@ -295,11 +295,11 @@ def test_a_full_disk_is_told_in_a_line_whatever_lies_around_it(desk):
             raise RuntimeError("what Tune makes of it") from error
 
     with (
-        pytest.raises(SearchFailedError, match=r"no space is left .* then `fstune resume small`"),
-        full_disk_explained(records),
+        pytest.raises(SearchFailedError, match=r"no space is left .* `fstune resume small`"),
+        machine_explained(records),
     ):
         work("/dev/full")
-    with pytest.raises(RuntimeError), full_disk_explained(records):
+    with pytest.raises(RuntimeError), machine_explained(records):
         work("/dev/full/nowhere")
 
 

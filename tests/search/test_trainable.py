@@ -1,7 +1,10 @@
+import contextlib
 import json
 import math
 import os
 import re
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,8 @@ from arm_cases import SPEC, made, rung_record, spec
 from fstune.arms import trainer as arm_run
 from fstune.results.folder import SearchFolder
 from fstune.results.records import EndRecord
-from fstune.search.trainable import OBJECTIVE, RUNG_CLOCK, PairedTrial
+from fstune.search.bookkeeping import FailureStop
+from fstune.search.trainable import FAULT, OBJECTIVE, RUNG_CLOCK, PairedTrial
 
 OPEN, SHUT = {"future_seed.alpha": 2.0}, {"future_seed.alpha": -30.0}
 WITH_LR = """
@@ -51,9 +55,12 @@ def config(records: SearchFolder, candidate: dict[str, Any], number: int) -> dic
     return {"number": number, "candidate": candidate, "search": str(records.root)}
 
 
+KEYS = (OBJECTIVE, RUNG_CLOCK, "rung", "last_rung", FAULT)
+
+
 def told(result: dict[str, Any]) -> dict[str, Any]:
     """What fstune itself puts into a result."""
-    return {key: result[key] for key in (OBJECTIVE, RUNG_CLOCK, "rung", "last_rung", "done")}
+    return {key: result[key] for key in (*KEYS, "done") if key in result}
 
 
 def files(folder: Path) -> dict[str, int]:
@@ -105,6 +112,40 @@ def test_a_disk_that_refuses_to_note_where_a_trial_is_ends_nothing(tmp_path):
     going = trial(records)
     assert [told(going.train())["done"] for _ in range(2)] == [False, True]
     assert records.end(0) == EndRecord("completed", "reached the last rung")
+
+
+@contextlib.contextmanager
+def nothing_can_be_written() -> Iterator[None]:
+    """The system itself refuses every byte to a file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_fault_of_the_machine_is_no_verdict_on_the_candidate(tmp_path):
+    records = search(tmp_path)
+    going = trial(records)
+    with nothing_can_be_written():
+        result = told(going.step())
+    assert math.isnan(result[OBJECTIVE])
+    assert result["done"]
+    assert result[FAULT].startswith("a file would be larger than this process may write")
+    assert records.trial(0).end is None, "it is tried again"
+    assert FAULT not in told(trial(records).train())
+    assert records.rung(0, 0) is not None
+
+
+def test_a_fault_of_the_machine_ends_the_search(tmp_path):
+    records = search(tmp_path)
+    stop = FailureStop(records.spec(), records)
+    stop("t0", {OBJECTIVE: 0.5})
+    assert not stop.stop_all()
+    stop("t0", {OBJECTIVE: math.nan, FAULT: "no space is left on the disk"})
+    assert stop.stop_all()
+    assert stop.fault == "no space is left on the disk"
 
 
 def test_recorded_rungs_are_reported_without_training(tmp_path):
