@@ -275,7 +275,7 @@ def bring_up(place: Place) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("every", [0, 3])
+@pytest.mark.parametrize("every", [0, pytest.param(3, marks=pytest.mark.slow)])
 def test_an_arm_killed_at_any_moment_goes_on_to_the_same_end(tmp_path, way, every):
     through = Place(tmp_path / "through", arm(WAYS[way]), every)
     bring_up(through)

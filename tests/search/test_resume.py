@@ -72,6 +72,7 @@ def test_a_quiet_search_prints_its_table_and_nothing_else(unbroken):
     assert "\x1b" not in told
 
 
+@pytest.mark.slow
 def test_losing_worker_and_driver_and_being_stopped_change_nothing(unbroken, tmp_path):
     place = Place(tmp_path)
     total = len(unbroken.evaluations())
