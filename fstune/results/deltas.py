@@ -192,8 +192,11 @@ def seeds_and_error(pairs: Sequence[Pair], metric: Metric) -> tuple[list[float],
         pairs: of two seeds at least.
         metric: what is compared.
     """
-    delta_SN = deltas_of_seeds(pairs, metric)
-    return delta_SN.mean(axis=1).tolist(), _standard_error(delta_SN)[0]
+    # Of a pooled metric the scores themselves, from which the means of its pseudo-values differ.
+    of_seeds = [
+        metric.score(pair.variant.measures) - metric.score(pair.baseline.measures) for pair in pairs
+    ]
+    return of_seeds, _standard_error(deltas_of_seeds(pairs, metric))[0]
 
 
 def deltas_of_seeds(pairs: Sequence[Pair], metric: Metric) -> NDArray[np.float64]:

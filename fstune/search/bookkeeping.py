@@ -37,10 +37,10 @@ class FailureStop(tune.Stopper):
 class Bookkeeper(tune.Callback):
     """Notes in the driver why a trial stopped, and frees the checkpoints of those that have."""
 
-    def __init__(self, spec: SearchSpec, records: SearchFolder) -> None:
+    def __init__(self, spec: SearchSpec, records: SearchFolder, stop: FailureStop) -> None:
         self._records = records
         self._keeps_all = spec.resources.keep_checkpoints == "all"
-        self._gives_up = FailureStop(spec, records).stop_all
+        self._gives_up = stop.stop_all
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any

@@ -85,7 +85,7 @@ class Search:
                 session.end = SearchEnd.FAILED
                 raise self._given_up(failed)
             if promotes(self.spec):
-                self._free_those_that_waited()
+                self._free_those_that_waited(Bookkeeper(self.spec, self.records, stop))
             session.end = self._end()
         if session.end is SearchEnd.STOPPED:
             raise KeyboardInterrupt
@@ -155,9 +155,8 @@ class Search:
             "again"
         )
 
-    def _free_those_that_waited(self) -> None:
+    def _free_those_that_waited(self, keeper: Bookkeeper) -> None:
         """Free the checkpoints of trials whose end no trial of Tune's has brought about."""
-        keeper = Bookkeeper(self.spec, self.records)
         for trial in self.records.trials():
             if trial.end is not None:
                 keeper.finish(trial.number)

@@ -43,7 +43,7 @@ def tuner(spec: SearchSpec, records: SearchFolder, stop: FailureStop) -> tune.Tu
         run_config=tune.RunConfig(
             name=folder.name,
             storage_path=str(folder.parent),
-            callbacks=[Bookkeeper(spec, records)],
+            callbacks=[Bookkeeper(spec, records, stop)],
             stop=stop,
             failure_config=tune.FailureConfig(max_failures=MAX_WORKER_LOSSES),
             # A few bytes each: with all kept, no restored trial misses the one it names.

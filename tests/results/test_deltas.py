@@ -436,3 +436,15 @@ def test_seeds_that_agree_with_the_mean_are_counted():
     assert paired_deltas(pairs, METRICS)["exact_match"].seeds_agree == 2
     same = [pair([0, 1], [0, 1])]
     assert paired_deltas(same, METRICS)["exact_match"].seeds_agree == 0
+
+
+@pytest.mark.parametrize("metric", [*METRICS, HIT_RATE], ids=lambda metric: metric.name)
+def test_what_a_look_is_told_of_seeds_is_the_delta_that_is_shown(metric):
+    """Of a pooled metric too, whose pseudo-values have another mean than the score."""
+    pairs = random_pairs(4, 12, seed=3)
+    shown = paired_deltas(pairs, [metric], boundary=3.0)[metric.name]
+    deltas, error = statistics.seeds_and_error(pairs, metric)
+    assert np.mean(deltas) == pytest.approx(shown.mean, rel=1e-12)
+    assert (shown.low, shown.high) == pytest.approx(
+        (shown.mean - 3.0 * error, shown.mean + 3.0 * error), rel=1e-12
+    )

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 from arm_cases import SPEC, made, rung_record, spec
+from ray.tune.experiment import Trial
 
 from fstune.arms import trainer as arm_run
 from fstune.results.folder import SearchFolder
 from fstune.results.records import EndRecord
-from fstune.search.bookkeeping import FailureStop
+from fstune.search.bookkeeping import Bookkeeper, FailureStop
 from fstune.search.trainable import FAULT, OBJECTIVE, RUNG_CLOCK, PairedTrial
 
 OPEN, SHUT = {"future_seed.alpha": 2.0}, {"future_seed.alpha": -30.0}
@@ -146,6 +147,19 @@ def test_a_fault_of_the_machine_ends_the_search(tmp_path):
     stop("t0", {OBJECTIVE: math.nan, FAULT: "no space is left on the disk"})
     assert stop.stop_all()
     assert stop.fault == "no space is left on the disk"
+
+
+@pytest.mark.parametrize("faulty", [True, False])
+def test_a_trial_that_another_ones_fault_has_ended_stays_open(tmp_path, faulty):
+    """Trials run side by side, and Tune ends them all when the search stops."""
+    records = search(tmp_path)
+    records.write_rung(0, rung_record(0))
+    stop = FailureStop(records.spec(), records)
+    if faulty:
+        stop("another", {OBJECTIVE: math.nan, FAULT: "no space is left on the disk"})
+    ended = Trial("PairedTrial", config=config(records, OPEN, 0), trial_id="t0", stub=True)
+    Bookkeeper(records.spec(), records, stop).on_trial_complete(1, [], ended)
+    assert (records.end(0) is None) == faulty, "by ASHA alone it is stopped"
 
 
 def test_recorded_rungs_are_reported_without_training(tmp_path):
