@@ -102,17 +102,15 @@ class SearchFolder:
         """Versions, device and code that the search was made with, and then went on with."""
         return [json.loads(path.read_text(encoding="utf-8")) for path in self._paths.environments]
 
-    def write_environment(self, facts: Mapping[str, str]) -> bool:
-        """Note what the search goes on with, if that is not the latest known; whether it was not.
+    def write_environment(self, facts: Mapping[str, str]) -> None:
+        """Note what the search goes on with, if that is not the latest known.
 
         Args:
             facts: versions, device and code.
         """
         known = self.environments() if self.exists else []
-        if known and known[-1] == facts:
-            return False
-        write_json(self._paths.environment(len(known)), facts)
-        return True
+        if not known or known[-1] != facts:
+            write_json(self._paths.environment(len(known)), facts)
 
     def made_from(self) -> list[Path]:
         """The files that say what the search was made from: specs and environments."""

@@ -4,7 +4,6 @@
 """
 
 import math
-from pathlib import Path
 from typing import Any
 
 from ray.tune.experiment import Trial
@@ -12,12 +11,12 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 from ray.tune.search import Searcher
 
 from fstune.results.folder import SearchFolder
-from fstune.search.candidates import Candidates
+from fstune.search.candidates import RecordedSearcher
 from fstune.search.trainable import OBJECTIVE, RUNG_CLOCK
 from fstune.specs.sections import SearchSpec
 
 
-class Suggester(Searcher):
+class Suggester(RecordedSearcher):
     """Candidates as Tune asks for them where each is one trial of its own, from rung to rung.
 
     It keeps nothing that a kill could lose: what was suggested before is suggested again as the
@@ -25,11 +24,8 @@ class Suggester(Searcher):
     """
 
     def __init__(self, spec: SearchSpec, records: SearchFolder) -> None:
-        super().__init__(metric=OBJECTIVE, mode="max")
-        self._records = records
-        self._candidates = Candidates(spec, records)
+        super().__init__(spec, records)
         self._next = 0
-        self._running: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         while self._next < len(self._candidates.trials) or not self._candidates.all_drawn:
@@ -42,19 +38,6 @@ class Suggester(Searcher):
                 search = str(self._records.root)
                 return {"number": trial.number, "candidate": trial.candidate, "search": search}
         return str(Searcher.FINISHED)
-
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        number = self._running.pop(trial_id, None)
-        if number is not None:
-            self._candidates.reread(number)
-
-    def save(self, checkpoint_path: str) -> None:
-        Path(checkpoint_path).write_bytes(b"")  # Tune wants a file; the records hold all there is
-
-    def restore(self, checkpoint_path: str) -> None:
-        pass
 
 
 class RungAsha(AsyncHyperBandScheduler):

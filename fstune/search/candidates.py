@@ -13,12 +13,16 @@ different.
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from ray.tune.search import Searcher
 
 from fstune.arms.inputs import checkpoint_config
 from fstune.files import canonical_json
 from fstune.results.folder import SearchFolder
 from fstune.results.records import TrialRecord, own_trials
 from fstune.search.sampling import draw
+from fstune.search.trainable import OBJECTIVE
 from fstune.specs.sections import SearchSpec
 from fstune.specs.settings import ArmSettings, Scalar
 from model.config import ModelConfig
@@ -75,6 +79,27 @@ class Candidates:
         if key not in self._settings:
             self._settings[key] = self._spec.settings(candidate)
         return self._settings[key]
+
+
+class RecordedSearcher(Searcher):
+    """What Tune asks for trials; it keeps nothing that a kill could lose, the records have it."""
+
+    def __init__(self, spec: SearchSpec, records: SearchFolder) -> None:
+        super().__init__(metric=OBJECTIVE, mode="max")
+        self._records = records
+        self._candidates = Candidates(spec, records)
+        self._running: dict[str, int] = {}
+        """Numbers of the candidates at work, by Tune's names for its trials."""
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        number = self._running.pop(trial_id, None)
+        if number is not None:
+            self._candidates.reread(number)
+
+    def save(self, checkpoint_path: str) -> None:
+        Path(checkpoint_path).write_bytes(b"")  # Tune wants a file, and none is ever read
 
 
 def equal_in_effect(first: BothArms, second: BothArms, last_step: int, config: ModelConfig) -> bool:

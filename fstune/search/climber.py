@@ -4,20 +4,19 @@ All that it suggests follows from the search's records and from what runs now, s
 search is the same search.
 """
 
-from pathlib import Path
 from typing import Any
 
 from ray.tune.search import Searcher
 
 from fstune.results.folder import SearchFolder
 from fstune.results.records import EndRecord, own_trials
-from fstune.search.candidates import Candidates
+from fstune.search.candidates import RecordedSearcher
 from fstune.search.promotion import Climb, Standing, next_climb
-from fstune.search.trainable import OBJECTIVE, end_at
+from fstune.search.trainable import end_at
 from fstune.specs.sections import SearchSpec
 
 
-class Climber(Searcher):
+class Climber(RecordedSearcher):
     """Asynchronous successive halving with promotion, as what Tune asks for trials.
 
     To Tune each climb of a candidate to its next rung is a trial of its own, so that a candidate
@@ -27,11 +26,9 @@ class Climber(Searcher):
     """
 
     def __init__(self, spec: SearchSpec, records: SearchFolder) -> None:
-        super().__init__(metric=OBJECTIVE, mode="max")
+        _note_ends(spec, records)
+        super().__init__(spec, records)
         self._spec = spec
-        self._records = records
-        self._candidates = self._read()
-        self._running: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         climb = self._next_climb()
@@ -50,28 +47,6 @@ class Climber(Searcher):
             "search": str(self._records.root),
             "rung": climb.rung,
         }
-
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        number = self._running.pop(trial_id, None)
-        if number is not None:
-            self._candidates.reread(number)
-
-    def save(self, checkpoint_path: str) -> None:
-        Path(checkpoint_path).write_bytes(b"")  # Tune wants a file; the records hold all there is
-
-    def restore(self, checkpoint_path: str) -> None:
-        self._candidates = self._read()
-
-    def _read(self) -> Candidates:
-        """All trials; an end that a kill kept from being noted after its rung is noted now."""
-        for trial in self._records.trials():
-            if trial.end is None and trial.rungs and not trial.is_alias:
-                end = end_at(self._spec, trial.rungs[-1])
-                if end is not None:
-                    self._records.write_end(trial.number, end)
-        return Candidates(self._spec, self._records)
 
     def _next_climb(self) -> Climb | None:
         climbing = set(self._running.values())
@@ -94,3 +69,12 @@ class Climber(Searcher):
                 reached = trial.rungs[-1]
                 reason = f"ASHA: was never in the top share at rung {reached.rung}"
                 self._records.write_end(trial.number, EndRecord("stopped", reason))
+
+
+def _note_ends(spec: SearchSpec, records: SearchFolder) -> None:
+    """Note the ends that a kill kept from being noted after their rungs."""
+    for trial in own_trials(records.trials()):
+        if trial.end is None and trial.rungs:
+            end = end_at(spec, trial.rungs[-1])
+            if end is not None:
+                records.write_end(trial.number, end)

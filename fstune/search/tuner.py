@@ -46,7 +46,7 @@ def tuner(spec: SearchSpec, records: SearchFolder, stop: FailureStop) -> tune.Tu
             callbacks=[Bookkeeper(spec, records, stop)],
             stop=stop,
             failure_config=tune.FailureConfig(max_failures=MAX_WORKER_LOSSES),
-            # A few bytes each: with all kept, no restored trial misses the one it names.
+            # A few bytes each: with all kept, a trial that lost its worker finds the one it names.
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
             verbose=0,
         ),
