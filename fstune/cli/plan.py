@@ -3,18 +3,9 @@
 from collections.abc import Iterator
 
 from fstune.report.phrases import counted, describe_candidate, duration, percent
-from fstune.results.planning import (
-    RANGE,
-    WANTED_POWER,
-    Price,
-    Prospect,
-    Variation,
-    prospect,
-    smallest_found,
-)
-from fstune.results.sequential import Design
+from fstune.results.planning import RANGE, WANTED_POWER, Outlook
 from fstune.search.pilot import Pilot
-from fstune.specs.sections import LOOKS, SearchSpec
+from fstune.specs.sections import SearchSpec
 
 _SHARES = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Sizes of the test split that are compared, as shares of the spec's."""
@@ -31,10 +22,10 @@ class Plan:
         self._pilot = pilot
         self._metric = spec.metric()
         self._worth = spec.objective.worth_deciding
-        last = spec.confirm.seeds if spec.confirm and spec.confirm.looks == "sequential" else None
-        self._design = Design.ending_at(last or LOOKS[-1])
-        self._variation = Variation.of(pilot.pairs, self._metric)
-        self._price = Price.of(pilot.pairs, spec.resources.arms_at_once)
+        self._known = Outlook.of(spec, pilot.pairs)
+        self._design = self._known.design
+        self._variation = self._known.variation
+        self._price = self._known.price
         size = spec.task.test_size or self._variation.num_examples
         self._size = size
         self._sizes = [max(round(size * share), 2) for share in _SHARES]
@@ -82,23 +73,20 @@ class Plan:
             f"{percent(WANTED_POWER)}"
         )
 
-    def _prospect(self, examples: int, effect: float) -> Prospect:
-        return prospect(self._variation, self._design, examples, effect, self._worth)
-
     def _row(self, examples: int) -> str:
-        gain, null = self._prospect(examples, self._worth), self._prospect(examples, 0.0)
+        gain, null = (self._known.prospect(examples, effect) for effect in (self._worth, 0.0))
         steps = round(2 * gain.seeds * self._price.steps)
         time = duration(3600 * self._price.hours(gain.seeds, examples))
         mark = "*" if examples == self._size else ""
         return (
             f"{f'{examples}{mark}':<10}{f'{100 * gain.gain:.0f} %':<8}{gain.seeds:<8.1f}"
             f"{steps:<9,}{time:<13}{f'{100 * null.excluded:.0f} %':<10}{null.seeds:<8.1f}"
-            f"{self._smallest(examples, self._variation)}"
+            f"{self._smallest(examples, self._known)}"
         )
 
-    def _smallest(self, examples: int, variation: Variation) -> str:
+    def _smallest(self, examples: int, known: Outlook) -> str:
         most = _HIGHEST * self._worth
-        found = smallest_found(variation, self._design, examples, self._worth, most)
+        found = known.smallest_found(examples, most)
         return f"over {most:g}" if found is None else f"{found:.3g}"
 
     def _advice(self) -> Iterator[str]:
@@ -112,7 +100,7 @@ class Plan:
         able = [
             (self._price.hours(found.seeds, examples), examples, found)
             for examples in self._sizes
-            if (found := self._prospect(examples, self._worth)).gain >= WANTED_POWER
+            if (found := self._known.prospect(examples, self._worth)).gain >= WANTED_POWER
         ]
         if able:
             hours, examples, found = min(able, key=lambda each: each[0])
@@ -127,7 +115,7 @@ class Plan:
                 "`evaluation.weights: mean`, `evaluation.cooldown`)."
             )
         _, high = self._variation.range_of_seeds
-        wide = self._variation.with_seeds_differing(high)
+        wide = self._known.with_seeds_differing(high)
         yield (
             f"If seeds differ by {high:.3g}, as they may, {self._smallest(self._size, wide)} is "
             f"the smallest gain found on {self._size} examples."

@@ -28,7 +28,7 @@ from fstune.results.deltas import CONFIDENCE, confirmation_confidence
 from fstune.results.folder import SearchFolder
 from fstune.results.learning import KNOWS_LEARNING
 from fstune.results.outcomes import stored_pairs
-from fstune.results.planning import Price, Variation, prospect
+from fstune.results.planning import Outlook
 from fstune.results.records import Comparison, TrialRecord, own_trials
 from fstune.results.selection import (
     FALSE_DISCOVERY_RATE,
@@ -36,9 +36,8 @@ from fstune.results.selection import (
     corrected_winner,
     false_discovery_adjusted,
 )
-from fstune.results.sequential import Design
 from fstune.results.verdict import Verdict
-from fstune.specs.sections import LOOKS, SearchSpec
+from fstune.specs.sections import SearchSpec
 from model.mechanisms import registry as mechanisms
 from tasks import registry
 
@@ -297,19 +296,17 @@ def outlook(spec: SearchSpec, trial: TrialRecord, store: ArmStore) -> str:
     at = trial.comparisons[-1] if trial.comparisons else None
     if at is None or trial.verdict not in _OPEN or at.seeds < 2:
         return ""
-    pairs = stored_pairs(store, at.arms, at.steps)
-    worth, examples = spec.objective.worth_deciding, spec.task.test_size
+    pairs, examples = stored_pairs(store, at.arms, at.steps), spec.task.test_size
+    worth = spec.objective.worth_deciding
     if not (pairs and worth and examples):
         return ""
-    most = spec.confirm.seeds if spec.confirm and spec.confirm.looks == "sequential" else LOOKS[-1]
-    variation, design = Variation.of(pairs, spec.metric()), Design.ending_at(most)
-    seen, worthy = (
-        prospect(variation, design, examples, effect, worth) for effect in (variation.mean, worth)
-    )
-    hours = Price.of(pairs, spec.resources.arms_at_once).hours(seen.seeds, examples)
+    known = Outlook.of(spec, pairs)
+    gain = known.variation.mean
+    seen, worthy = (known.prospect(examples, effect) for effect in (gain, worth))
+    hours = known.price.hours(seen.seeds, examples)
     decided = 100 * (seen.gain + seen.excluded)
     return (
-        f"If candidate {trial.number} gains what it seems to, {variation.mean:+.3g}, {decided:.0f} "
+        f"If candidate {trial.number} gains what it seems to, {gain:+.3g}, {decided:.0f} "
         f"of 100 confirmations decide, by {seen.seeds:.0f} new seeds on average, "
         f"{duration(3600 * hours)} here. A gain of {worth:g} would be found in "
         f"{100 * worthy.gain:.0f} of 100; `fstune plan {spec.name}` has more."

@@ -16,6 +16,7 @@ from scipy.special import chdtri
 from fstune.arms.arm import Pair
 from fstune.results.deltas import deltas_of_seeds, mean_squares
 from fstune.results.sequential import Design, Floats, needs_seeds, normal_seeds, undone_by_one
+from fstune.specs.sections import LOOKS, SearchSpec
 from tasks.metrics import Metric
 
 PATHS = 4000
@@ -78,10 +79,6 @@ class Variation:
     def of_examples(self, examples: int) -> float:
         """Standard deviation of what the choice of examples adds, however many seeds there are."""
         return self.examples / math.sqrt(examples)
-
-    def with_seeds_differing(self, by: float) -> "Variation":
-        """The same where seeds differ by so much."""
-        return replace(self, seeds=by)
 
     @property
     def range_of_seeds(self) -> tuple[float, float]:
@@ -208,3 +205,44 @@ class Price:
             example_s=float(np.mean([each.eval_wall_s for each in outcomes])) / num_examples,
             at_once=at_once,
         )
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """All that it takes to say what confirming a candidate comes to and costs."""
+
+    variation: Variation
+    price: Price
+    design: Design
+    worth: float
+
+    @classmethod
+    def of(cls, spec: SearchSpec, pairs: Sequence[Pair]) -> "Outlook":
+        """By a candidate's pairs, and by what the spec says of a confirmation.
+
+        Where the spec has no sequential looks, they are those that a confirmation has by default.
+
+        Args:
+            spec: the search.
+            pairs: of two seeds at least, at the last rung's steps.
+        """
+        sequential = spec.confirm is not None and spec.confirm.looks == "sequential"
+        last = spec.confirm.seeds if spec.confirm and sequential else LOOKS[-1]
+        return cls(
+            Variation.of(pairs, spec.metric()),
+            Price.of(pairs, spec.resources.arms_at_once),
+            Design.ending_at(last),
+            spec.objective.worth_deciding,
+        )
+
+    def prospect(self, examples: int, effect: float) -> Prospect:
+        """Of confirmations on so many examples, at a true effect."""
+        return prospect(self.variation, self.design, examples, effect, self.worth)
+
+    def smallest_found(self, examples: int, most: float) -> float | None:
+        """The smallest effect that is found with `WANTED_POWER`; None above `most`."""
+        return smallest_found(self.variation, self.design, examples, self.worth, most)
+
+    def with_seeds_differing(self, by: float) -> "Outlook":
+        """The same where seeds differ by so much."""
+        return replace(self, variation=replace(self.variation, seeds=by))

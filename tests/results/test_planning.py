@@ -89,7 +89,7 @@ def test_the_smallest_gain_that_is_found_is():
 def test_more_examples_and_steadier_seeds_see_more():
     sizes = [smallest_found(TRUE, DESIGN, size, WORTH, 1.0) for size in (100, 400, 1600)]
     assert sizes == sorted(sizes, reverse=True)
-    steady = TRUE.with_seeds_differing(0.0)
+    steady = dataclasses.replace(TRUE, seeds=0.0)
     assert smallest_found(steady, DESIGN, 400, WORTH, 1.0) < sizes[1]
 
 
