@@ -9,16 +9,15 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
     Field,
     JsonValue,
-    SerializerFunctionWrapHandler,
     TypeAdapter,
     create_model,
-    model_serializer,
     model_validator,
 )
 
@@ -156,11 +155,7 @@ class Objective(Section):
     """The smallest gain that matters: a confirmation goes on until there is one, or one of this
     size is excluded. Twice the margin if absent."""
 
-    @model_serializer(mode="wrap")
-    def _without_worth(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A worth that is not given goes unsaid, as in specs from before it."""
-        values: dict[str, Any] = handler(self)
-        return {key: value for key, value in values.items() if (key, value) != ("worth", None)}
+    unsaid = MappingProxyType({"worth": None})
 
     @property
     def worth_deciding(self) -> float:
@@ -217,11 +212,7 @@ class Confirm(Section):
             )
         return self
 
-    @model_serializer(mode="wrap")
-    def _fixed_unsaid(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Fixed looks go unsaid, as in specs from before there were others."""
-        values: dict[str, Any] = handler(self)
-        return {key: value for key, value in values.items() if (key, value) != ("looks", "fixed")}
+    unsaid = MappingProxyType({"looks": "fixed"})
 
 
 class Resources(Section):

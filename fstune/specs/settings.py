@@ -5,7 +5,8 @@ The other sections of a spec are in `sections`.
 
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -41,6 +42,15 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
+    unsaid: ClassVar[Mapping[str, object]] = {}
+    """Settings that are younger than stored specs and arms, with the values that these had without
+    saying so: they go unsaid, so that digests stay what they are."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_goes_unsaid(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        return {k: v for k, v in values.items() if k not in self.unsaid or v != self.unsaid[k]}
+
 
 class ModelSettings(Section):
     """Where the model comes from and how it computes."""
@@ -63,11 +73,7 @@ class ModelSettings(Section):
             raise ValueError("exactly one of `checkpoint` and `init` must be given")
         return self
 
-    @model_serializer(mode="wrap")
-    def _without_a_choice_left_open(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Where the back end is left open nothing is said of it, as before it could be named."""
-        values: dict[str, Any] = handler(self)
-        return {k: v for k, v in values.items() if (k, v) != ("wkv", "auto")}
+    unsaid = MappingProxyType({"wkv": "auto"})
 
 
 class _TrainSettings(Section):
